@@ -1,0 +1,42 @@
+# `make demo` and `make test` need Python 3.11 or newer and the package index, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
+
+test: $(READY) browser
+	$(BIN)/pytest $(PYTEST)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The environment: everything from the lock, with hashes checked, and then this project.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/# via/p' requirements.lock > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	touch $@
+
+# Debian's Chromium, for the test that looks at the Prefect UI; skipped where it cannot be had.
+.PHONY: browser
+browser:
+	@.ci/install-chromium
+
+# Renew the lock from pyproject.toml.
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --upgrade --python-version 3.11 --group dev \
+	    --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
