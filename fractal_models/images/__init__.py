@@ -1,0 +1,69 @@
+"""The rules of images: what one is, which of them a task sees, what its output does to them.
+
+Pure functions and Pydantic schemas; no database. A stored image list is a list of plain dicts
+(`Image`), checked once on its way in and not again, so that 100,000 images stay cheap.
+"""
+
+from fractal_models.images.filters import (
+    AttributeFilters,
+    FilterError,
+    TypeFilters,
+    attributes_of,
+    filter_images,
+    merge_type_filters,
+    task_type_filters,
+    types_of,
+)
+from fractal_models.images.merge import ImageListError, MergeResult, merge_images
+from fractal_models.images.outputs import (
+    ImageListUpdate,
+    InitOutput,
+    InvalidTaskOutput,
+    ParallelizationItem,
+    TaskOutput,
+    parse_init_output,
+    parse_task_output,
+)
+from fractal_models.images.schema import (
+    Image,
+    ImageAttributes,
+    ImageError,
+    ImageTypes,
+    InvalidZarrUrl,
+    Scalar,
+    SingleImage,
+    SingleImageUpdate,
+    ZarrUrl,
+    normalize_url,
+)
+
+__all__ = [
+    "AttributeFilters",
+    "FilterError",
+    "Image",
+    "ImageAttributes",
+    "ImageError",
+    "ImageListError",
+    "ImageListUpdate",
+    "ImageTypes",
+    "InitOutput",
+    "InvalidTaskOutput",
+    "InvalidZarrUrl",
+    "MergeResult",
+    "ParallelizationItem",
+    "Scalar",
+    "SingleImage",
+    "SingleImageUpdate",
+    "TaskOutput",
+    "TypeFilters",
+    "ZarrUrl",
+    "attributes_of",
+    "filter_images",
+    "merge_images",
+    "merge_type_filters",
+    "normalize_url",
+    "parse_init_output",
+    "parse_task_output",
+    "task_type_filters",
+    "types_of",
+]

@@ -1,0 +1,118 @@
+"""Which images a task sees, and what there is to filter by."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from fractal_models.images.schema import Image, ImageError, ImageTypes, Scalar, check_keys
+
+
+class FilterError(ImageError):
+    """Filters that are no valid ones, or contradict each other."""
+
+
+TypeFilters = ImageTypes
+"""Type name to wanted value; `False` also means images that lack the type."""
+
+
+def _kind(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "string" if isinstance(value, str) else "number"
+
+
+def _identity(value: Scalar) -> Hashable:
+    """Equal for equal scalars only: `True` is not 1, but 1 is 1.0 (JSON has one kind of number)."""
+    return isinstance(value, bool), value
+
+
+def _check_values(values: list[Scalar]) -> list[Scalar]:
+    if not values:
+        raise FilterError("is empty: give the values to keep, or leave the attribute out")
+    kinds = sorted({_kind(value) for value in values})
+    if len(kinds) > 1:
+        raise FilterError(f"mixes {' and '.join(kinds)} values: give values of one kind")
+    if len({_identity(value) for value in values}) < len(values):
+        raise FilterError(f"has a value twice: {values!r}")
+    return values
+
+
+AttributeFilters = Annotated[
+    dict[str, Annotated[list[Scalar], AfterValidator(_check_values)]], BeforeValidator(check_keys)
+]
+"""Attribute name to the values to keep: at least one, of one kind, none twice."""
+
+
+def filter_images(
+    images: Iterable[Image],
+    type_filters: Mapping[str, bool],
+    attribute_filters: Mapping[str, Sequence[Scalar]],
+) -> list[Image]:
+    """The images that pass every filter, in their order; filters must be valid ones.
+
+    An image passes a type filter if its type has that value, absent being `False`, and an attribute
+    filter if it has the attribute with one of the values.
+    """
+    wanted_types = list(type_filters.items())
+    wanted_values = [
+        (key, {_identity(value) for value in values}) for key, values in attribute_filters.items()
+    ]
+    return [
+        image
+        for image in images
+        if all(image["types"].get(key, False) is value for key, value in wanted_types)
+        and all(_identity(image["attributes"].get(key)) in values for key, values in wanted_values)
+    ]
+
+
+def merge_type_filters(
+    task_input_types: Mapping[str, bool], workflowtask_type_filters: Mapping[str, bool]
+) -> dict[str, bool]:
+    """A task's `input_types` joined with the `type_filters` of the workflow task it is used in.
+
+    Raises:
+        FilterError: the two ask for different values of a type.
+    """
+    shared = task_input_types.keys() & workflowtask_type_filters.keys()
+    clashes = sorted(
+        key for key in shared if task_input_types[key] != workflowtask_type_filters[key]
+    )
+    if clashes:
+        told = "; ".join(
+            f"{key!r} is {task_input_types[key]} in the task's input types and "
+            f"{workflowtask_type_filters[key]} in the workflow task's type filters"
+            for key in clashes
+        )
+        raise FilterError(f"Type filters contradict each other: {told}. Change the type filters.")
+    return {**task_input_types, **workflowtask_type_filters}
+
+
+def task_type_filters(
+    job_type_filters: Mapping[str, bool],
+    task_input_types: Mapping[str, bool],
+    workflowtask_type_filters: Mapping[str, bool],
+) -> dict[str, bool]:
+    """The type filters in force for one workflow task: the job's, overridden by the task's.
+
+    Raises:
+        FilterError: as `merge_type_filters`.
+    """
+    return {
+        **job_type_filters,
+        **merge_type_filters(task_input_types, workflowtask_type_filters),
+    }
+
+
+def attributes_of(images: Iterable[Image]) -> dict[str, list[Scalar]]:
+    """Every attribute with its distinct values, both in order of first appearance."""
+    found: dict[str, dict[Hashable, Scalar]] = {}
+    for image in images:
+        for key, value in image["attributes"].items():
+            found.setdefault(key, {}).setdefault(_identity(value), value)
+    return {key: list(values.values()) for key, values in found.items()}
+
+
+def types_of(images: Iterable[Image]) -> list[str]:
+    """The names of all types of the images, sorted."""
+    return sorted({key for image in images for key in image["types"]})

@@ -1,0 +1,72 @@
+"""What all schemas share: strict input, output from rows, common field types, pages."""
+
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+# The version of the REST contract that is served, which clients compare with their own.
+CONTRACT_VERSION = "2.25.4"
+
+
+class Input(BaseModel):
+    """A request body. Unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the client sent, for partial updates."""
+        return self.model_dump(exclude_unset=True)
+
+
+class Output(BaseModel):
+    """A response body, filled from a table row."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def _absolute(path: str) -> str:
+    parts = PurePosixPath(path)
+    if not parts.is_absolute() and "://" not in path:
+        raise ValueError(f"{path!r} is not an absolute path: start it with '/'")
+    if ".." in parts.parts:
+        raise ValueError(f"{path!r} must not contain '..'")
+    return path.rstrip("/") or "/"
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(values) != len(set(values)):
+        raise ValueError("the list has an element twice")
+    return values
+
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^([a-zA-Z0-9_. -]+)$")]
+AbsolutePath = Annotated[NonEmpty, AfterValidator(_absolute)]
+SlurmAccount = Annotated[str, StringConstraints(min_length=1, pattern=r"^[a-zA-Z0-9_\-\.]+$")]
+UniqueStrings = Annotated[list[NonEmpty], AfterValidator(_unique)]
+UniquePaths = Annotated[list[AbsolutePath], AfterValidator(_unique)]
+UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(_unique)]
+JsonObject = dict[str, Any]
+Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
+
+
+Item = TypeVar("Item")
+
+
+class Page(Output, Generic[Item]):
+    """One page of a list: `current_page` counts from 1."""
+
+    current_page: int = Field(ge=1)
+    page_size: int = Field(ge=0)
+    total_count: int = Field(ge=0)
+    items: list[Item]

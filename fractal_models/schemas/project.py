@@ -1,0 +1,35 @@
+"""Schemas of projects."""
+
+from fractal_models.schemas.base import Input, Name, NonEmpty, Output, Timestamp
+
+
+class ProjectCreate(Input):
+    """A new project."""
+
+    name: Name
+    description: NonEmpty | None = None
+
+
+class ProjectUpdate(Input):
+    """What can be changed of a project."""
+
+    name: Name = ""
+    description: NonEmpty | None = None
+
+
+class ProjectRead(Output):
+    """A project."""
+
+    id: int
+    name: str
+    description: str | None
+    timestamp_created: Timestamp
+    is_starred: bool
+
+
+class ProjectDump(Output):
+    """A project as it stood when a job was submitted."""
+
+    id: int
+    name: str
+    timestamp_created: str

@@ -1,0 +1,189 @@
+"""Schemas of resources and profiles, one per resource type."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from fractal_models.schemas.base import AbsolutePath, Input, JsonObject, NonEmpty, Output, Timestamp
+
+
+class JobRunnerConfigLocal(Input):
+    """How jobs run on this machine."""
+
+    parallel_tasks_per_job: PositiveInt | None = Field(
+        default=None, description="Units of one job that run at once; default: the cores"
+    )
+
+
+class SlurmConfigSet(Input):
+    """Options of `sbatch`."""
+
+    partition: NonEmpty | None = None
+    cpus_per_task: PositiveInt | None = None
+    mem: PositiveInt | NonEmpty | None = None
+    constraint: NonEmpty | None = None
+    gres: NonEmpty | None = None
+    gpus: NonEmpty | None = None
+    time: NonEmpty | None = None
+    account: NonEmpty | None = None
+    nodes: PositiveInt | None = None
+    nodelist: NonEmpty | None = None
+    exclude: NonEmpty | None = None
+    shebang_line: str = "#!/bin/sh"
+    use_mem_per_cpu: bool = False
+    extra_lines: list[NonEmpty] = []
+
+
+class BatchingConfigSet(Input):
+    """How units are put together into SLURM jobs."""
+
+    target_cpus_per_job: PositiveInt
+    max_cpus_per_job: PositiveInt
+    target_mem_per_job: PositiveInt | NonEmpty
+    max_mem_per_job: PositiveInt | NonEmpty
+    target_num_jobs: PositiveInt
+    max_num_jobs: PositiveInt
+
+
+class JobRunnerConfigSLURM(Input):
+    """How jobs run on a SLURM cluster."""
+
+    default_slurm_config: SlurmConfigSet
+    gpu_slurm_config: SlurmConfigSet | None = None
+    batching_config: BatchingConfigSet
+    user_local_exports: dict[str, NonEmpty] = {}
+
+
+class TasksPythonSettings(Input):
+    """The Python interpreters that task environments are made with."""
+
+    default_version: NonEmpty
+    versions: dict[str, AbsolutePath]
+    pip_cache_dir: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _default_is_known(self) -> "TasksPythonSettings":
+        if self.default_version not in self.versions:
+            raise ValueError(
+                f"default_version {self.default_version!r} is not among versions "
+                f"({', '.join(sorted(self.versions)) or 'none'})"
+            )
+        return self
+
+
+class _ResourceInput(Input):
+    name: NonEmpty
+    prevent_new_submissions: bool = False
+    jobs_local_dir: AbsolutePath
+    jobs_poll_interval: Annotated[int, Field(ge=0)] = 5
+    tasks_local_dir: AbsolutePath
+    tasks_python_config: TasksPythonSettings
+    tasks_pixi_config: JsonObject
+
+
+class ValidResourceLocal(_ResourceInput):
+    """A resource that runs jobs on this machine."""
+
+    type: Literal["local"]
+    host: None = None
+    jobs_runner_config: JobRunnerConfigLocal
+    jobs_slurm_python_worker: None = None
+
+
+class ValidResourceSlurmSudo(_ResourceInput):
+    """A SLURM cluster whose commands are reachable here, as other users by sudo."""
+
+    type: Literal["slurm_sudo"]
+    host: None = None
+    jobs_runner_config: JobRunnerConfigSLURM
+    jobs_slurm_python_worker: AbsolutePath
+
+
+class ValidResourceSlurmSSH(_ResourceInput):
+    """A SLURM cluster reached by SSH."""
+
+    type: Literal["slurm_ssh"]
+    host: NonEmpty
+    jobs_runner_config: JobRunnerConfigSLURM
+    jobs_slurm_python_worker: AbsolutePath
+
+
+ValidResource = Annotated[
+    ValidResourceLocal | ValidResourceSlurmSudo | ValidResourceSlurmSSH,
+    Field(discriminator="type"),
+]
+
+
+class ResourceRead(Output):
+    """A resource."""
+
+    id: int
+    type: str
+    name: str
+    timestamp_created: Timestamp
+    host: str | None
+    prevent_new_submissions: bool
+    jobs_local_dir: str
+    jobs_runner_config: JsonObject
+    jobs_slurm_python_worker: str | None
+    jobs_poll_interval: int
+    tasks_local_dir: str
+    tasks_python_config: JsonObject
+    tasks_pixi_config: JsonObject
+
+
+class _ProfileInput(Input):
+    name: NonEmpty
+
+
+class ValidProfileLocal(_ProfileInput):
+    """A profile for a local resource."""
+
+    resource_type: Literal["local"]
+    username: None = None
+    ssh_key_path: None = None
+    jobs_remote_dir: None = None
+    tasks_remote_dir: None = None
+    pixi_cache_dir: None = None
+
+
+class ValidProfileSlurmSudo(_ProfileInput):
+    """A profile for a SLURM cluster by sudo: the user who is impersonated."""
+
+    resource_type: Literal["slurm_sudo"]
+    username: NonEmpty
+    ssh_key_path: None = None
+    jobs_remote_dir: None = None
+    tasks_remote_dir: None = None
+    pixi_cache_dir: None = None
+
+
+class ValidProfileSlurmSSH(_ProfileInput):
+    """A profile for a SLURM cluster by SSH: who logs in, and where files go there."""
+
+    resource_type: Literal["slurm_ssh"]
+    username: NonEmpty
+    ssh_key_path: AbsolutePath
+    jobs_remote_dir: AbsolutePath
+    tasks_remote_dir: AbsolutePath
+    pixi_cache_dir: AbsolutePath | None = None
+
+
+ValidProfile = Annotated[
+    ValidProfileLocal | ValidProfileSlurmSudo | ValidProfileSlurmSSH,
+    Field(discriminator="resource_type"),
+]
+
+
+class ProfileRead(Output):
+    """A profile."""
+
+    id: int
+    name: str
+    resource_id: int
+    resource_type: str
+    username: str | None = None
+    ssh_key_path: str | None = None
+    jobs_remote_dir: str | None = None
+    tasks_remote_dir: str | None = None
+    pixi_cache_dir: str | None = None

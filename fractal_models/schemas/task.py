@@ -1,0 +1,189 @@
+"""Schemas of tasks, task groups and what is done to those."""
+
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, model_validator
+
+from fractal_models.images import TypeFilters
+from fractal_models.schemas.base import (
+    AbsolutePath,
+    Input,
+    JsonObject,
+    NonEmpty,
+    Output,
+    Timestamp,
+    UniqueStrings,
+)
+from fractal_models.schemas.manifest import Manifest, TaskType
+
+PythonVersion = Literal["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
+Origin = Literal["pypi", "wheel-file", "pixi", "other"]
+PackageName = Annotated[
+    str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
+
+
+class TaskCreate(Input):
+    """A single custom task: its commands are given, no package is installed."""
+
+    name: NonEmpty
+    version: NonEmpty
+    command_non_parallel: NonEmpty | None = None
+    command_parallel: NonEmpty | None = None
+    meta_non_parallel: JsonObject | None = None
+    meta_parallel: JsonObject | None = None
+    args_schema_non_parallel: JsonObject | None = None
+    args_schema_parallel: JsonObject | None = None
+    args_schema_version: NonEmpty | None = None
+    docs_info: str | None = None
+    docs_link: NonEmpty | None = None
+    input_types: TypeFilters = {}
+    output_types: TypeFilters = {}
+    category: NonEmpty | None = None
+    modality: NonEmpty | None = None
+    authors: NonEmpty | None = None
+    tags: UniqueStrings = []
+    type: TaskType | None = None
+
+    @model_validator(mode="after")
+    def _type_fits_commands(self) -> "TaskCreate":
+        self.type = task_type_of(self.type, self.command_non_parallel, self.command_parallel)
+        return self
+
+
+def task_type_of(
+    declared: TaskType | None, non_parallel: str | None, parallel: str | None
+) -> TaskType:
+    """The type of a task with these commands (or executables).
+
+    Raises:
+        ValueError: there is no command, or the declared type needs others.
+    """
+    kinds: dict[tuple[bool, bool], tuple[TaskType, ...]] = {
+        (True, True): ("compound", "converter_compound"),
+        (True, False): ("non_parallel", "converter_non_parallel"),
+        (False, True): ("parallel",),
+    }
+    possible = kinds.get((non_parallel is not None, parallel is not None))
+    if possible is None:
+        raise ValueError("a task needs command_parallel, command_non_parallel or both")
+    if declared is not None and declared not in possible:
+        raise ValueError(
+            f"type {declared!r} does not fit the given commands, which make {' or '.join(possible)}"
+        )
+    return declared or possible[0]
+
+
+class TaskUpdate(Input):
+    """What can be changed of a task."""
+
+    command_non_parallel: NonEmpty | None = None
+    command_parallel: NonEmpty | None = None
+    input_types: TypeFilters = {}
+    output_types: TypeFilters = {}
+    category: NonEmpty | None = None
+    modality: NonEmpty | None = None
+    authors: NonEmpty | None = None
+    tags: UniqueStrings | None = None
+
+
+class TaskReadSlim(Output):
+    """A task in a list."""
+
+    id: int
+    name: str
+    version: str
+    docs_info: str | None = None
+    docs_link: str | None = None
+    input_types: dict[str, bool]
+    category: str | None = None
+    modality: str | None = None
+    authors: str | None = None
+    tags: list[str]
+    is_core: bool
+
+
+class TaskRead(TaskReadSlim):
+    """A task, with everything needed to run it."""
+
+    type: TaskType
+    command_non_parallel: str | None = None
+    command_parallel: str | None = None
+    meta_non_parallel: JsonObject
+    meta_parallel: JsonObject
+    args_schema_non_parallel: JsonObject | None = None
+    args_schema_parallel: JsonObject | None = None
+    args_schema_version: str | None = None
+    output_types: dict[str, bool]
+    taskgroupv2_id: int | None = None
+
+
+class TaskCollectCustom(Input):
+    """Tasks of a package that is already installed somewhere, described by its manifest."""
+
+    manifest: Manifest
+    python_interpreter: AbsolutePath
+    label: NonEmpty
+    package_root: AbsolutePath | None = None
+    package_name: NonEmpty | None = None
+    version: NonEmpty
+
+    @model_validator(mode="after")
+    def _root_or_name(self) -> "TaskCollectCustom":
+        if (self.package_root is None) == (self.package_name is None):
+            raise ValueError("give either package_root or package_name")
+        return self
+
+
+class TaskGroupUpdate(Input):
+    """With which group a task group is shared; null makes it private."""
+
+    user_group_id: int | None = None
+
+
+class _TaskGroupFields(Output):
+    id: int
+    user_email: str
+    user_group_id: int | None = None
+    origin: Origin
+    pkg_name: str
+    version: str
+    python_version: str | None = None
+    pixi_version: str | None = None
+    path: str | None = None
+    venv_path: str | None = None
+    archive_path: str | None = None
+    pip_extras: str | None = None
+    pinned_package_versions_pre: dict[str, str] = {}
+    pinned_package_versions_post: dict[str, str] = {}
+    active: bool
+    in_use: bool
+    timestamp_created: Timestamp
+    timestamp_last_used: Timestamp
+
+
+class TaskGroupReadSlim(_TaskGroupFields):
+    """A task group in a list."""
+
+    task_list: list[TaskReadSlim]
+
+
+class TaskGroupRead(_TaskGroupFields):
+    """A task group with its tasks."""
+
+    task_list: list[TaskRead]
+
+
+class TaskGroupActivityRead(Output):
+    """Something that was done to a task group, and how it ended."""
+
+    id: int
+    user_id: int
+    taskgroupv2_id: int | None = None
+    timestamp_started: Timestamp
+    timestamp_ended: Timestamp | None = None
+    pkg_name: str
+    version: str
+    status: Literal["pending", "ongoing", "failed", "OK"]
+    action: Literal["collect", "deactivate", "reactivate", "delete", "reset"]
+    log: str | None = None

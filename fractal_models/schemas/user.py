@@ -1,0 +1,115 @@
+"""Schemas of users and user groups."""
+
+from typing import Annotated
+
+from pydantic import EmailStr, Field, model_validator
+
+from fractal_models.schemas.base import (
+    Input,
+    NonEmpty,
+    Output,
+    Timestamp,
+    UniquePaths,
+    UniqueSlurmAccounts,
+)
+
+
+class OAuthAccountRead(Output):
+    """An account at an OAuth provider."""
+
+    id: int
+    account_email: str
+    oauth_name: str
+
+
+class UserRead(Output):
+    """A user; `group_ids_names` only where it was asked for, as `[[id, name], ...]`."""
+
+    id: int
+    email: EmailStr
+    is_active: bool = True
+    is_superuser: bool = False
+    is_verified: bool = False
+    is_guest: bool
+    oauth_accounts: list[OAuthAccountRead]
+    profile_id: int | None = None
+    project_dirs: list[str]
+    slurm_accounts: list[str]
+    group_ids_names: list[tuple[int, str]] | None = None
+
+
+class UserCreate(Input):
+    """A new user."""
+
+    email: EmailStr
+    password: NonEmpty
+    is_active: bool | None = True
+    is_superuser: bool | None = False
+    is_verified: bool | None = False
+    is_guest: bool = False
+    profile_id: int | None = None
+    project_dirs: Annotated[UniquePaths, Field(min_length=1)]
+    slurm_accounts: UniqueSlurmAccounts = []
+
+    @model_validator(mode="after")
+    def _superuser_is_no_guest(self) -> "UserCreate":
+        if self.is_guest and self.is_superuser:
+            raise ValueError("a superuser cannot be a guest")
+        return self
+
+
+class UserUpdate(Input):
+    """What an administrator may change of a user."""
+
+    email: EmailStr = ""
+    password: NonEmpty = ""
+    is_active: bool = True
+    is_superuser: bool = False
+    is_verified: bool = False
+    is_guest: bool = False
+    profile_id: int | None = None
+    project_dirs: Annotated[UniquePaths, Field(min_length=1)] = []
+    slurm_accounts: UniqueSlurmAccounts = []
+
+
+class UserUpdateStrict(Input):
+    """What users may change of themselves."""
+
+    slurm_accounts: UniqueSlurmAccounts = []
+
+
+class UserUpdateGroups(Input):
+    """The groups that a user is to be in."""
+
+    group_ids: list[Annotated[int, Field(ge=0)]]
+
+
+class UserProfileInfo(Output):
+    """Through which profile and resource a user runs jobs."""
+
+    has_profile: bool
+    resource_name: str | None = None
+    profile_name: str | None = None
+    username: str | None = None
+
+
+class UserGroupCreate(Input):
+    """A new user group."""
+
+    name: NonEmpty
+
+
+class UserGroupRead(Output):
+    """A user group; `user_ids` only where it was asked for."""
+
+    id: int
+    name: str
+    timestamp_created: Timestamp
+    user_ids: list[int] | None = None
+
+
+class BearerResponse(Output):
+    """A login token, for the header `Authorization: Bearer <access_token>`."""
+
+    access_token: str
+    token_type: str

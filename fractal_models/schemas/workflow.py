@@ -1,0 +1,102 @@
+"""Schemas of workflows and workflow tasks."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fractal_models.images import TypeFilters
+from fractal_models.schemas.base import Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.manifest import TaskType
+from fractal_models.schemas.project import ProjectRead
+from fractal_models.schemas.task import TaskRead
+
+
+class WorkflowCreate(Input):
+    """A new, empty workflow."""
+
+    name: NonEmpty
+    description: NonEmpty | None = None
+
+
+class WorkflowUpdate(Input):
+    """What can be changed of a workflow."""
+
+    name: NonEmpty = ""
+    description: NonEmpty | None = None
+    reordered_workflowtask_ids: list[Annotated[int, Field(ge=0)]] | None = None
+
+
+class WorkflowTaskArguments(Input):
+    """Arguments of a workflow task, per phase."""
+
+    args_non_parallel: JsonObject | None = None
+    args_parallel: JsonObject | None = None
+
+
+class WorkflowTaskUpdate(WorkflowTaskArguments):
+    """What can be changed of a workflow task."""
+
+    alias: NonEmpty | None = None
+    description: NonEmpty | None = None
+    meta_non_parallel: JsonObject | None = None
+    meta_parallel: JsonObject | None = None
+    type_filters: TypeFilters = {}
+
+
+class WorkflowTaskCreate(WorkflowTaskUpdate):
+    """A task to be added to a workflow."""
+
+    task_id: int
+
+
+class WorkflowTaskRead(Output):
+    """A task at its place in a workflow."""
+
+    id: int
+    workflow_id: int
+    order: int | None = None
+    alias: str | None = None
+    description: str | None = None
+    args_non_parallel: JsonObject | None = None
+    args_parallel: JsonObject | None = None
+    meta_non_parallel: JsonObject | None = None
+    meta_parallel: JsonObject | None = None
+    type_filters: dict[str, bool]
+    task_type: TaskType
+    task_id: int
+    task: TaskRead
+
+
+class WorkflowTaskReadWithWarning(WorkflowTaskRead):
+    """A workflow task, and why it may not run."""
+
+    warning: str | None = None
+
+
+class WorkflowRead(Output):
+    """A workflow with its tasks."""
+
+    id: int
+    name: str
+    description: str | None = None
+    project_id: int
+    project: ProjectRead
+    template_id: int | None = None
+    timestamp_created: Timestamp
+    is_starred: bool
+    task_list: list[WorkflowTaskRead]
+
+
+class WorkflowReadWithWarnings(WorkflowRead):
+    """A workflow with its tasks and their warnings."""
+
+    task_list: list[WorkflowTaskReadWithWarning]  # type: ignore[assignment]
+
+
+class WorkflowDump(Output):
+    """A workflow as it stood when a job was submitted."""
+
+    id: int
+    name: str
+    project_id: int
+    timestamp_created: str

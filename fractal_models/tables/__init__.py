@@ -1,0 +1,38 @@
+"""SQLModel tables of the Fractal schema, with Fractal's table and column names.
+
+An existing Fractal database can therefore be adopted; columns beyond Fractal say so.
+"""
+
+from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm
+from fractal_models.tables.dataset import DatasetV2
+from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
+from fractal_models.tables.job import JobV2
+from fractal_models.tables.project import LinkUserProjectV2, ProjectV2
+from fractal_models.tables.resource import Profile, Resource
+from fractal_models.tables.task import TaskGroupActivityV2, TaskGroupV2, TaskV2
+from fractal_models.tables.user import LinkUserGroup, OAuthAccount, UserGroup, UserOAuth
+from fractal_models.tables.workflow import WorkflowTaskV2, WorkflowTemplate, WorkflowV2
+
+__all__ = [
+    "AccountingRecord",
+    "AccountingRecordSlurm",
+    "DatasetV2",
+    "HistoryImageCache",
+    "HistoryRun",
+    "HistoryUnit",
+    "JobV2",
+    "LinkUserGroup",
+    "LinkUserProjectV2",
+    "OAuthAccount",
+    "Profile",
+    "ProjectV2",
+    "Resource",
+    "TaskGroupActivityV2",
+    "TaskGroupV2",
+    "TaskV2",
+    "UserGroup",
+    "UserOAuth",
+    "WorkflowTaskV2",
+    "WorkflowTemplate",
+    "WorkflowV2",
+]

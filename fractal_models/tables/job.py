@@ -1,0 +1,60 @@
+"""Jobs: runs of a workflow on a dataset."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, text
+from sqlmodel import Field, SQLModel
+
+from fractal_models.tables.columns import json_object, timestamp
+
+
+class JobV2(SQLModel, table=True):
+    """One run of (a part of) a workflow on a dataset, as it stood when it was submitted.
+
+    The row is the truth about the job; its Prefect flow run is how it is carried out.
+    """
+
+    __tablename__ = "jobv2"
+    __table_args__ = (
+        CheckConstraint("status IN ('submitted', 'done', 'failed')", name="correct_job_status"),
+        Index(
+            "ix_jobv2_one_submitted_job_per_dataset",
+            "dataset_id",
+            unique=True,
+            postgresql_where=text("status = 'submitted'"),
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    project_id: int | None = Field(
+        default=None, foreign_key="projectv2.id", ondelete="SET NULL", index=True
+    )
+    workflow_id: int | None = Field(
+        default=None, foreign_key="workflowv2.id", ondelete="SET NULL", index=True
+    )
+    dataset_id: int | None = Field(
+        default=None, foreign_key="datasetv2.id", ondelete="SET NULL", index=True
+    )
+    user_email: str
+    slurm_account: str | None = None
+    dataset_dump: dict[str, Any] = json_object()
+    workflow_dump: dict[str, Any] = json_object()
+    project_dump: dict[str, Any] = json_object()
+    fractal_server_version: str
+    worker_init: str | None = None
+    working_dir: str | None = None
+    working_dir_user: str | None = None
+    first_task_index: int
+    last_task_index: int
+    start_timestamp: datetime = timestamp()
+    end_timestamp: datetime | None = timestamp(optional=True)
+    status: str = "submitted"
+    log: str | None = None
+    executor_error_log: str | None = None
+    attribute_filters: dict[str, list[Any]] = json_object()
+    type_filters: dict[str, bool] = json_object()
+    # Beyond Fractal: the Prefect flow run, and how often it was started again.
+    flow_run_id: UUID | None = Field(default=None, unique=True)
+    restarts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
