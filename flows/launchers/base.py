@@ -1,0 +1,214 @@
+"""A batch of units, its results, and the protocol of the launchers.
+
+A batch is a folder: `batch.json` goes in, `results.jsonl` comes out, one line per finished unit,
+both written and read by `flows/unit_runner.py` (whose docstring is the description of the two
+formats) on the other side.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+BATCH_FILE = "batch.json"
+RESULTS_FILE = "results.jsonl"
+BATCH_FORMAT = 1
+
+_READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds
+
+
+@dataclass(frozen=True)
+class BatchUnit:
+    """One execution of the command; its index and its name, which begins its files, are unique."""
+
+    index: int
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Units of one command that are executed together, in `folder`, `max_parallel` at once.
+
+    A unit's arguments are `common_args` overridden by its own. Its files are
+    `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
+    environment of the runner; without `cwd` units run in `folder`. A unit that is stopped gets
+    SIGTERM, and SIGKILL `grace_seconds` later.
+    """
+
+    folder: Path
+    units_dir: Path
+    command: tuple[str, ...]
+    common_args: Mapping[str, Any]
+    units: Sequence[BatchUnit]
+    max_parallel: int
+    cwd: Path | None = None
+    env: Mapping[str, str] | None = None
+    grace_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError(f"The batch {self.folder} has no command.")
+        if self.max_parallel < 1:
+            raise ValueError(
+                f"The batch {self.folder} would run {self.max_parallel} units at once; "
+                "max_parallel must be at least 1."
+            )
+        for what, values in (
+            ("index", [unit.index for unit in self.units]),
+            ("name", [unit.name for unit in self.units]),
+        ):
+            value, count = next(iter(Counter(values).most_common(1)), (None, 0))
+            if count > 1:
+                raise ValueError(
+                    f"The batch {self.folder} has {count} units with the {what} {value!r}."
+                )
+
+
+def write_batch(batch: Batch) -> None:
+    """Make the batch's folders and its `batch.json`, which is whole as soon as it is there."""
+    batch.folder.mkdir(parents=True, exist_ok=True)
+    batch.units_dir.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": BATCH_FORMAT,
+        "command": batch.command,
+        "max_parallel": batch.max_parallel,
+        "args": batch.common_args,
+        "units": [{"index": u.index, "name": u.name, "args": u.args} for u in batch.units],
+        "units_dir": str(batch.units_dir.absolute()),
+        "cwd": None if batch.cwd is None else str(batch.cwd.absolute()),
+        "env": batch.env,
+        "grace_seconds": batch.grace_seconds,
+    }
+    partial = batch.folder / f"{BATCH_FILE}.partial"
+    partial.write_text(json.dumps(content))
+    partial.replace(batch.folder / BATCH_FILE)
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """How a unit ended.
+
+    Either `exit_code` or `signal` is set. `error` says what these two do not: that the unit was
+    stopped, or why it could not be started. `max_rss_kb` is in KiB, `cpu_seconds` is user and
+    system time; both are of the unit with the descendants it waited for.
+    """
+
+    index: int
+    exit_code: int | None
+    signal: int | None
+    error: str | None
+    started_at: datetime
+    ended_at: datetime
+    max_rss_kb: int
+    cpu_seconds: float
+    host: str
+    has_output: bool
+    has_warnings: bool
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exit_code == 0 and self.error is None
+
+
+class DamagedResultsError(Exception):
+    """A line of a `results.jsonl` is not what a unit runner writes."""
+
+
+class ResultsReader:
+    """Reads a `results.jsonl` while it grows, each whole line once.
+
+    `ended` says that the latest runner on the batch came to its end, `stopped` that it was told to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ended = False
+        self.stopped = False
+        self._offset = 0
+        self._line_number = 0
+
+    def read(self) -> list[UnitResult]:
+        """The results in the next whole lines, at most 256 KiB of them; none if nothing is new.
+
+        A last line without newline is left for later: it is still being written, or was cut by a
+        crash. Raises DamagedResultsError, naming file and line, on another line that is no result.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                chunk = file.read(_READ_AT_ONCE)
+        except FileNotFoundError:
+            return []
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        results = [result for line in whole.splitlines() if (result := self._parse(line))]
+        self._offset += len(whole)
+        return results
+
+    def _parse(self, line: bytes) -> UnitResult | None:
+        self._line_number += 1
+        try:
+            content = json.loads(line)
+            if "format" in content:
+                self.ended = self.stopped = False
+                return None
+            if "end" in content:
+                self.ended, self.stopped = True, bool(content["stopped"])
+                return None
+            return _unit_result(content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedResultsError(
+                f"{self.path}, line {self._line_number} is not a result of the unit runner "
+                f"({error!r}): {line[:200]!r}"
+            ) from error
+
+
+def _unit_result(content: dict[str, Any]) -> UnitResult:
+    times = {
+        name: datetime.fromtimestamp(content[name], UTC) for name in ("started_at", "ended_at")
+    }
+    return UnitResult(**(content | times))
+
+
+@dataclass(frozen=True)
+class BatchEnd:
+    """How a batch ended.
+
+    `missing` are the indexes of the units that have no result, in the order of the batch: they were
+    not started because the batch was `stopped`, or they were lost with their runner, whose last
+    words are in `stderr`.
+    """
+
+    missing: tuple[int, ...]
+    stopped: bool
+    stderr: str
+
+
+OnResults = Callable[[list[UnitResult]], Awaitable[None]]
+
+
+class Launcher(Protocol):
+    """Runs batches somewhere. What it starts lives on when the process of the launcher dies."""
+
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchEnd:
+        """Run a batch to its end and hand over its results as they come.
+
+        A batch that was begun before (by a process that is gone) is gone on with: it is followed
+        if its runner lives, else the units without a result are run; all its results, those of
+        before included, are handed over, so `on_results` must bear to see a result again.
+
+        If the awaiting task is cancelled, the batch is stopped and its last results are handed
+        over before CancelledError goes on. Any other exception, also one of `on_results`, leaves
+        the batch running.
+        """
+        ...
+
+    async def stop(self, folder: Path) -> None:
+        """Stop the batch in `folder`, if it is running, and return when it has ended.
+
+        Whoever awaits its `run`, here or in another process, gets its end.
+        """
+        ...

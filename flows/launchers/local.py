@@ -1,0 +1,188 @@
+"""The launcher that runs batches on this machine."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flows import unit_runner
+from flows.launchers.base import (
+    RESULTS_FILE,
+    Batch,
+    BatchEnd,
+    OnResults,
+    ResultsReader,
+    UnitResult,
+    write_batch,
+)
+
+# The settings and secrets of the platform are not for tasks.
+_NOT_FOR_TASKS = ("FRACTAL_", "PREFECT_")
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
+_STDERR_TAIL = 4096
+
+
+class LocalLauncher:
+    """Runs a batch by a unit runner in a session of its own, which outlives this process.
+
+    `python` executes the unit runner, which is copied once into the folder that the batch folders
+    are in. A runner that lives on for `stop_timeout` seconds after it was told to stop is killed.
+    """
+
+    def __init__(self, python: str = sys.executable, stop_timeout: float = 30.0) -> None:
+        self.python = python
+        self.stop_timeout = stop_timeout
+        self._runners: dict[Path, _Runner] = {}
+
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchEnd:
+        """See `Launcher.run`."""
+        folder = batch.folder.absolute()
+        runner = _Runner(folder)
+        if not runner.is_alive():
+            await asyncio.to_thread(write_batch, batch)
+            runner.start(self.python)
+        results = _Results(batch, on_results)
+        self._runners[folder] = runner
+        try:
+            await _follow(runner, results)
+        except asyncio.CancelledError:
+            await self.stop(folder)
+            await results.hand_over()
+            raise
+        finally:
+            del self._runners[folder]
+        if not results.reader.ended:
+            await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+        return BatchEnd(
+            missing=results.missing(), stopped=results.reader.stopped, stderr=runner.stderr()
+        )
+
+    async def stop(self, folder: Path) -> None:
+        """See `Launcher.stop`."""
+        folder = folder.absolute()
+        runner = self._runners.get(folder) or _Runner(folder)
+        runner.send(signal.SIGTERM)
+        if not await _ends_within(self.stop_timeout, runner):
+            runner.send(signal.SIGKILL)
+            await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+
+
+async def _follow(runner: "_Runner", results: "_Results") -> None:
+    """Hand over results until the runner has ended, as promptly as the batch is young."""
+    begun = time.monotonic()
+    while True:
+        alive = runner.is_alive()  # asked first, so that the last results are read after its end
+        await results.hand_over()
+        if not alive:
+            return
+        age = 0.0 if results.reader.ended else time.monotonic() - begun
+        await asyncio.sleep(min(max(age / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+
+
+async def _ends_within(seconds: float, runner: "_Runner") -> bool:
+    deadline = time.monotonic() + seconds
+    while runner.is_alive():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+class _Results:
+    """Hands over the results of a batch, each at least once."""
+
+    def __init__(self, batch: Batch, on_results: OnResults) -> None:
+        self.batch = batch
+        self.on_results = on_results
+        self.reader = ResultsReader(batch.folder / RESULTS_FILE)
+        self._seen: set[int] = set()
+        self._pending: list[UnitResult] = []
+
+    async def hand_over(self) -> None:
+        # Pending are, at first, those whose handing over was cancelled half-way.
+        while results := self._pending or self.reader.read():
+            self._pending = results
+            await self.on_results(results)
+            self._pending = []
+            self._seen.update(result.index for result in results)
+
+    def missing(self) -> tuple[int, ...]:
+        return tuple(unit.index for unit in self.batch.units if unit.index not in self._seen)
+
+
+class _Runner:
+    """The unit runner of a batch: started here, or found by the lock that it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, python: str) -> None:
+        program = _copy_of_unit_runner(self.folder.parent)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_TASKS)}
+        with (
+            (self.folder / "stdout").open("wb") as stdout,
+            (self.folder / "stderr").open("wb") as stderr,
+        ):
+            self._process = subprocess.Popen(
+                # Isolated and without site-packages: starts faster, and nothing gets in its way.
+                [python, "-I", "-S", str(program), str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=kept,
+                start_new_session=True,
+            )
+
+    def is_alive(self) -> bool:
+        if (process := self._own()) is not None:
+            return process.poll() is None
+        return _is_locked(self.folder / "lock")
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it lives."""
+        if (process := self._own()) is not None:
+            process.send_signal(number)
+        elif _is_locked(self.folder / "lock"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int((self.folder / "lock").read_text()), number)
+
+    def stderr(self) -> str:
+        """The last 4 KiB of what it said."""
+        with (self.folder / "stderr").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL))
+            return file.read().decode(errors="replace")
+
+    def _own(self) -> "subprocess.Popen[bytes] | None":
+        """The process started here, unless it made way for another runner on the batch."""
+        if self._process is None or self._process.poll() == unit_runner.EXIT_LOCKED:
+            return None
+        return self._process
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _copy_of_unit_runner(folder: Path) -> Path:
+    """The copy in `folder`, made if there is none: a job keeps the one it began with."""
+    copy = folder / "unit_runner.py"
+    if not copy.exists():
+        partial = folder / f"unit_runner.py.{os.getpid()}.partial"
+        partial.write_bytes(Path(unit_runner.__file__).read_bytes())
+        partial.replace(copy)
+    return copy
