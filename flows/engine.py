@@ -1,0 +1,131 @@
+"""What Fractal asks of Prefect: a work pool per resource, a flow run per job or collection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.responses import OrchestrationResult
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from flows.work_pools import work_pool_of
+from fractal_models.settings import Settings
+from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
+
+# Prefect's name of each flow, and where workers import it from.
+ENTRYPOINTS = {"run-job": "flows.job.run_job", "collect-tasks": "flows.collect.collect_tasks"}
+
+_PATIENCE_SECONDS = 10.0
+
+
+class EngineUnavailableError(Exception):
+    """The Prefect API does not answer; what was asked of it did not happen."""
+
+
+class Engine:
+    """The Prefect API, as seen by Fractal.
+
+    Every method raises EngineUnavailableError when Prefect does not answer within 10 s.
+    """
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+
+    async def publish_resource(self, resource: Resource) -> None:
+        """Make or update the resource's work pool and its deployments.
+
+        Raises:
+            UnsupportedResourceError: no launcher for this type of resource.
+        """
+        pool_type, template = work_pool_of(resource)
+        async with _reachable():
+            await self._client.create_work_pool(
+                WorkPoolCreate(name=resource.name, type=pool_type, base_job_template=template),
+                overwrite=True,
+            )
+            for flow_name, entrypoint in ENTRYPOINTS.items():
+                await self._client.create_deployment(
+                    flow_id=await self._client.create_flow_from_name(flow_name),
+                    name=resource.name,
+                    entrypoint=entrypoint,
+                    work_pool_name=resource.name,
+                    enforce_parameter_schema=False,
+                )
+
+    async def withdraw_resource(self, name: str) -> None:
+        """Delete the resource's work pool, if it is there."""
+        async with _reachable():
+            try:
+                await self._client.delete_work_pool(name)
+            except ObjectNotFound:
+                return
+
+    async def submit_job(self, job: JobV2, resource_name: str) -> UUID:
+        """The job's flow run; asked again, the same one."""
+        return await self._create_flow_run(
+            f"run-job/{resource_name}",
+            name=f"job {job.id}: {job.workflow_dump['name']} on {job.dataset_dump['name']}",
+            parameters={"job_id": job.id},
+            key=f"job-{job.id}",
+        )
+
+    async def submit_collection(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
+        """The flow run that collects a task group; asked again, the same one."""
+        return await self._create_flow_run(
+            f"collect-tasks/{resource_name}",
+            name=f"collect {activity.pkg_name} {activity.version}",
+            parameters={"activity_id": activity.id},
+            key=f"task-group-activity-{activity.id}",
+        )
+
+    async def cancel(self, flow_run_id: UUID) -> bool:
+        """Ask a flow run to stop. True if it had not begun and so has ended already."""
+        async with _reachable():
+            try:
+                result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
+                    flow_run_id, Cancelling(message="Stopped through the Fractal API.")
+                )
+            except ObjectNotFound:
+                return True
+        return result.state is not None and result.state.is_final()
+
+    async def _create_flow_run(
+        self, deployment: str, *, name: str, parameters: dict[str, Any], key: str
+    ) -> UUID:
+        async with _reachable():
+            found = await self._client.read_deployment_by_name(deployment)
+            flow_run = await self._client.create_flow_run_from_deployment(
+                found.id, name=name, parameters=parameters, idempotency_key=key
+            )
+        return flow_run.id
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine for the life of a block. Prefect need not be there yet."""
+    auth = settings.prefect_auth_string
+    client = PrefectClient(
+        settings.prefect_api_url,
+        auth_string=auth.get_secret_value() if auth else None,
+        server_type=None,
+    )
+    async with client:
+        yield Engine(client)
+
+
+@asynccontextmanager
+async def _reachable() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            yield
+    except (httpx.TransportError, TimeoutError) as error:
+        raise EngineUnavailableError(f"The Prefect API does not answer: {error!r}") from error
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code in (401, 403) or error.response.status_code >= 500:
+            raise EngineUnavailableError(f"The Prefect API refuses: {error}") from error
+        raise

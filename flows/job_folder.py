@@ -1,0 +1,72 @@
+"""A job's folder: its log, one subfolder per workflow task, and its archive."""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from fractal_models.tables.columns import now
+
+JOB_LOG = "job.log"
+
+
+class JobFolder:
+    """The files of one job.
+
+    `job.log` tells the story of the job. `<order>_<task name>/` holds the units of a workflow
+    task (arguments, output and log of each), `<order>_<task name>/batches/` how they were run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / JOB_LOG
+
+    @property
+    def archive_path(self) -> Path:
+        return archive_path(self.path)
+
+    def create(self) -> None:
+        """Make the folder, if it is not there from an earlier start of the job."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def units_dir(self, order: int, task_name: str) -> Path:
+        """The folder of a workflow task's units."""
+        return self.path / f"{order}_{slug(task_name)}"
+
+    def log(self, message: str) -> None:
+        """Append to the job's log, with the time."""
+        with self.log_path.open("a") as file:
+            file.write(f"{now():%Y-%m-%d %H:%M:%S} {message}\n")
+
+    def read_log(self) -> str:
+        """The job's log; empty before there is one."""
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+
+def archive_path(folder: Path) -> Path:
+    """Where a job folder's archive is: beside it."""
+    return folder.with_name(f"{folder.name}.zip")
+
+
+def write_archive(folder: Path, target: Path) -> None:
+    """Zip a folder. `target` is whole as soon as it is there; symbolic links are left out."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for directory, subdirectories, names in os.walk(folder):
+                subdirectories.sort()
+                for name in sorted(names):
+                    path = Path(directory, name)
+                    if path.is_file() and not path.is_symlink():
+                        archive.write(path, path.relative_to(folder))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name: lower case, everything unusual as one underscore."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "task"
