@@ -1,0 +1,44 @@
+"""The REST application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from api.dependencies import Services
+from api.errors import add_error_handlers
+from api.routes import ROUTERS
+from flows.engine import open_engine
+from fractal_models.database import open_database
+from fractal_models.schemas.base import CONTRACT_VERSION
+from fractal_models.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. It connects to the database and to Prefect at its start, not before."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            open_database(settings.async_database_url) as sessions,
+            open_engine(settings) as engine,
+        ):
+            app.state.services = Services(settings, sessions, engine)
+            yield
+
+    app = FastAPI(
+        title="Fractal on Prefect",
+        version=CONTRACT_VERSION,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+    )
+    add_error_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The endpoint's function name; they are told apart by what they name."""
+    return route.name

@@ -1,0 +1,390 @@
+"""What endpoints are given: the session, the user, and what of theirs a request names.
+
+Every right is checked here. What a user may not see answers 404, what they may see but not change
+answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, HTTPException, Request, status
+from fastapi.security import OAuth2PasswordBearer
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import defer
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.auth import UserManager, login_tokens
+from api.errors import forbidden, not_found, unprocessable
+from api.queries.task_groups import visible_to
+from api.queries.users import default_group
+from flows.engine import Engine
+from fractal_models.settings import Settings
+from fractal_models.tables import (
+    DatasetV2,
+    HistoryRun,
+    JobV2,
+    LinkUserGroup,
+    LinkUserProjectV2,
+    Profile,
+    ProjectV2,
+    Resource,
+    TaskGroupV2,
+    TaskV2,
+    UserOAuth,
+    WorkflowTaskV2,
+    WorkflowV2,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application opened at its start."""
+
+    settings: Settings
+    sessions: async_sessionmaker[AsyncSession]
+    engine: Engine
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+_Services = Annotated[Services, Depends(_services)]
+
+
+def _settings(services: _Services) -> Settings:
+    return services.settings
+
+
+def _engine(services: _Services) -> Engine:
+    return services.engine
+
+
+async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
+    async with services.sessions() as session:
+        yield session
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+EngineDep = Annotated[Engine, Depends(_engine)]
+SessionDep = Annotated[AsyncSession, Depends(_session)]
+
+
+# --- users -------------------------------------------------------------------------------------
+
+
+def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
+    return UserManager(session, settings)
+
+
+UserManagerDep = Annotated[UserManager, Depends(_user_manager)]
+_Token = Annotated[
+    str | None, Depends(OAuth2PasswordBearer("/auth/token/login/", auto_error=False))
+]
+
+
+async def _current_user(token: _Token, users: UserManagerDep, settings: SettingsDep) -> UserOAuth:
+    user = await login_tokens(settings).read_token(token, users)
+    if user is None or not user.is_active:
+        raise HTTPException(
+            status.HTTP_401_UNAUTHORIZED,
+            "Not logged in: the token is missing, wrong or expired.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return user
+
+
+CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
+
+
+def _superuser(user: CurrentUser) -> UserOAuth:
+    if not user.is_superuser:
+        raise forbidden("Only administrators may do this.")
+    return user
+
+
+def _verified_user(user: CurrentUser) -> UserOAuth:
+    if not user.is_verified:
+        raise forbidden(f"User {user.email} is not verified: ask an administrator.")
+    return user
+
+
+Superuser = Annotated[UserOAuth, Depends(_superuser)]
+VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
+
+
+def _contributor(user: VerifiedUser) -> UserOAuth:
+    if user.is_guest:
+        raise forbidden(f"User {user.email} is a guest, who may look but not change anything.")
+    return user
+
+
+Contributor = Annotated[UserOAuth, Depends(_contributor)]
+
+
+async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource:
+    found = await session.exec(
+        select(Resource)
+        .join(Profile, col(Profile.resource_id) == col(Resource.id))
+        .where(Profile.id == user.profile_id)
+    )
+    resource = found.first()
+    if resource is None:
+        raise unprocessable(
+            f"User {user.email} has no profile, and so no resource to run on: "
+            "ask an administrator for one."
+        )
+    return resource
+
+
+UserResource = Annotated[Resource, Depends(_resource_of_user)]
+
+
+# --- projects and what is in them --------------------------------------------------------------
+
+_Right = Literal["r", "w", "x", "owner"]
+_TO = {"w": "change", "x": "run jobs in", "owner": "delete"}
+
+
+def _project(needed: _Right) -> Callable[..., Awaitable[ProjectV2]]:
+    async def project_with_right(
+        project_id: int, user: VerifiedUser, session: SessionDep
+    ) -> ProjectV2:
+        found = await session.exec(
+            select(ProjectV2, LinkUserProjectV2)
+            .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+            .where(
+                ProjectV2.id == project_id,
+                LinkUserProjectV2.user_id == user.id,
+                col(LinkUserProjectV2.is_verified),
+            )
+        )
+        row = found.first()
+        if row is None:
+            raise not_found("Project", project_id)
+        project, link = row
+        permitted = link.is_owner if needed == "owner" else needed in link.permissions
+        if not permitted or (needed != "r" and user.is_guest):
+            raise forbidden(f"You may not {_TO[needed]} project {project_id}.")
+        return project
+
+    return project_with_right
+
+
+_readable, _writable, _executable = _project("r"), _project("w"), _project("x")
+ReadableProject = Annotated[ProjectV2, Depends(_readable)]
+WritableProject = Annotated[ProjectV2, Depends(_writable)]
+ExecutableProject = Annotated[ProjectV2, Depends(_executable)]
+OwnProject = Annotated[ProjectV2, Depends(_project("owner"))]
+
+_ProjectDependency = Callable[..., Awaitable[ProjectV2]]
+
+# Image lists are long: they are never loaded by the way.
+WITHOUT_IMAGES = [defer(getattr(DatasetV2, name), raiseload=True) for name in ("images", "history")]
+
+
+def _dataset(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[DatasetV2]]:
+    async def dataset_with_right(
+        dataset_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> DatasetV2:
+        found = await session.exec(
+            select(DatasetV2)
+            .where(DatasetV2.id == dataset_id, DatasetV2.project_id == project.id)
+            .options(*WITHOUT_IMAGES)
+        )
+        if (dataset := found.first()) is None:
+            raise not_found("Dataset", dataset_id)
+        return dataset
+
+    return dataset_with_right
+
+
+ReadableDataset = Annotated[DatasetV2, Depends(_dataset(_readable))]
+WritableDataset = Annotated[DatasetV2, Depends(_dataset(_writable))]
+ExecutableDataset = Annotated[DatasetV2, Depends(_dataset(_executable))]
+
+
+def _workflow(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[WorkflowV2]]:
+    async def workflow_with_right(
+        workflow_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> WorkflowV2:
+        found = await session.exec(
+            select(WorkflowV2).where(
+                WorkflowV2.id == workflow_id, WorkflowV2.project_id == project.id
+            )
+        )
+        if (workflow := found.first()) is None:
+            raise not_found("Workflow", workflow_id)
+        return workflow
+
+    return workflow_with_right
+
+
+_readable_workflow, _writable_workflow = _workflow(_readable), _workflow(_writable)
+ReadableWorkflow = Annotated[WorkflowV2, Depends(_readable_workflow)]
+WritableWorkflow = Annotated[WorkflowV2, Depends(_writable_workflow)]
+ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_executable))]
+
+
+def _workflow_task(
+    workflow_with_right: Callable[..., Awaitable[WorkflowV2]],
+) -> Callable[..., WorkflowTaskV2]:
+    def workflow_task_with_right(
+        workflow_task_id: int, workflow: Annotated[WorkflowV2, Depends(workflow_with_right)]
+    ) -> WorkflowTaskV2:
+        for workflow_task in workflow.task_list:
+            if workflow_task.id == workflow_task_id:
+                return workflow_task
+        raise not_found("Workflow task", workflow_task_id)
+
+    return workflow_task_with_right
+
+
+ReadableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_workflow_task(_readable_workflow))]
+WritableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_workflow_task(_writable_workflow))]
+
+
+def _job(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[JobV2]]:
+    async def job_with_right(
+        job_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> JobV2:
+        found = await session.exec(
+            select(JobV2).where(JobV2.id == job_id, JobV2.project_id == project.id)
+        )
+        if (job := found.first()) is None:
+            raise not_found("Job", job_id)
+        return job
+
+    return job_with_right
+
+
+ReadableJob = Annotated[JobV2, Depends(_job(_readable))]
+ExecutableJob = Annotated[JobV2, Depends(_job(_executable))]
+
+
+async def _workflowtask_of_history(
+    workflowtask_id: int, project: ReadableProject, session: SessionDep
+) -> int:
+    found = await session.exec(
+        select(WorkflowTaskV2.id)
+        .join(WorkflowV2, col(WorkflowV2.id) == col(WorkflowTaskV2.workflow_id))
+        .where(WorkflowTaskV2.id == workflowtask_id, WorkflowV2.project_id == project.id)
+    )
+    if found.first() is None:
+        raise not_found("Workflow task", workflowtask_id)
+    return workflowtask_id
+
+
+ReadableWorkflowTaskId = Annotated[int, Depends(_workflowtask_of_history)]
+
+
+async def _history_run(
+    history_run_id: int,
+    dataset: ReadableDataset,
+    workflowtask_id: ReadableWorkflowTaskId,
+    session: SessionDep,
+) -> HistoryRun:
+    run = await session.get(HistoryRun, history_run_id)
+    if run is None or (run.dataset_id, run.workflowtask_id) != (dataset.id, workflowtask_id):
+        raise not_found("History run", history_run_id)
+    return run
+
+
+ReadableHistoryRun = Annotated[HistoryRun, Depends(_history_run)]
+
+
+# --- tasks -------------------------------------------------------------------------------------
+
+
+async def _readable_task_group(
+    task_group_id: int, user: VerifiedUser, session: SessionDep
+) -> TaskGroupV2:
+    found = await session.exec(
+        select(TaskGroupV2).where(TaskGroupV2.id == task_group_id, visible_to(user))
+    )
+    if (group := found.first()) is None:
+        raise not_found("Task group", task_group_id)
+    return group
+
+
+ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
+
+
+def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
+    if group.user_id != user.id:
+        raise forbidden(f"Task group {group.id} belongs to another user.")
+    return group
+
+
+OwnTaskGroup = Annotated[TaskGroupV2, Depends(_own_task_group)]
+
+
+async def _readable_task(task_id: int, user: VerifiedUser, session: SessionDep) -> TaskV2:
+    found = await session.exec(
+        select(TaskV2)
+        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
+        .where(TaskV2.id == task_id, visible_to(user))
+    )
+    if (task := found.first()) is None:
+        raise not_found("Task", task_id)
+    return task
+
+
+ReadableTask = Annotated[TaskV2, Depends(_readable_task)]
+
+
+async def _own_task(task: ReadableTask, user: Contributor, session: SessionDep) -> TaskV2:
+    group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
+    if group.user_id != user.id:
+        raise forbidden(f"Task {task.id} belongs to another user.")
+    return task
+
+
+OwnTask = Annotated[TaskV2, Depends(_own_task)]
+
+
+async def _sharing_group(
+    user: Contributor,
+    session: SessionDep,
+    settings: SettingsDep,
+    private: bool = False,
+    user_group_id: int | None = None,
+) -> int | None:
+    """The group with which new tasks are shared: none, the one asked for, or the default one."""
+    if private and user_group_id is not None:
+        raise unprocessable("Give either private=true or a user_group_id.")
+    if private:
+        return None
+    if user_group_id is None:
+        return (await default_group(session, settings.default_group)).id
+    await require_membership(session, user, user_group_id)
+    return user_group_id
+
+
+SharingGroup = Annotated[int | None, Depends(_sharing_group)]
+
+
+async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
+    """Tasks are shared only with groups that one is in."""
+    if await session.get(LinkUserGroup, (group_id, user.id)) is None:
+        raise forbidden(f"You are not in user group {group_id}.")
+
+
+# --- for administrators ------------------------------------------------------------------------
+
+
+async def find_resource(session: AsyncSession, resource_id: int) -> Resource:
+    """Any resource: for administrators, who see all."""
+    resource = await session.get(Resource, resource_id)
+    if resource is None:
+        raise not_found("Resource", resource_id)
+    return resource

@@ -1,0 +1,99 @@
+"""Questions about Python packages that need an interpreter or the package index."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from flows.task_environment import PackageError, find_uv
+
+_PATIENCE_SECONDS = 30.0
+
+_FIND_ROOT = (
+    "import importlib.util, sys; "
+    "spec = importlib.util.find_spec(sys.argv[1]); "
+    "print(spec.submodule_search_locations[0] if spec else '')"
+)
+
+
+async def latest_version(package: str, python: str) -> str:
+    """The newest version on the package index that an interpreter can use.
+
+    Raises:
+        PackageError: no such package, none for this interpreter, or the index does not answer.
+    """
+    if uv := find_uv():
+        command = [uv, "pip", "compile", "-", "--no-deps", "--no-header", "--no-annotate"]
+        command += ["--quiet", "--python", python]
+        pattern = rf"^{re.escape(canonicalize_name(package))}==(\S+)"
+    else:
+        command = [python, "-m", "pip", "index", "versions", package]
+        pattern = r"\((\S+)\)"
+    code, output, errors = await _run(command, stdin=package)
+    found = re.search(pattern, output, re.MULTILINE)
+    if code != 0 or found is None:
+        raise PackageError(
+            f"No version of package {package!r} was found on the package index: {_brief(errors)}"
+        )
+    return found[1]
+
+
+async def installed_root(package: str, python: str) -> Path:
+    """The folder of a package that is installed for an interpreter.
+
+    Raises:
+        PackageError: the interpreter or the package is not there.
+    """
+    module = package.replace("-", "_")
+    code, output, errors = await _run([python, "-c", _FIND_ROOT, module])
+    if code != 0 or not output.strip():
+        raise PackageError(
+            f"Package {package!r} is not installed for {python}: "
+            f"{_brief(errors) or f'it has no package {module!r}.'}"
+        )
+    return Path(output.strip())
+
+
+def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
+    """The package name, normalised, and the version that a wheel's file name states.
+
+    Raises:
+        PackageError: it is not the file name of a wheel.
+    """
+    try:
+        name, version, _, _ = parse_wheel_filename(filename)
+    except InvalidWheelFilename as error:
+        raise PackageError(
+            f"{filename!r} is not the name of a wheel (name-version-...-any.whl): {error}"
+        ) from error
+    return str(name), str(version)
+
+
+async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, str]:
+    """Exit code, output and errors of a command."""
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+    except OSError as error:
+        raise PackageError(f"{command[0]} cannot be run: {error.strerror}.") from error
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            output, errors = await process.communicate(stdin.encode())
+    except TimeoutError:
+        raise PackageError(
+            f"{command[0]} did not answer within {_PATIENCE_SECONDS:.0f} s."
+        ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
+
+
+def _brief(errors: str) -> str:
+    """What an error output comes down to: its last lines."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return " ".join(lines[-2:])[-500:]

@@ -1,0 +1,83 @@
+"""Users and their groups."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, delete, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.tables import LinkUserGroup, UserGroup
+from fractal_models.tables.columns import now
+
+
+async def default_group(session: AsyncSession, name: str) -> UserGroup:
+    """The group that every user is in; it is made if it is not there (and not committed)."""
+    await session.exec(
+        insert(UserGroup).values(name=name, timestamp_created=now()).on_conflict_do_nothing()
+    )
+    return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
+
+
+async def groups_of(session: AsyncSession, user_id: int | None) -> list[tuple[int, str]]:
+    """Id and name of each group that a user is in, by id."""
+    found = await session.exec(
+        select(col(UserGroup.id), col(UserGroup.name))
+        .join(LinkUserGroup, col(LinkUserGroup.group_id) == col(UserGroup.id))
+        .where(LinkUserGroup.user_id == user_id)
+        .order_by(col(UserGroup.id))
+    )
+    return [(group_id, name) for group_id, name in found if group_id is not None]
+
+
+async def set_groups(session: AsyncSession, user_id: int, group_ids: Iterable[int]) -> None:
+    """Make a user a member of just these groups (not committed)."""
+    await session.exec(
+        delete(LinkUserGroup).where(
+            col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id).not_in(group_ids)
+        )
+    )
+    for group_id in group_ids:
+        await add_to_group(session, user_id, group_id)
+
+
+async def add_to_group(session: AsyncSession, user_id: int, group_id: int) -> bool:
+    """Make a user a member of a group (not committed). False if they were one."""
+    added = await session.exec(
+        insert(LinkUserGroup)
+        .values(user_id=user_id, group_id=group_id, timestamp_created=now())
+        .on_conflict_do_nothing()
+        .returning(col(LinkUserGroup.user_id))
+    )
+    return added.first() is not None
+
+
+async def remove_from_group(session: AsyncSession, user_id: int, group_id: int) -> bool:
+    """End a user's membership of a group (not committed). False if there was none."""
+    removed = await session.exec(
+        delete(LinkUserGroup)
+        .where(col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id) == group_id)
+        .returning(col(LinkUserGroup.user_id))
+    )
+    return removed.first() is not None
+
+
+async def members_by_group(session: AsyncSession) -> dict[int, list[int]]:
+    """Ids of the members of every group that has some."""
+    found = await session.exec(
+        select(LinkUserGroup.group_id, LinkUserGroup.user_id).order_by(col(LinkUserGroup.user_id))
+    )
+    members: dict[int, list[int]] = defaultdict(list)
+    for group_id, user_id in found:
+        members[group_id].append(user_id)
+    return members
+
+
+async def members_of(session: AsyncSession, group_id: int) -> list[int]:
+    """Ids of the members of a group."""
+    found = await session.exec(
+        select(LinkUserGroup.user_id)
+        .where(LinkUserGroup.group_id == group_id)
+        .order_by(col(LinkUserGroup.user_id))
+    )
+    return list(found)

@@ -1,0 +1,43 @@
+"""The endpoints, one subject per file. Each is a signature, a lookup, a check and a return."""
+
+from fastapi import APIRouter
+
+from api.routes import (
+    alive,
+    collection,
+    current_user,
+    datasets,
+    groups,
+    images,
+    jobs,
+    login,
+    profiles,
+    projects,
+    resources,
+    status,
+    task_groups,
+    tasks,
+    users,
+    workflow_tasks,
+    workflows,
+)
+
+ROUTERS: list[APIRouter] = [
+    alive.router,
+    login.router,
+    current_user.router,
+    users.router,
+    groups.router,
+    resources.router,
+    profiles.router,
+    projects.router,
+    datasets.router,
+    images.router,
+    workflows.router,
+    workflow_tasks.router,
+    jobs.router,
+    status.router,
+    collection.router,
+    tasks.router,
+    task_groups.router,
+]

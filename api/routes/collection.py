@@ -1,0 +1,187 @@
+"""Collection of tasks: from the package index, from a wheel, or of an environment that exists."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Annotated, Self
+
+from fastapi import APIRouter, File, UploadFile, status
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict, Json, StringConstraints, model_validator
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.dependencies import Contributor, EngineDep, SessionDep, SharingGroup, UserResource
+from api.errors import unavailable, unprocessable
+from api.packages import installed_root, latest_version, name_and_version_of_wheel
+from api.queries.task_groups import require_new
+from flows.engine import EngineUnavailableError
+from flows.task_environment import PackageError, interpreter_of, tasks_of
+from fractal_models.database import saved_id
+from fractal_models.schemas.task import (
+    PackageName,
+    PythonVersion,
+    TaskCollectCustom,
+    TaskGroupActivityRead,
+    TaskRead,
+)
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
+
+router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
+
+_Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")]
+_Extras = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*$")]
+
+
+class PipCollection(BaseModel):
+    """A package to install: its name on the package index, or the file of a wheel.
+
+    Pinned versions, as JSON objects of name and version, are installed before or after it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    package: PackageName | None = None
+    package_version: _Version | None = None
+    package_extras: _Extras | None = None
+    python_version: PythonVersion | None = None
+    pinned_package_versions_pre: Json[dict[PackageName, _Version]] = {}
+    pinned_package_versions_post: Json[dict[PackageName, _Version]] = {}
+    file: UploadFile | None = None
+
+    @model_validator(mode="after")
+    def _package_or_file(self) -> Self:
+        if (self.package is None) == (self.file is None):
+            raise ValueError("give either package or file")
+        if self.file is not None and self.package_version is not None:
+            raise ValueError("a wheel has its own version: give no package_version")
+        return self
+
+
+@router.post("/pip/", status_code=status.HTTP_202_ACCEPTED)
+async def collect_tasks_pip(
+    request: Annotated[PipCollection, File()],
+    user: Contributor,
+    resource: UserResource,
+    user_group_id: SharingGroup,
+    session: SessionDep,
+    engine: EngineDep,
+) -> TaskGroupActivityRead:
+    """Install a package into an environment of its own, and add its tasks; see the activity."""
+    try:
+        group = await _describe(request, saved_id(user), user_group_id, resource)
+    except PackageError as error:
+        raise unprocessable(str(error)) from error
+    activity = await _record(session, group, request.file)
+    try:
+        activity.flow_run_id = await engine.submit_collection(activity, resource.name)
+    except EngineUnavailableError as error:
+        await _undo(session, group, activity)
+        raise unavailable(
+            "Tasks cannot be collected now, the workflow engine (Prefect) does not answer. "
+            "Nothing was recorded: try again later."
+        ) from error
+    await session.commit()
+    return TaskGroupActivityRead.model_validate(activity)
+
+
+@router.post("/custom/", status_code=status.HTTP_201_CREATED)
+async def collect_tasks_custom(
+    request: TaskCollectCustom,
+    user: Contributor,
+    resource: UserResource,
+    user_group_id: SharingGroup,
+    session: SessionDep,
+) -> list[TaskRead]:
+    """Add the tasks of a package that is installed already, by its manifest."""
+    group = TaskGroupV2(
+        user_id=saved_id(user),
+        user_group_id=user_group_id,
+        resource_id=saved_id(resource),
+        origin="other",
+        pkg_name=request.label,
+        version=request.version,
+    )
+    await require_new(session, group)
+    python = request.python_interpreter
+    try:
+        root = request.package_root or await installed_root(str(request.package_name), python)
+        group.task_list = await asyncio.to_thread(
+            tasks_of, request.manifest, python, Path(root), request.version
+        )
+    except PackageError as error:
+        raise unprocessable(str(error)) from error
+    session.add(group)
+    await session.commit()
+    return [TaskRead.model_validate(task) for task in group.task_list]
+
+
+async def _describe(
+    request: PipCollection, user_id: int, user_group_id: int | None, resource: Resource
+) -> TaskGroupV2:
+    """What is to be installed, and where; the newest version if none is asked for.
+
+    Raises:
+        PackageError: there is no such package, version, wheel or interpreter.
+    """
+    group = TaskGroupV2(
+        user_id=user_id,
+        user_group_id=user_group_id,
+        resource_id=saved_id(resource),
+        origin="pypi" if request.file is None else "wheel-file",
+        pkg_name=canonicalize_name(request.package or ""),
+        version=request.package_version,
+        python_version=request.python_version or resource.tasks_python_config["default_version"],
+        pip_extras=request.package_extras,
+        pinned_package_versions_pre=request.pinned_package_versions_pre,
+        pinned_package_versions_post=request.pinned_package_versions_post,
+        active=False,
+    )
+    python, filename = interpreter_of(group, resource), ""
+    if request.file is not None:
+        filename = Path(request.file.filename or "").name
+        group.pkg_name, group.version = name_and_version_of_wheel(filename)
+    elif group.version is None:
+        group.version = await latest_version(group.pkg_name, python)
+    folder = Path(resource.tasks_local_dir, str(user_id), group.pkg_name, str(group.version))
+    group.path, group.venv_path = str(folder), str(folder / "venv")
+    group.archive_path = str(folder / filename) if filename else None
+    return group
+
+
+async def _record(
+    session: AsyncSession, group: TaskGroupV2, wheel: UploadFile | None
+) -> TaskGroupActivityV2:
+    """Commit a new task group, its wheel and the activity that will install it."""
+    await require_new(session, group)
+    session.add(group)
+    await session.flush()
+    activity = TaskGroupActivityV2(
+        user_id=group.user_id,
+        taskgroupv2_id=group.id,
+        pkg_name=group.pkg_name,
+        version=str(group.version),
+        status="pending",
+        action="collect",
+    )
+    session.add(activity)
+    if wheel is not None:
+        await asyncio.to_thread(_store, wheel, Path(str(group.archive_path)))
+    await session.commit()
+    return activity
+
+
+def _store(wheel: UploadFile, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            shutil.copyfileobj(wheel.file, file)
+    except OSError as error:
+        raise unprocessable(f"The wheel cannot be stored at {target}: {error.strerror}") from error
+
+
+async def _undo(session: AsyncSession, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
+    await session.delete(activity)
+    await session.delete(group)
+    await session.commit()
+    if group.archive_path is not None:
+        await asyncio.to_thread(shutil.rmtree, str(group.path), ignore_errors=True)

@@ -1,0 +1,59 @@
+"""The user who is logged in."""
+
+from fastapi import APIRouter
+from sqlmodel import col, select
+
+from api.dependencies import CurrentUser, SessionDep, UserManagerDep
+from api.queries.projects import shared_zarr_dirs
+from api.queries.users import groups_of
+from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
+from fractal_models.tables import Profile, Resource
+
+router = APIRouter(prefix="/auth/current-user", tags=["Authentication"])
+
+
+@router.get("/")
+async def read_current_user(
+    user: CurrentUser, session: SessionDep, group_ids_names: bool = False
+) -> UserRead:
+    answer = UserRead.model_validate(user)
+    if group_ids_names:
+        answer.group_ids_names = await groups_of(session, user.id)
+    return answer
+
+
+@router.patch("/")
+async def update_current_user(
+    user: CurrentUser, changes: UserUpdateStrict, users: UserManagerDep
+) -> UserRead:
+    return UserRead.model_validate(await users.edit(user, changes.given()))
+
+
+@router.get("/profile-info/")
+async def read_profile_info(user: CurrentUser, session: SessionDep) -> UserProfileInfo:
+    """Through which profile and resource the user runs jobs."""
+    found = await session.exec(
+        select(Profile, Resource.name)
+        .join(Resource, col(Resource.id) == col(Profile.resource_id))
+        .where(Profile.id == user.profile_id)
+    )
+    if (row := found.first()) is None:
+        return UserProfileInfo(has_profile=False)
+    profile, resource_name = row
+    return UserProfileInfo(
+        has_profile=True,
+        resource_name=resource_name,
+        profile_name=profile.name,
+        username=profile.username,
+    )
+
+
+@router.get("/allowed-viewer-paths/")
+async def list_allowed_viewer_paths(
+    user: CurrentUser, session: SessionDep, include_shared_projects: bool = True
+) -> list[str]:
+    """The folders whose images an image viewer may show to the user."""
+    paths = dict.fromkeys(user.project_dirs)
+    if include_shared_projects:
+        paths |= dict.fromkeys(await shared_zarr_dirs(session, user.id))
+    return list(paths)

@@ -1,0 +1,143 @@
+"""Datasets; their images are in `images.py`."""
+
+import re
+from pathlib import PurePosixPath
+
+from fastapi import APIRouter, Response, status
+from sqlmodel import col, select
+
+from api.dependencies import (
+    WITHOUT_IMAGES,
+    ReadableDataset,
+    ReadableProject,
+    SessionDep,
+    VerifiedUser,
+    WritableDataset,
+    WritableProject,
+)
+from api.errors import unprocessable
+from api.queries.images import export_dataset as export_document
+from api.queries.jobs import require_no_submitted_job
+from fractal_models.database import saved_id
+from fractal_models.schemas.dataset import (
+    DatasetCreate,
+    DatasetExport,
+    DatasetImport,
+    DatasetRead,
+    DatasetUpdate,
+)
+from fractal_models.tables import DatasetV2, ProjectV2, UserOAuth
+
+router = APIRouter(prefix="/api/v2/project/{project_id}/dataset", tags=["Dataset"])
+
+
+@router.get("/")
+async def list_datasets(project: ReadableProject, session: SessionDep) -> list[DatasetRead]:
+    found = await session.exec(
+        select(DatasetV2)
+        .where(DatasetV2.project_id == project.id)
+        .order_by(col(DatasetV2.id))
+        .options(*WITHOUT_IMAGES)
+    )
+    return [DatasetRead.model_validate(dataset) for dataset in found]
+
+
+@router.post("/", status_code=status.HTTP_201_CREATED)
+async def create_dataset(
+    request: DatasetCreate, project: WritableProject, user: VerifiedUser, session: SessionDep
+) -> DatasetRead:
+    """Make an empty dataset; its images will lie in a folder of its own."""
+    project_dir = request.project_dir or next(iter(user.project_dirs), None)
+    if project_dir is None or project_dir not in user.project_dirs:
+        raise unprocessable(f"project_dir must be one of yours: {_listed(user)}.")
+    dataset = DatasetV2(
+        name=request.name, project_id=saved_id(project), project=project, zarr_dir=project_dir
+    )
+    session.add(dataset)
+    await session.flush()
+    subfolder = request.zarr_subfolder or _default_subfolder(project, dataset)
+    dataset.zarr_dir = str(PurePosixPath(project_dir) / _inside(subfolder))
+    await session.commit()
+    return DatasetRead.model_validate(dataset)
+
+
+@router.post("/import/", status_code=status.HTTP_201_CREATED)
+async def import_dataset(
+    request: DatasetImport, project: WritableProject, user: VerifiedUser, session: SessionDep
+) -> DatasetRead:
+    """Make a dataset with images that are there already."""
+    folder = PurePosixPath(request.zarr_dir)
+    if not any(folder.is_relative_to(project_dir) for project_dir in user.project_dirs):
+        raise unprocessable(
+            f"zarr_dir {request.zarr_dir!r} is in none of your folders: {_listed(user)}."
+        )
+    if len({image.zarr_url for image in request.images}) < len(request.images):
+        raise unprocessable("An image occurs more than once: each zarr_url must be unique.")
+    dataset = DatasetV2(**request.model_dump(), project_id=saved_id(project), project=project)
+    session.add(dataset)
+    await session.commit()
+    return DatasetRead.model_validate(dataset)
+
+
+@router.get("/{dataset_id}/")
+async def read_dataset(dataset: ReadableDataset) -> DatasetRead:
+    return DatasetRead.model_validate(dataset)
+
+
+@router.patch("/{dataset_id}/")
+async def update_dataset(
+    dataset: WritableDataset, changes: DatasetUpdate, session: SessionDep
+) -> DatasetRead:
+    dataset.sqlmodel_update(changes.given())
+    await session.commit()
+    return DatasetRead.model_validate(dataset)
+
+
+@router.delete("/{dataset_id}/", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
+    """Delete a dataset with its history; its images on disk stay."""
+    await require_no_submitted_job(session, dataset, "dataset")
+    await session.delete(dataset)
+    await session.commit()
+
+
+@router.get("/{dataset_id}/export/", response_model=DatasetExport)
+async def export_dataset(dataset: ReadableDataset, session: SessionDep) -> Response:
+    """The dataset with its images, as `import/` takes it."""
+    document = await export_document(session, dataset.id)
+    return Response(document, media_type="application/json")
+
+
+@router.post("/{dataset_id}/star/")
+async def star_dataset(dataset: WritableDataset, session: SessionDep) -> Response:
+    dataset.is_starred = True
+    await session.commit()
+    return Response()
+
+
+@router.post("/{dataset_id}/unstar/")
+async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> Response:
+    dataset.is_starred = False
+    await session.commit()
+    return Response()
+
+
+def _listed(user: UserOAuth) -> str:
+    return ", ".join(map(repr, user.project_dirs)) or "you have none, ask an administrator"
+
+
+def _default_subfolder(project: ProjectV2, dataset: DatasetV2) -> str:
+    return f"fractal/{project.id}_{_slug(project.name)}/{dataset.id}_{_slug(dataset.name)}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _inside(subfolder: str) -> PurePosixPath:
+    path = PurePosixPath(subfolder)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise unprocessable(
+            f"zarr_subfolder {subfolder!r} must be a path below project_dir, without '..'."
+        )
+    return path

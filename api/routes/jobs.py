@@ -1,0 +1,144 @@
+"""Jobs: submit, watch, stop, download."""
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+
+from fastapi import APIRouter, status
+from fastapi.responses import FileResponse
+from sqlmodel import col
+from starlette.background import BackgroundTask
+
+from api.dependencies import (
+    EngineDep,
+    ExecutableDataset,
+    ExecutableJob,
+    ExecutableProject,
+    ExecutableWorkflow,
+    ReadableDataset,
+    ReadableJob,
+    ReadableProject,
+    ReadableWorkflow,
+    SessionDep,
+    VerifiedUser,
+)
+from api.errors import not_found, unprocessable
+from api.logs import read_log
+from api.queries.history import task_statuses
+from api.queries.jobs import read_jobs
+from flows.engine import EngineUnavailableError
+from flows.history import end_job
+from flows.job_folder import JOB_LOG, archive_path, write_archive
+from flows.submission import JobRefusedError, create_job
+from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
+from fractal_models.tables import JobV2, Resource
+
+router = APIRouter(prefix="/api/v2", tags=["Job"])
+
+_LOGGER = logging.getLogger("fractal.api")
+_ZIP = "application/x-zip-compressed"
+
+
+@router.post("/project/{project_id}/job/submit/", status_code=status.HTTP_202_ACCEPTED)
+async def submit_job(
+    request: JobCreate,
+    user: VerifiedUser,
+    project: ExecutableProject,
+    workflow: ExecutableWorkflow,
+    dataset: ExecutableDataset,
+    session: SessionDep,
+    engine: EngineDep,
+) -> JobRead:
+    """Run the workflow on the dataset. If Prefect is away, the job starts when it is back."""
+    try:
+        job = await create_job(
+            session,
+            user=user,
+            project=project,
+            workflow=workflow,
+            dataset=dataset,
+            request=request,
+        )
+    except JobRefusedError as error:
+        raise unprocessable(str(error)) from error
+    resource = await session.get_one(Resource, project.resource_id)
+    try:
+        job.flow_run_id = await engine.submit_job(job, resource.name)
+        await session.commit()
+    except EngineUnavailableError as error:
+        _LOGGER.warning("Job %s waits for Prefect: %s", job.id, error)
+    return JobRead.model_validate(job)
+
+
+@router.get("/job/")
+async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> list[JobRead]:
+    """The jobs that the user submitted, the newest first."""
+    return await read_jobs(session, col(JobV2.user_email) == user.email, log=log)
+
+
+@router.get("/project/{project_id}/job/")
+async def list_project_jobs(
+    project: ReadableProject, session: SessionDep, log: bool = True
+) -> list[JobRead]:
+    return await read_jobs(session, col(JobV2.project_id) == project.id, log=log)
+
+
+@router.get("/project/{project_id}/workflow/{workflow_id}/job/")
+async def list_workflow_jobs(workflow: ReadableWorkflow, session: SessionDep) -> list[JobRead]:
+    return await read_jobs(session, col(JobV2.workflow_id) == workflow.id)
+
+
+@router.get("/project/{project_id}/latest-job/")
+async def read_latest_job(
+    workflow: ReadableWorkflow, dataset: ReadableDataset, session: SessionDep
+) -> JobWithTaskStatuses:
+    """The latest job of the workflow on the dataset, and how its tasks stand there."""
+    jobs = await read_jobs(
+        session,
+        col(JobV2.workflow_id) == workflow.id,
+        col(JobV2.dataset_id) == dataset.id,
+        limit=1,
+    )
+    if not jobs:
+        raise not_found("A job", f"of workflow {workflow.id} on dataset {dataset.id}")
+    statuses = await task_statuses(session, workflow, dataset)
+    return JobWithTaskStatuses.model_validate(
+        {**dict(jobs[0]), "task_statuses": {str(key): value for key, value in statuses.items()}}
+    )
+
+
+@router.get("/project/{project_id}/job/{job_id}/")
+async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
+    """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
+    answer = JobRead.model_validate(job)
+    if show_tmp_logs and job.status == "submitted" and job.working_dir:
+        path = Path(job.working_dir) / JOB_LOG
+        answer.log = await read_log(path) if path.is_file() else None
+    return answer
+
+
+@router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
+async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
+    """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
+    if job.id is None or job.status != "submitted":
+        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
+    if job.flow_run_id is None or await engine.cancel(job.flow_run_id):
+        await end_job(session, job.id, status="failed", log="The job was stopped before it began.")
+
+
+@router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
+async def download_job(job: ReadableJob) -> FileResponse:
+    """The folder of a job with its logs and arguments, zipped."""
+    folder = Path(job.working_dir or "")
+    archive = archive_path(folder)
+    if job.working_dir is None or not (folder.is_dir() or archive.is_file()):
+        raise not_found("The folder of job", job.id)
+    name = archive.name
+    if archive.is_file():
+        return FileResponse(archive, media_type=_ZIP, filename=name)
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+        temporary = Path(file.name)
+    await asyncio.to_thread(write_archive, folder, temporary)
+    cleanup = BackgroundTask(temporary.unlink)
+    return FileResponse(temporary, media_type=_ZIP, filename=name, background=cleanup)

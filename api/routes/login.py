@@ -1,0 +1,32 @@
+"""Login and logout by token."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, status
+from fastapi.security import OAuth2PasswordRequestForm
+
+from api.auth import login_tokens
+from api.dependencies import CurrentUser, SettingsDep, UserManagerDep
+from fractal_models.schemas.user import BearerResponse
+
+router = APIRouter(prefix="/auth/token", tags=["Authentication"])
+
+_Credentials = Annotated[OAuth2PasswordRequestForm, Depends()]
+
+
+@router.post("/login/", responses={400: {"description": "Wrong email or password"}})
+async def login(
+    credentials: _Credentials, users: UserManagerDep, settings: SettingsDep
+) -> BearerResponse:
+    """A token for the header `Authorization: Bearer <token>`. The username is the email."""
+    user = await users.authenticate(credentials)
+    if user is None or not user.is_active:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, "LOGIN_BAD_CREDENTIALS")
+    token = await login_tokens(settings).write_token(user)
+    return BearerResponse(access_token=token, token_type="bearer")
+
+
+@router.post("/logout/", response_model=None, status_code=200)
+async def logout(_: CurrentUser) -> Any:
+    """Tokens are not kept: the client forgets its own, which ends by itself."""
+    return None

@@ -1,0 +1,88 @@
+"""Administration of profiles, through which users reach resources."""
+
+from fastapi import APIRouter, status
+from sqlmodel import col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.dependencies import SessionDep, Superuser, find_resource
+from api.errors import conflicts_as, not_found, unprocessable
+from fractal_models.schemas.resource import ProfileRead, ValidProfile
+from fractal_models.tables import Profile, Resource, UserOAuth
+
+router = APIRouter(prefix="/admin/v2", tags=["Resources and profiles"])
+
+
+@router.get("/profile/")
+async def list_profiles(_: Superuser, session: SessionDep) -> list[ProfileRead]:
+    found = await session.exec(select(Profile).order_by(col(Profile.id)))
+    return [ProfileRead.model_validate(profile) for profile in found]
+
+
+@router.get("/resource/{resource_id}/profile/")
+async def list_resource_profiles(
+    resource_id: int, _: Superuser, session: SessionDep
+) -> list[ProfileRead]:
+    await find_resource(session, resource_id)
+    found = await session.exec(
+        select(Profile).where(Profile.resource_id == resource_id).order_by(col(Profile.id))
+    )
+    return [ProfileRead.model_validate(profile) for profile in found]
+
+
+@router.post("/resource/{resource_id}/profile/", status_code=status.HTTP_201_CREATED)
+async def create_profile(
+    resource_id: int, request: ValidProfile, _: Superuser, session: SessionDep
+) -> ProfileRead:
+    _require_type(await find_resource(session, resource_id), request)
+    profile = Profile(resource_id=resource_id, **request.model_dump())
+    session.add(profile)
+    async with conflicts_as(f"There is a profile {request.name!r} already."):
+        await session.commit()
+    return ProfileRead.model_validate(profile)
+
+
+@router.get("/profile/{profile_id}/")
+async def read_profile(profile_id: int, _: Superuser, session: SessionDep) -> ProfileRead:
+    return ProfileRead.model_validate(await _find_profile(session, profile_id))
+
+
+@router.put("/profile/{profile_id}/")
+async def replace_profile(
+    profile_id: int, request: ValidProfile, _: Superuser, session: SessionDep
+) -> ProfileRead:
+    profile = await _find_profile(session, profile_id)
+    _require_type(await find_resource(session, profile.resource_id), request)
+    profile.sqlmodel_update(request.model_dump())
+    async with conflicts_as(f"There is a profile {request.name!r} already."):
+        await session.commit()
+    return ProfileRead.model_validate(profile)
+
+
+@router.delete("/profile/{profile_id}/", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> None:
+    profile = await _find_profile(session, profile_id)
+    users = await session.exec(
+        select(func.count()).select_from(UserOAuth).where(UserOAuth.profile_id == profile_id)
+    )
+    if count := users.one():
+        raise unprocessable(
+            f"Profile {profile.name!r} is that of {count} users: give them another one first."
+        )
+    await session.delete(profile)
+    async with conflicts_as(f"Profile {profile.name!r} is in use."):
+        await session.commit()
+
+
+async def _find_profile(session: AsyncSession, profile_id: int) -> Profile:
+    profile = await session.get(Profile, profile_id)
+    if profile is None:
+        raise not_found("Profile", profile_id)
+    return profile
+
+
+def _require_type(resource: Resource, profile: ValidProfile) -> None:
+    if profile.resource_type != resource.type:
+        raise unprocessable(
+            f"Resource {resource.name!r} is of type {resource.type!r}, the profile is for "
+            f"{profile.resource_type!r}."
+        )

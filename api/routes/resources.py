@@ -1,0 +1,92 @@
+"""Administration of resources, each of which is also a work pool of Prefect."""
+
+import logging
+
+from fastapi import APIRouter, status
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.dependencies import EngineDep, SessionDep, Superuser, find_resource
+from api.errors import conflicts_as, unprocessable
+from api.queries.resources import count_users_of_resource
+from flows.engine import Engine, EngineUnavailableError
+from flows.work_pools import UnsupportedResourceError
+from fractal_models.schemas.resource import ResourceRead, ValidResource
+from fractal_models.tables import Resource
+
+router = APIRouter(prefix="/admin/v2/resource", tags=["Resources and profiles"])
+
+_LOGGER = logging.getLogger("fractal.api")
+
+
+@router.get("/")
+async def list_resources(_: Superuser, session: SessionDep) -> list[ResourceRead]:
+    found = await session.exec(select(Resource).order_by(col(Resource.id)))
+    return [ResourceRead.model_validate(resource) for resource in found]
+
+
+@router.post("/", status_code=status.HTTP_201_CREATED)
+async def create_resource(
+    request: ValidResource, _: Superuser, session: SessionDep, engine: EngineDep
+) -> ResourceRead:
+    resource = Resource(**request.model_dump(mode="json"))
+    session.add(resource)
+    await _publish_and_commit(session, engine, resource)
+    return ResourceRead.model_validate(resource)
+
+
+@router.get("/{resource_id}/")
+async def read_resource(resource_id: int, _: Superuser, session: SessionDep) -> ResourceRead:
+    return ResourceRead.model_validate(await find_resource(session, resource_id))
+
+
+@router.put("/{resource_id}/")
+async def replace_resource(
+    resource_id: int,
+    request: ValidResource,
+    _: Superuser,
+    session: SessionDep,
+    engine: EngineDep,
+) -> ResourceRead:
+    resource = await find_resource(session, resource_id)
+    for field in ("name", "type"):
+        if getattr(request, field) != getattr(resource, field):
+            raise unprocessable(
+                f"The {field} of resource {resource.name!r} cannot be changed: it is that of its "
+                "work pool. Make a new resource."
+            )
+    resource.sqlmodel_update(request.model_dump(mode="json"))
+    await _publish_and_commit(session, engine, resource)
+    return ResourceRead.model_validate(resource)
+
+
+@router.delete("/{resource_id}/", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_resource(
+    resource_id: int, _: Superuser, session: SessionDep, engine: EngineDep
+) -> None:
+    resource = await find_resource(session, resource_id)
+    if any(users := await count_users_of_resource(session, resource_id)):
+        raise unprocessable(
+            f"Resource {resource.name!r} is in use by {users.projects} projects, {users.profiles} "
+            f"profiles and {users.task_groups} task groups: delete these first."
+        )
+    await session.delete(resource)
+    async with conflicts_as(f"Resource {resource.name!r} is in use."):
+        await session.commit()
+    try:
+        await engine.withdraw_resource(resource.name)
+    except EngineUnavailableError as error:
+        _LOGGER.warning("The work pool of deleted resource %r stays: %s", resource.name, error)
+
+
+async def _publish_and_commit(session: AsyncSession, engine: Engine, resource: Resource) -> None:
+    """Without Prefect the resource is kept all the same: its worker publishes it at its start."""
+    async with conflicts_as(f"There is a resource {resource.name!r} already."):
+        await session.flush()
+    try:
+        await engine.publish_resource(resource)
+    except UnsupportedResourceError as error:
+        raise unprocessable(str(error)) from error
+    except EngineUnavailableError as error:
+        _LOGGER.warning("Resource %r is not yet a work pool: %s", resource.name, error)
+    await session.commit()

@@ -1,0 +1,93 @@
+"""Single tasks."""
+
+from fastapi import APIRouter, status
+from sqlmodel import func, select
+
+from api.dependencies import (
+    Contributor,
+    OwnTask,
+    ReadableTask,
+    SessionDep,
+    SharingGroup,
+    UserResource,
+    VerifiedUser,
+)
+from api.errors import unprocessable
+from api.queries.task_groups import require_new, tasks_visible_to
+from fractal_models.database import saved_id
+from fractal_models.schemas.task import TaskCreate, TaskRead, TaskReadSlim, TaskUpdate
+from fractal_models.tables import TaskGroupV2, TaskV2, WorkflowTaskV2
+
+router = APIRouter(prefix="/api/v2/task", tags=["Task"])
+
+
+@router.get("/")
+async def list_tasks(user: VerifiedUser, session: SessionDep) -> list[TaskReadSlim]:
+    """The user's own tasks and those shared with them."""
+    tasks = await tasks_visible_to(session, user)
+    return [TaskReadSlim.model_validate(task) for task in tasks]
+
+
+@router.post("/", status_code=status.HTTP_201_CREATED)
+async def create_task(
+    request: TaskCreate,
+    user: Contributor,
+    resource: UserResource,
+    user_group_id: SharingGroup,
+    session: SessionDep,
+) -> TaskRead:
+    """Make a task of given commands, in a task group of its own."""
+    group = TaskGroupV2(
+        user_id=saved_id(user),
+        user_group_id=user_group_id,
+        resource_id=saved_id(resource),
+        origin="other",
+        pkg_name=request.name,
+        version=request.version,
+    )
+    await require_new(session, group)
+    task = TaskV2(**request.model_dump(exclude_none=True))
+    group.task_list = [task]
+    session.add(group)
+    await session.commit()
+    return TaskRead.model_validate(task)
+
+
+@router.get("/{task_id}/")
+async def read_task(task: ReadableTask) -> TaskRead:
+    return TaskRead.model_validate(task)
+
+
+@router.patch("/{task_id}/")
+async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -> TaskRead:
+    for field in ("command_non_parallel", "command_parallel"):
+        has = getattr(task, field) is not None
+        if field in changes.model_fields_set and has != (getattr(changes, field) is not None):
+            raise unprocessable(
+                f"A {task.type} task {'needs its' if has else 'has no'} {field}: "
+                "the type of a task cannot be changed."
+            )
+    given = changes.given()
+    if given.get("tags", []) is None:
+        given["tags"] = []
+    task.sqlmodel_update(given)
+    await session.commit()
+    return TaskRead.model_validate(task)
+
+
+@router.delete("/{task_id}/", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_task(task: OwnTask, session: SessionDep) -> None:
+    """Delete a task that was made by itself, and that no workflow uses."""
+    group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
+    if group.origin != "other" or len(group.task_list) > 1:
+        raise unprocessable(
+            f"Task {task.id} is part of {group.pkg_name} {group.version}: it cannot be deleted "
+            "alone."
+        )
+    used = await session.exec(
+        select(func.count()).select_from(WorkflowTaskV2).where(WorkflowTaskV2.task_id == task.id)
+    )
+    if count := used.one():
+        raise unprocessable(f"Task {task.id} is used in {count} workflows: remove it there first.")
+    await session.delete(group)
+    await session.commit()
