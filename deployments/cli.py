@@ -1,0 +1,254 @@
+"""The command line `fractal-prefect`."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fractal_models.settings import Settings, SettingsError, get_settings
+
+# Commands import what they need themselves: Prefect takes seconds to import, and reads its
+# settings from the environment when it is.
+
+app = typer.Typer(
+    help="Fractal, with Prefect as its engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+database = typer.Typer(help="The Fractal database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
+AdminEmail = Annotated[str, typer.Option(help="Email of the first administrator.")]
+AdminPassword = Annotated[
+    str | None, typer.Option(help="Password of the first administrator; default: a random one.")
+]
+
+
+def main() -> None:
+    """Run the command line. An error that a user can mend is a line, not a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if not _is_for_users(error):
+            raise
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Whether an error's message is written for the people at the command line."""
+    return type(error).__module__.split(".")[0] in ("deployments", "flows", "fractal_models")
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(help="Folder of everything.")] = Path(
+        "~/.fractal-prefect"
+    ),
+    host: Annotated[str, typer.Option(help="Address of the REST API.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the REST API; 0 takes a free one.")] = 8000,
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect; 0 takes a free one.")] = 4200,
+    admin_email: AdminEmail = "admin@example.org",
+    admin_password: AdminPassword = None,
+    resource: JsonFile = None,
+    profile: JsonFile = None,
+) -> None:
+    """Start everything on this machine, until Ctrl-C: database, Prefect, a worker, the REST API."""
+    from deployments.stack import StackOptions, running_stack
+
+    options = StackOptions(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        prefect_port=prefect_port,
+        admin_email=admin_email,
+        admin_password=admin_password,
+        resource=_read_json(resource),
+        profile=_read_json(profile),
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
+    began = time.monotonic()
+    try:
+        with running_stack(options) as stack:
+            typer.echo(f"Ready after {time.monotonic() - began:.1f} s.\n")
+            typer.echo(describe(stack))
+            while True:
+                stack.check()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.")
+
+
+def describe(stack: Any) -> str:
+    """Where a stack is and how to get in. A password is told only when it was made."""
+    lines = [
+        f"REST API:  {stack.api_url}   (documentation: {stack.api_url}/docs)",
+        f"Prefect:   {stack.prefect_url}   (asks for: {stack.prefect_auth})",
+        f"Admin:     {stack.initialised.admin_email}",
+    ]
+    if stack.initialised.admin_password:
+        lines.append(f"Password:  {stack.initialised.admin_password}   (shown only now: keep it)")
+    lines.append("Logs:      " + ", ".join(str(service.log) for service in stack.services))
+    return "\n".join(lines)
+
+
+@app.command()
+def demo(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of everything; default: one for temporary files.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path(
+        "demo-output/contact_sheet.png"
+    ),
+    wells: Annotated[int, typer.Option(min=1, max=24, help="Wells of the plate.")] = 6,
+    keep: Annotated[bool, typer.Option(help="Keep everything running at the end.")] = False,
+) -> None:
+    """Project, segment and measure a plate of real images, on a stack of its own."""
+    from deployments.demo.run import run_demo
+
+    folder = data_dir or Path(tempfile.gettempdir(), f"fractal-prefect-demo-{os.getuid()}")
+    run_demo(folder, output, wells, keep)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Default: FRACTAL_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: FRACTAL_PORT.")] = None,
+) -> None:
+    """Serve the REST API."""
+    import uvicorn
+
+    settings = _settings()
+    from api.app import create_app
+
+    uvicorn.run(
+        create_app(settings),
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_level="info",
+    )
+
+
+@app.command()
+def worker(
+    resource: Annotated[str, typer.Option(help="Name of the resource to run jobs on.")],
+) -> None:
+    """Run the jobs of a resource."""
+    settings = _settings()
+    from deployments.worker import serve
+
+    _run_until_signalled(serve(settings, resource))
+
+
+@database.command()
+def upgrade() -> None:
+    """Bring the database to the newest schema."""
+    import migrations
+
+    asyncio.run(migrations.upgrade(_settings().async_database_url))
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def init(
+    admin_email: AdminEmail,
+    admin_password: AdminPassword = None,
+    resource: JsonFile = None,
+    profile: JsonFile = None,
+) -> None:
+    """Make the first administrator, the default group, and a resource with its profile."""
+    from deployments.initialise import initialise
+    from fractal_models.database import open_database
+
+    settings = _settings()
+
+    async def run() -> None:
+        async with (
+            open_database(settings.async_database_url) as sessions,
+            sessions() as session,
+        ):
+            made = await initialise(
+                session,
+                group_name=settings.default_group,
+                admin_email=admin_email,
+                admin_password=admin_password,
+                project_dir=settings.data_dir.expanduser().absolute() / "projects",
+                resource=_read_json(resource),
+                profile=_read_json(profile),
+            )
+        typer.echo(f"Administrator: {made.admin_email}")
+        if made.admin_password:
+            typer.echo(f"Password:      {made.admin_password}   (shown only now: keep it)")
+
+    asyncio.run(run())
+
+
+@app.command()
+def openapi(
+    output: Annotated[Path | None, typer.Option(help="Default: standard output.")] = None,
+) -> None:
+    """Write the OpenAPI document of the REST API."""
+    from api.app import create_app
+
+    placeholders = Settings(
+        database_url="postgresql://localhost/none",
+        prefect_api_url="http://127.0.0.1/api",
+        jwt_secret="not-a-secret-only-a-document",
+    )
+    text = json.dumps(create_app(placeholders).openapi(), indent=2)
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text)
+
+
+def _settings() -> Settings:
+    """The settings, also as the variables from which Prefect reads its own."""
+    settings = get_settings()
+    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
+    if settings.prefect_auth_string is not None:
+        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
+    # Jobs start within a second of being submitted.
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
+    return settings
+
+
+def _read_json(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
+    return content
+
+
+def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or until SIGTERM or Ctrl-C cancels it."""
+
+    async def run() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            typer.echo("Stopped.")
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the demo shows in the terminal: progress while the job runs, then its history."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deployments.demo.client import FractalClient
+
+_POLL_SECONDS = 0.3
+
+
+def follow(
+    client: FractalClient, job: dict[str, Any], workflow_tasks: list[dict[str, Any]], out: Console
+) -> dict[str, Any]:
+    """Show a bar per workflow task until the job has ended; the ended job."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("units"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out) as progress:
+        bars = {
+            task["id"]: progress.add_task(task["task"]["name"], total=None, start=False)
+            for task in workflow_tasks
+        }
+        while True:
+            job = client.get(f"/api/v2/project/{job['project_id']}/job/{job['id']}/")
+            for workflow_task_id, bar in bars.items():
+                _advance(progress, bar, client.runs(job, workflow_task_id))
+            if job["status"] != "submitted":
+                return job
+            time.sleep(_POLL_SECONDS)
+
+
+def _advance(progress: Progress, bar: Any, runs: list[dict[str, Any]]) -> None:
+    if not runs:
+        return
+    run = runs[-1]
+    ended = run["num_done_units"] + run["num_failed_units"]
+    total = ended + run["num_submitted_units"]
+    if not progress.tasks[bar].started:
+        progress.start_task(bar)
+    progress.update(bar, total=total, completed=ended)
+    if total and ended == total:
+        progress.stop_task(bar)
+
+
+def show_history(
+    client: FractalClient, job: dict[str, Any], workflow_tasks: list[dict[str, Any]], out: Console
+) -> None:
+    """A table of what ran: units, wall and CPU time, peak memory, per workflow task."""
+    table = Table(title=f"History of job {job['id']} (memory: peak of one unit)")
+    table.add_column("Workflow task")
+    table.add_column("Status")
+    for name in ("Units", "Failed", "Wall", "CPU", "Memory"):
+        table.add_column(name, justify="right")
+    for task in workflow_tasks:
+        runs = client.runs(job, task["id"])
+        units = list(client.units(job, task["id"], runs[-1]["id"])) if runs else []
+        table.add_row(task["task"]["name"], *_figures(units))
+    out.print(table)
+
+
+def _figures(units: list[dict[str, Any]]) -> list[str]:
+    measured = [unit for unit in units if unit["started_at"]]
+    if not measured:
+        return ["not run", "0", "0", "", "", ""]
+    failed = sum(unit["status"] == "failed" for unit in units)
+    begin = min(datetime.fromisoformat(unit["started_at"]) for unit in measured)
+    end = max(datetime.fromisoformat(unit["ended_at"]) for unit in measured)
+    return [
+        "[red]failed" if failed else "[green]done",
+        str(len(units)),
+        str(failed),
+        f"{(end - begin).total_seconds():.1f} s",
+        f"{sum(unit['cpu_seconds'] for unit in measured):.1f} s",
+        f"{max(unit['max_rss_kb'] for unit in measured) / 1024:.0f} MiB",
+    ]

@@ -1,0 +1,141 @@
+"""What a new installation begins with: the default group, an admin, a resource, a profile."""
+
+import platform
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi_users.password import PasswordHelper
+from pydantic import TypeAdapter, ValidationError
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.database import saved_id
+from fractal_models.schemas.resource import ValidProfile, ValidResource
+from fractal_models.tables import LinkUserGroup, Profile, Resource, UserGroup, UserOAuth
+
+DEFAULT_RESOURCE = "local"
+
+
+class InitialisationError(Exception):
+    """The given admin, resource or profile cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """Who and what is there now. The password is set only if the admin was made just now."""
+
+    admin_email: str
+    admin_password: str | None
+    resource_name: str
+
+
+def default_resource(data_dir: Path) -> dict[str, Any]:
+    """A local resource with its folders below `data_dir`, and this Python for tasks."""
+    version = ".".join(platform.python_version_tuple()[:2])
+    base = Path(sys.base_prefix, "bin", f"python{version}")
+    return {
+        "type": "local",
+        "name": DEFAULT_RESOURCE,
+        "jobs_local_dir": str(data_dir / "jobs"),
+        "jobs_runner_config": {},
+        "tasks_local_dir": str(data_dir / "tasks"),
+        "tasks_python_config": {
+            "default_version": version,
+            "versions": {version: str(base) if base.exists() else sys.executable},
+            "pip_cache_dir": str(data_dir / "package-cache"),
+        },
+        "tasks_pixi_config": {},
+    }
+
+
+def default_profile(resource_type: str) -> dict[str, Any]:
+    """The profile that goes with the default resource."""
+    return {"name": DEFAULT_RESOURCE, "resource_type": resource_type}
+
+
+async def initialise(
+    session: AsyncSession,
+    *,
+    group_name: str,
+    admin_email: str,
+    admin_password: str | None,
+    project_dir: Path,
+    resource: dict[str, Any] | None,
+    profile: dict[str, Any] | None,
+) -> Initialised:
+    """Make what is not there yet, and commit. Done again, it changes nothing.
+
+    Without a resource the admin gets no profile, unless there is one already.
+
+    Raises:
+        InitialisationError: resource or profile are invalid.
+    """
+    group = await _group(session, group_name)
+    profile_row = None
+    if resource is not None:
+        row = await _resource(session, resource)
+        profile_row = await _profile(session, row, profile or default_profile(row.type))
+    admin = (await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))).first()
+    password = None
+    if admin is None:
+        password = admin_password or secrets.token_urlsafe(12)
+        admin = UserOAuth(
+            email=admin_email,
+            hashed_password=PasswordHelper().hash(password),
+            is_superuser=True,
+            is_verified=True,
+            profile_id=profile_row.id if profile_row else None,
+            project_dirs=[str(project_dir)],
+        )
+        session.add(admin)
+        await session.flush()
+        session.add(LinkUserGroup(group_id=saved_id(group), user_id=saved_id(admin)))
+    await session.commit()
+    return Initialised(admin_email, password, resource["name"] if resource else "")
+
+
+async def _group(session: AsyncSession, name: str) -> UserGroup:
+    group = (await session.exec(select(UserGroup).where(UserGroup.name == name))).first()
+    if group is None:
+        group = UserGroup(name=name)
+        session.add(group)
+        await session.flush()
+    return group
+
+
+async def _resource(session: AsyncSession, given: dict[str, Any]) -> Resource:
+    valid: Any = _validated(ValidResource, given, "resource")
+    found = (await session.exec(select(Resource).where(Resource.name == valid.name))).first()
+    if found is None:
+        found = Resource(**valid.model_dump())
+        session.add(found)
+        await session.flush()
+    return found
+
+
+async def _profile(session: AsyncSession, resource: Resource, given: dict[str, Any]) -> Profile:
+    valid: Any = _validated(ValidProfile, given, "profile")
+    if valid.resource_type != resource.type:
+        raise InitialisationError(
+            f"The profile is for resources of type {valid.resource_type!r}, but the resource "
+            f"{resource.name!r} is {resource.type!r}."
+        )
+    found = (await session.exec(select(Profile).where(Profile.name == valid.name))).first()
+    if found is None:
+        found = Profile(resource_id=saved_id(resource), **valid.model_dump())
+        session.add(found)
+        await session.flush()
+    return found
+
+
+def _validated(schema: Any, given: dict[str, Any], what: str) -> Any:
+    try:
+        return TypeAdapter(schema).validate_python(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InitialisationError(f"The {what} is invalid: {problems}") from None

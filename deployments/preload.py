@@ -1,0 +1,19 @@
+"""Imports, when it is imported, everything that the process of a flow run will need."""
+
+import importlib
+
+from sqlalchemy.orm import configure_mappers
+
+for _module in (
+    "flows.collect",
+    "flows.job",
+    "prefect.engine",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.artifacts",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "asyncpg",
+):
+    importlib.import_module(_module)
+
+configure_mappers()

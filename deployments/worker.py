@@ -1,0 +1,193 @@
+"""The Prefect worker of a local resource: starts the flow runs of its work pool, and ends them."""
+
+import asyncio
+import inspect
+import json
+import logging
+import socket
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskStatus
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import InfrastructureNotFound
+from prefect.flows import Flow, load_flow_from_flow_run
+from prefect.states import Cancelled, Crashed
+from prefect.workers.base import BaseWorker, BaseWorkerResult
+from sqlmodel import select
+
+from deployments.flow_run_process import start_flow_run, start_server
+from flows.engine import EngineUnavailableError, open_engine
+from flows.job_run import RUNNER_CONFIG_VARIABLE
+from flows.work_pools import LocalJobConfiguration, LocalVariables
+from fractal_models.database import open_database
+from fractal_models.settings import Settings
+from fractal_models.tables import Resource
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a stopped flow run has to end its units and record them, before it is killed.
+_GRACE_SECONDS = 60
+
+
+class UnknownResourceError(Exception):
+    """There is no resource of this name."""
+
+
+class LocalWorkerResult(BaseWorkerResult):
+    """The exit code of a flow run's process."""
+
+
+class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerResult]):
+    """Runs each flow run in a process forked from a preloaded server."""
+
+    type = "fractal-local"
+    job_configuration = LocalJobConfiguration
+    job_configuration_variables = LocalVariables
+    _description = "Runs Fractal jobs on this machine."
+    _display_name = "Fractal local"
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._processes: dict[UUID, ForkServerProcess] = {}
+        self._stopping: set[UUID] = set()
+
+    async def setup(self) -> None:
+        """Prepare to start flow runs."""
+        await asyncio.to_thread(start_server)
+        await super().setup()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """One poll: end the flow runs that were cancelled, start those that are due."""
+        await self._stop_cancelled()
+        return await super().get_and_submit_flow_runs()
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: LocalJobConfiguration,
+        task_status: TaskStatus[int] | None = None,
+    ) -> LocalWorkerResult:
+        """Run a flow run in a process of its own, to its end."""
+        process = await asyncio.to_thread(
+            start_flow_run, str(flow_run.id), _environment(configuration)
+        )
+        self._processes[flow_run.id] = process
+        if task_status is not None:
+            task_status.started(process.pid or 0)
+        try:
+            await anyio.wait_readable(process.sentinel)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _end(process)
+                del self._processes[flow_run.id]
+                self._stopping.discard(flow_run.id)
+                await self._conclude(flow_run, process.exitcode)
+        return LocalWorkerResult(identifier=str(process.pid), status_code=0)
+
+    async def kill_infrastructure(
+        self,
+        infrastructure_pid: str,
+        configuration: LocalJobConfiguration,
+        grace_seconds: int = 30,
+    ) -> None:
+        """End the process of a flow run that has not begun."""
+        for process in self._processes.values():
+            if str(process.pid) == infrastructure_pid:
+                await _end(process, grace_seconds)
+                return
+        raise InfrastructureNotFound(f"No flow run of this worker has process {infrastructure_pid}")
+
+    async def _stop_cancelled(self) -> None:
+        """Send SIGTERM to the flow runs that are being cancelled; they end by themselves."""
+        running = [id for id in self._processes if id not in self._stopping]
+        if not running:
+            return
+        cancelled = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=running),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+            ),
+            sort=FlowRunSort.ID_DESC,
+            limit=len(running),
+        )
+        for flow_run in cancelled:
+            if process := self._processes.get(flow_run.id):
+                self._stopping.add(flow_run.id)
+                process.terminate()
+
+    async def _conclude(self, flow_run: FlowRun, exit_code: int | None) -> None:
+        """Run the hooks that the process, being gone, cannot run itself."""
+        flow_run = await self.client.read_flow_run(flow_run.id)
+        state = flow_run.state
+        if state is None or not state.is_final():
+            cancelling = state is not None and state.is_cancelling()
+            state = (
+                Cancelled(message="The flow run was stopped.")
+                if cancelling
+                else Crashed(message=f"Its process ended unexpectedly, with exit code {exit_code}.")
+            )
+            await self.client.set_flow_run_state(flow_run.id, state, force=True)
+        await self._run_hooks(flow_run, state)
+
+    async def _run_hooks(self, flow_run: FlowRun, state: State[Any]) -> None:
+        if not (state.is_cancelled() or state.is_crashed()):
+            return
+        flow: Flow[..., Any] = await load_flow_from_flow_run(flow_run)
+        hooks = flow.on_cancellation_hooks if state.is_cancelled() else flow.on_crashed_hooks
+        for hook in hooks or []:
+            if inspect.isawaitable(called := hook(flow, flow_run, state)):
+                await called
+
+
+async def serve(settings: Settings, resource_name: str) -> None:
+    """Publish a resource to Prefect, and run its flow runs until cancelled.
+
+    Prefect may be away: this waits for it.
+
+    Raises:
+        UnknownResourceError: there is no such resource.
+        UnsupportedResourceError: it is of a type that cannot run jobs.
+    """
+    async with open_database(settings.async_database_url) as sessions, sessions() as session:
+        found = await session.exec(select(Resource).where(Resource.name == resource_name))
+        if (resource := found.first()) is None:
+            names = ", ".join((await session.exec(select(Resource.name))).all())
+            raise UnknownResourceError(
+                f"There is no resource {resource_name!r}; there are: {names or 'none yet'}."
+            )
+    async with open_engine(settings) as engine:
+        while True:
+            try:
+                await engine.publish_resource(resource)
+                break
+            except EngineUnavailableError as error:
+                logger.info("Waiting for Prefect. %s", error)
+                await asyncio.sleep(0.5)
+    await LocalWorker(work_pool_name=resource_name, name=socket.gethostname()).start()
+
+
+async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:
+    """Return when the process has ended: by itself, by SIGTERM, at last by SIGKILL."""
+    if process.is_alive():
+        process.terminate()
+    with anyio.move_on_after(grace_seconds):
+        await anyio.wait_readable(process.sentinel)
+    if process.is_alive():
+        process.kill()
+    await asyncio.to_thread(process.join)
+
+
+def _environment(configuration: LocalJobConfiguration) -> dict[str, str]:
+    options = configuration.model_dump(include={"parallel_tasks_per_job"}, exclude_none=True)
+    given = {key: value for key, value in configuration.env.items() if value is not None}
+    return given | ({RUNNER_CONFIG_VARIABLE: json.dumps(options)} if options else {})

@@ -1,0 +1,243 @@
+"""Jobs, from submission to their end, for every type of task and every kind of failure."""
+
+import asyncio
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.flows.conftest import Lab, eventually
+
+
+async def test_a_converter_adds_images_to_an_empty_dataset(lab: Lab) -> None:
+    dataset = await lab.dataset()
+    workflow = await lab.workflow(("Convert", {"args_non_parallel": {"names": ["A01", "A02"]}}))
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "done"
+    images = await lab.images(dataset)
+    assert {name: image["attributes"] for name, image in images.items()} == {
+        "A01": {"well": "A01"},
+        "A02": {"well": "A02"},
+    }
+    assert all(image["types"] == {"raw": True} for image in images.values())
+
+
+async def test_a_compound_converter_makes_its_images_in_two_phases(lab: Lab) -> None:
+    dataset = await lab.dataset()
+    args = {"args_non_parallel": {"names": ["B01", "B02", "B03"]}}
+    workflow = await lab.workflow(("Convert in two", args))
+    assert (await lab.run(workflow, dataset))["status"] == "done"
+    assert sorted(await lab.images(dataset)) == ["B01", "B02", "B03"]
+    run, units = await lab.history(workflow, dataset)
+    assert run["num_done_units"] == 4
+    assert [len(unit["zarr_urls"]) for unit in units] == [0, 1, 1, 1]
+
+
+async def test_a_parallel_task_without_output_sets_its_output_types(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", types={"processed": False})
+    workflow = await lab.workflow("Process")
+    assert (await lab.run(workflow, dataset))["status"] == "done"
+    images = await lab.images(dataset)
+    assert [image["types"] for image in images.values()] == [{"processed": True}] * 2
+
+
+async def test_a_non_parallel_task_sees_all_images_and_may_remove_some(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", "C")
+    workflow = await lab.workflow("Combine")
+    assert (await lab.run(workflow, dataset))["status"] == "done"
+    images = await lab.images(dataset)
+    assert list(images) == ["A"]
+    assert images["A"]["attributes"] == {"well": "A", "combined": 3}
+
+
+async def test_a_compound_task_makes_images_that_start_from_their_origin(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", types={"raw": True})
+    workflow = await lab.workflow(("Copy", {"args_non_parallel": {"suffix": "_x"}}))
+    assert (await lab.run(workflow, dataset))["status"] == "done"
+    images = await lab.images(dataset)
+    assert list(images) == ["A", "B", "A_x", "B_x"]
+    assert images["B_x"]["origin"] == images["B"]["zarr_url"]
+    assert images["B_x"]["attributes"] == {"well": "B"}
+    assert images["B_x"]["types"] == {"raw": True, "copy": True}
+
+
+async def test_the_output_types_of_a_task_filter_the_images_of_the_next(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B")
+    workflow = await lab.workflow("Copy", "Process")
+    assert (await lab.run(workflow, dataset))["status"] == "done"
+    _, units = await lab.history(workflow, dataset, order=1)
+    names = sorted(Path(unit["zarr_urls"][0]).name for unit in units)
+    assert names == ["A_copy", "B_copy"]
+
+
+async def test_filters_and_task_indices_limit_what_a_job_does(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", "C")
+    workflow = await lab.workflow("Combine", "Process")
+    job = await lab.run(
+        workflow, dataset, first_task_index=1, attribute_filters={"well": ["A", "C"]}
+    )
+    assert job["status"] == "done"
+    images = await lab.images(dataset)
+    processed = [name for name, image in images.items() if image["types"].get("processed")]
+    assert processed == ["A", "C"]
+    assert len(images) == 3  # Combine did not run
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"how": "exit"}, "this image cannot be processed"),
+        ({"how": "signal"}, None),
+        ({"how": "output", "output": "not JSON"}, "invalid"),
+        ({"how": "output", "output": {"image_list_update": []}}, "unknown field"),
+    ],
+)
+async def test_a_unit_that_fails_leaves_the_others_alone(
+    lab: Lab, how: dict[str, Any], told: str | None
+) -> None:
+    dataset = await lab.dataset("A", "B", "C")
+    args = {"args_parallel": {"fail_on": ["B"], **how}}
+    workflow = await lab.workflow(("Process", args))
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "failed"
+    assert "1 of 3 units failed" in job["log"]
+    images = await lab.images(dataset)
+    processed = [name for name, image in images.items() if image["types"].get("processed")]
+    assert processed == ["A", "C"]
+    run, units = await lab.history(workflow, dataset)
+    assert (run["num_done_units"], run["num_failed_units"]) == (2, 1)
+    failed = next(unit for unit in units if unit["status"] == "failed")
+    log = Path(failed["logfile"]).read_text()
+    assert "processing" in log
+    assert told is None or told in log
+
+
+async def test_the_units_of_a_compound_task_fail_together(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B")
+    workflow = await lab.workflow(("Copy", {"args_parallel": {"fail_on": ["B_copy"]}}))
+    assert (await lab.run(workflow, dataset))["status"] == "failed"
+    assert list(await lab.images(dataset)) == ["A", "B"]
+    run, _ = await lab.history(workflow, dataset)
+    assert (run["num_done_units"], run["num_failed_units"]) == (0, 3)
+
+
+async def test_tasks_after_a_failed_one_do_not_run(lab: Lab) -> None:
+    dataset = await lab.dataset("A")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"fail_on": ["A"]}}), "Combine")
+    assert (await lab.run(workflow, dataset))["status"] == "failed"
+    query = {"dataset_id": dataset["id"], "workflowtask_id": workflow["task_list"][1]["id"]}
+    assert await lab.ok("GET", f"{lab.base}/status/run/", params=query) == []
+
+
+async def test_a_task_without_images_fails_and_names_the_filters(lab: Lab) -> None:
+    dataset = await lab.dataset("A")
+    job = await lab.run(await lab.workflow("Process"), dataset, type_filters={"is_3D": True})
+    assert job["status"] == "failed"
+    assert "No image to process" in job["log"]
+    assert "is_3D" in job["log"]
+
+
+async def test_a_missing_executable_is_named_in_the_log_of_the_unit(lab: Lab) -> None:
+    task = await lab.ok(
+        "POST",
+        "/api/v2/task/",
+        json={"name": "Missing", "version": "1", "command_parallel": "/no/such/program"},
+    )
+    lab.tasks["Missing"] = task["id"]
+    dataset = await lab.dataset("A")
+    workflow = await lab.workflow("Missing")
+    assert (await lab.run(workflow, dataset))["status"] == "failed"
+    _, units = await lab.history(workflow, dataset)
+    assert "/no/such/program" in Path(units[0]["logfile"]).read_text()
+
+
+async def test_what_a_unit_took_and_whether_it_warned_is_recorded(lab: Lab) -> None:
+    dataset = await lab.dataset("A")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": 0.2, "warn": True}}))
+    await lab.run(workflow, dataset)
+    run, (unit,) = await lab.history(workflow, dataset)
+    assert run["num_units_with_warnings"] == 1
+    assert unit["has_warnings"]
+    assert unit["exit_code"] == 0
+    assert unit["ended_at"] > unit["started_at"]
+    assert unit["max_rss_kb"] > 1000
+    assert unit["cpu_seconds"] > 0
+    assert unit["attempt"] == 1
+
+
+async def test_the_statuses_of_images_follow_their_latest_unit(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"fail_on": ["B"]}}))
+    await lab.run(workflow, dataset)
+    page = await lab.ok(
+        "POST",
+        f"{lab.base}/status/images/",
+        params={"dataset_id": dataset["id"], "workflowtask_id": workflow["task_list"][0]["id"]},
+        json={},
+    )
+    statuses = {
+        Path(image["zarr_url"]).name: image["attributes"]["__wftask_dataset_image_status__"]
+        for image in page["items"]
+    }
+    assert statuses == {"A": "done", "B": "failed"}
+
+
+async def test_the_job_folder_is_zipped_and_served(lab: Lab) -> None:
+    dataset = await lab.dataset("A")
+    job = await lab.run(await lab.workflow("Process"), dataset)
+    answer = await lab.client.get(f"{lab.base}/job/{job['id']}/download/")
+    assert answer.headers["content-type"] == "application/x-zip-compressed"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert {"job.log", "0_process/par-000000.log"} <= set(archive.namelist())
+        args = json.loads(archive.read("0_process/par-000000.args.json"))
+    assert args == {"zarr_url": f"{dataset['zarr_dir']}/A"}
+
+
+async def test_stopping_a_job_ends_its_units_and_leaves_it_failed(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", "C", "D", "E")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": 50}}))
+    job = await lab.submit(workflow, dataset)
+
+    async def running() -> list[psutil.Process]:
+        return [
+            process
+            for process in psutil.process_iter()
+            if dataset["zarr_dir"] in _arguments_of(process)
+        ]
+
+    await eventually(running, bool)
+    await lab.ok("GET", f"{lab.base}/job/{job['id']}/stop/")
+    ended = await lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "stopped" in ended["log"]
+    assert await running() == []
+    run, _ = await lab.history(workflow, dataset)
+    assert run["num_failed_units"] == 5
+    images = await lab.images(dataset)
+    assert not any(image["types"] for image in images.values())
+
+
+def _arguments_of(process: psutil.Process) -> str:
+    """The content of a unit's argument file, if the process is a unit."""
+    try:
+        words = process.cmdline()
+        return Path(words[words.index("--args-json") + 1]).read_text()
+    except (psutil.Error, ValueError, OSError):
+        return ""
+
+
+async def test_a_job_whose_process_is_killed_ends_as_failed(lab: Lab, prefect: Any) -> None:
+    dataset = await lab.dataset("A")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": 3}}))
+    job = await lab.submit(workflow, dataset)
+    log = Path(job["working_dir"], "job.log")
+    await eventually(lambda: asyncio.to_thread(log.exists), bool)
+    flow_run = await prefect.read_flow_run(job["flow_run_id"])
+    psutil.Process(int(flow_run.infrastructure_pid)).kill()
+    ended = await lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "crashed" in ended["log"]

@@ -1,0 +1,26 @@
+"""A parallel task: succeeds, or fails on some images in the way it is told to."""
+
+import os
+import signal
+import sys
+import time
+
+
+def process(zarr_url, seconds=0.0, fail_on=(), how="exit", output=None, warn=False):
+    print(f"processing {zarr_url}", flush=True)
+    if warn:
+        print("WARNING: this image looks odd", flush=True)
+    time.sleep(seconds)
+    if zarr_url.rsplit("/", 1)[-1] in fail_on:
+        if how == "signal":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "output":
+            return output
+        sys.exit("this image cannot be processed")
+    return None
+
+
+if __name__ == "__main__":
+    from fractal_tasks_probe._run import run
+
+    run(process)
