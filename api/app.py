@@ -16,7 +16,12 @@ from fractal_models.settings import Settings
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application. It connects to the database and to Prefect at its start, not before."""
+    """The application. It connects to the database and to Prefect at its start, not before.
+
+    Raises:
+        SettingsError: there is no secret to sign login tokens with.
+    """
+    settings.require_jwt_secret()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,5 +45,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _operation_id(route: APIRoute) -> str:
-    """The endpoint's function name; they are told apart by what they name."""
+    """The name of the endpoint's function, which no two share."""
     return route.name

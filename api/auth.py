@@ -7,13 +7,14 @@ from fastapi_users import BaseUserManager, IntegerIDMixin, InvalidPasswordExcept
 from fastapi_users.authentication import JWTStrategy
 from fastapi_users.exceptions import UserAlreadyExists
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
+from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.queries.users import default_group
 from fractal_models.database import saved_id
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import Settings
-from fractal_models.tables import LinkUserGroup, UserOAuth
+from fractal_models.tables import JobV2, LinkUserGroup, UserOAuth
 
 MIN_PASSWORD_LENGTH = 4
 
@@ -53,6 +54,12 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             InvalidPasswordException: the password breaks the rules.
             UserAlreadyExists: the email is taken.
         """
+        if "email" in changes:  # jobs name their user by email
+            await self._session.exec(
+                update(JobV2)
+                .where(col(JobV2.user_email) == user.email)
+                .values(user_email=changes["email"])
+            )
         # is_verified last: setting the email resets it
         ordered = sorted(changes.items(), key=lambda change: change[0] == "is_verified")
         return await self._update(user, dict(ordered))
@@ -68,4 +75,4 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
 
 def login_tokens(settings: Settings) -> JWTStrategy[UserOAuth, int]:
     """Writes and reads the tokens that log a user in."""
-    return JWTStrategy(settings.jwt_secret, settings.jwt_lifetime_seconds)
+    return JWTStrategy(settings.require_jwt_secret(), settings.jwt_lifetime_seconds)

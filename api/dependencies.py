@@ -70,7 +70,8 @@ async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EngineDep = Annotated[Engine, Depends(_engine)]
-SessionDep = Annotated[AsyncSession, Depends(_session)]
+# Closed before the answer is sent: a slow download holds no connection.
+SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 # --- users -------------------------------------------------------------------------------------

@@ -9,11 +9,20 @@ import tempfile
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fractal_models.settings import Settings, SettingsError, get_settings
+from fractal_models.settings import (
+    DatabaseSettings,
+    Settings,
+    SettingsError,
+    get_settings,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from deployments.stack import Stack
 
 # Commands import what they need themselves: Prefect takes seconds to import, and reads its
 # settings from the environment when it is.
@@ -47,7 +56,12 @@ def main() -> None:
 
 def _is_for_users(error: Exception) -> bool:
     """Whether an error's message is written for the people at the command line."""
-    return type(error).__module__.split(".")[0] in ("deployments", "flows", "fractal_models")
+    return type(error).__module__.split(".")[0] in (
+        "deployments",
+        "flows",
+        "fractal_models",
+        "migrations",
+    )
 
 
 @app.command()
@@ -62,6 +76,7 @@ def up(
     admin_password: AdminPassword = None,
     resource: JsonFile = None,
     profile: JsonFile = None,
+    logs: Annotated[bool, typer.Option(help="Show what the services log.")] = False,
 ) -> None:
     """Start everything on this machine, until Ctrl-C: database, Prefect, a worker, the REST API."""
     from deployments.stack import StackOptions, running_stack
@@ -76,31 +91,48 @@ def up(
         resource=_read_json(resource),
         profile=_read_json(profile),
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
     began = time.monotonic()
     try:
         with running_stack(options) as stack:
-            typer.echo(f"Ready after {time.monotonic() - began:.1f} s.\n")
-            typer.echo(describe(stack))
-            while True:
-                stack.check()
-                time.sleep(1)
+            typer.echo(f"Ready after {time.monotonic() - began:.1f} s.\n\n{describe(stack)}\n")
+            try:
+                _watch(stack, logs)
+            finally:
+                typer.echo("\nStopping ...")
     except KeyboardInterrupt:
-        typer.echo("\nStopped.")
+        typer.echo("Stopped.")
 
 
-def describe(stack: Any) -> str:
-    """Where a stack is and how to get in. A password is told only when it was made."""
-    lines = [
-        f"REST API:  {stack.api_url}   (documentation: {stack.api_url}/docs)",
-        f"Prefect:   {stack.prefect_url}   (asks for: {stack.prefect_auth})",
-        f"Admin:     {stack.initialised.admin_email}",
+def describe(stack: "Stack") -> str:
+    """Where a stack is and how to get in. A password is told only when it was made up."""
+    made = stack.initialised
+    facts = [
+        ("REST API", f"{stack.api_url}   (documentation: {stack.api_url}/docs)"),
+        ("Prefect UI", f"{stack.prefect_url}   (log in with: {stack.prefect_auth})"),
+        ("Admin", made.admin_email),
+        ("Password", made.admin_password and f"{made.admin_password}   (shown only now: keep it)"),
+        ("Data", str(stack.data_dir)),
+        ("Logs", f"{stack.data_dir / 'logs'}   (--logs shows them here)"),
+        ("Kept", made.kept and f"{', '.join(made.kept)}: there before, with other values"),
+        ("Ended", stack.leftovers and f"{', '.join(stack.leftovers)}: left by a start before"),
     ]
-    if stack.initialised.admin_password:
-        lines.append(f"Password:  {stack.initialised.admin_password}   (shown only now: keep it)")
-    lines.append("Logs:      " + ", ".join(str(service.log) for service in stack.services))
-    return "\n".join(lines)
+    lines = [f"{name + ':':<12}{fact}" for name, fact in facts if fact]
+    return "\n".join([*lines, "", "Ctrl-C stops everything."])
+
+
+def _watch(stack: "Stack", logs: bool) -> None:
+    """Stay until a part of the stack ends, which is an error."""
+    while True:
+        if logs:
+            for service in stack.services:
+                for line in service.new_lines():
+                    typer.echo(line)
+        stack.check()
+        time.sleep(0.5)
 
 
 @app.command()
@@ -111,7 +143,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path(
         "demo-output/contact_sheet.png"
     ),
-    wells: Annotated[int, typer.Option(min=1, max=24, help="Wells of the plate.")] = 6,
+    wells: Annotated[int, typer.Option(min=1, max=24, help="Wells of the plate.")] = 4,
     keep: Annotated[bool, typer.Option(help="Keep everything running at the end.")] = False,
 ) -> None:
     """Project, segment and measure a plate of real images, on a stack of its own."""
@@ -129,13 +161,18 @@ def api(
     """Serve the REST API."""
     import uvicorn
 
+    import migrations
+
     settings = _settings()
+    settings.require_jwt_secret()
+    asyncio.run(migrations.require_newest(settings.async_database_url))
     from api.app import create_app
 
     uvicorn.run(
         create_app(settings),
         host=host or settings.host,
         port=settings.port if port is None else port,
+        log_config=None,  # Prefect's logging, so that all lines look the same
         log_level="info",
     )
 
@@ -145,7 +182,10 @@ def worker(
     resource: Annotated[str, typer.Option(help="Name of the resource to run jobs on.")],
 ) -> None:
     """Run the jobs of a resource."""
+    import migrations
+
     settings = _settings()
+    asyncio.run(migrations.require_newest(settings.async_database_url))
     from deployments.worker import serve
 
     _run_until_signalled(serve(settings, resource))
@@ -156,7 +196,9 @@ def upgrade() -> None:
     """Bring the database to the newest schema."""
     import migrations
 
-    asyncio.run(migrations.upgrade(_settings().async_database_url))
+    url = read_settings(DatabaseSettings).async_database_url
+    asyncio.run(migrations.require_reachable(url))
+    asyncio.run(migrations.upgrade(url))
     typer.echo("The database is up to date.")
 
 
@@ -168,12 +210,14 @@ def init(
     profile: JsonFile = None,
 ) -> None:
     """Make the first administrator, the default group, and a resource with its profile."""
+    import migrations
     from deployments.initialise import initialise
     from fractal_models.database import open_database
 
-    settings = _settings()
+    settings = read_settings(DatabaseSettings)
 
     async def run() -> None:
+        await migrations.require_newest(settings.async_database_url)
         async with (
             open_database(settings.async_database_url) as sessions,
             sessions() as session,
@@ -190,6 +234,8 @@ def init(
         typer.echo(f"Administrator: {made.admin_email}")
         if made.admin_password:
             typer.echo(f"Password:      {made.admin_password}   (shown only now: keep it)")
+        if made.kept:
+            typer.echo(f"Kept:          {', '.join(made.kept)}: there before, with other values")
 
     asyncio.run(run())
 
@@ -209,8 +255,11 @@ def openapi(
     text = json.dumps(create_app(placeholders).openapi(), indent=2)
     if output is None:
         typer.echo(text)
-    else:
+        return
+    try:
         output.write_text(text)
+    except OSError as error:
+        raise SettingsError(f"{output} cannot be written: {error.strerror}") from error
 
 
 def _settings() -> Settings:
@@ -231,6 +280,8 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} is not a JSON object.")
     return content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi_users.password import PasswordHelper
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -25,11 +25,15 @@ class InitialisationError(Exception):
 
 @dataclass(frozen=True)
 class Initialised:
-    """Who and what is there now. The password is set only if the admin was made just now."""
+    """Who and what is there now. The password is set only if it was made up just now.
+
+    `kept` names what was there before, with other values than were given now.
+    """
 
     admin_email: str
     admin_password: str | None
     resource_name: str
+    kept: list[str]
 
 
 def default_resource(data_dir: Path) -> dict[str, Any]:
@@ -66,35 +70,42 @@ async def initialise(
     resource: dict[str, Any] | None,
     profile: dict[str, Any] | None,
 ) -> Initialised:
-    """Make what is not there yet, and commit. Done again, it changes nothing.
+    """Make what is not there yet, and commit. What is there stays as it is.
 
     Without a resource the admin gets no profile, unless there is one already.
 
     Raises:
         InitialisationError: resource or profile are invalid.
     """
+    kept: list[str] = []
     group = await _group(session, group_name)
-    profile_row = None
+    profile_id = None
     if resource is not None:
-        row = await _resource(session, resource)
-        profile_row = await _profile(session, row, profile or default_profile(row.type))
+        row = await _resource(session, resource, kept)
+        profile_id = await _profile(session, row, profile or default_profile(row.type), kept)
     admin = (await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))).first()
-    password = None
+    made_up = None
     if admin is None:
-        password = admin_password or secrets.token_urlsafe(12)
+        made_up = secrets.token_urlsafe(12) if admin_password is None else None
         admin = UserOAuth(
             email=admin_email,
-            hashed_password=PasswordHelper().hash(password),
+            hashed_password=PasswordHelper().hash(admin_password or made_up or ""),
             is_superuser=True,
             is_verified=True,
-            profile_id=profile_row.id if profile_row else None,
+            profile_id=profile_id,
             project_dirs=[str(project_dir)],
         )
         session.add(admin)
         await session.flush()
         session.add(LinkUserGroup(group_id=saved_id(group), user_id=saved_id(admin)))
+    elif admin_password is not None and not _is_password_of(admin, admin_password):
+        kept.append(f"the password of {admin_email}")
     await session.commit()
-    return Initialised(admin_email, password, resource["name"] if resource else "")
+    return Initialised(admin_email, made_up, resource["name"] if resource else "", kept)
+
+
+def _is_password_of(user: UserOAuth, password: str) -> bool:
+    return PasswordHelper().verify_and_update(password, user.hashed_password)[0]
 
 
 async def _group(session: AsyncSession, name: str) -> UserGroup:
@@ -106,17 +117,21 @@ async def _group(session: AsyncSession, name: str) -> UserGroup:
     return group
 
 
-async def _resource(session: AsyncSession, given: dict[str, Any]) -> Resource:
+async def _resource(session: AsyncSession, given: dict[str, Any], kept: list[str]) -> Resource:
     valid: Any = _validated(ValidResource, given, "resource")
     found = (await session.exec(select(Resource).where(Resource.name == valid.name))).first()
     if found is None:
         found = Resource(**valid.model_dump())
         session.add(found)
         await session.flush()
+    elif _differs(found, valid):
+        kept.append(f"the resource {found.name!r}")
     return found
 
 
-async def _profile(session: AsyncSession, resource: Resource, given: dict[str, Any]) -> Profile:
+async def _profile(
+    session: AsyncSession, resource: Resource, given: dict[str, Any], kept: list[str]
+) -> int:
     valid: Any = _validated(ValidProfile, given, "profile")
     if valid.resource_type != resource.type:
         raise InitialisationError(
@@ -128,7 +143,13 @@ async def _profile(session: AsyncSession, resource: Resource, given: dict[str, A
         found = Profile(resource_id=saved_id(resource), **valid.model_dump())
         session.add(found)
         await session.flush()
-    return found
+    elif found.resource_id != resource.id or _differs(found, valid):
+        kept.append(f"the profile {found.name!r}")
+    return saved_id(found)
+
+
+def _differs(row: Resource | Profile, valid: BaseModel) -> bool:
+    return any(getattr(row, name) != value for name, value in valid.model_dump().items())
 
 
 def _validated(schema: Any, given: dict[str, Any], what: str) -> Any:

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CalledProcessError
+from subprocess import SubprocessError
 
+import psutil
 from sqlalchemy import URL, make_url
 
 # Prefect's database can lose the last moments before a power cut: the truth is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
 _MADE_MARKER = "databases-made"
+# In which the server counts who uses it, to be stopped by the last.
+_USERS = ".handle_pids.json"
 
 
 class PostgresError(Exception):
@@ -23,15 +26,25 @@ class PostgresError(Exception):
 
 @dataclass(frozen=True)
 class Databases:
-    """Where the two databases are."""
+    """Where the two databases are, and the server that has them."""
 
     fractal: URL
     prefect: URL
+    server: psutil.Process
+    log: Path
+
+    def check(self) -> None:
+        """Raises PostgresError if the server has ended."""
+        if not self.server.is_running():
+            raise PostgresError(f"PostgreSQL ended. Its log: {self.log}")
 
 
 @contextmanager
 def embedded_postgres(folder: Path) -> Iterator[Databases]:
     """A server on this folder, made at the first time, stopped at the end of the block.
+
+    The caller sees to it that nobody else uses the folder. A server that runs already, because
+    who started it was killed, is taken over.
 
     Raises:
         PostgresError: the folder holds something else, or an interrupted first start.
@@ -44,10 +57,11 @@ def embedded_postgres(folder: Path) -> Iterator[Databases]:
             f"{folder} is half-made: its first start was interrupted. It holds no data yet: "
             "delete it and start again."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
         server = get_server(data, cleanup_mode="stop")
-    except (CalledProcessError, OSError, AssertionError) as error:
+    except (SubprocessError, OSError, AssertionError) as error:
         raise PostgresError(
             f"PostgreSQL does not start in {data}: {error}. Its log: {data / 'log'}"
         ) from error
@@ -57,7 +71,8 @@ def embedded_postgres(folder: Path) -> Iterator[Databases]:
                 server.psql(f"CREATE DATABASE {name};")
                 server.psql(f"ALTER DATABASE {name} SET synchronous_commit = {synchronous};")
             marker.touch()
-        yield Databases(*(_url(server.get_uri(name)) for name in _DATABASES))
+        fractal, prefect = (_url(server.get_uri(name)) for name in _DATABASES)
+        yield Databases(fractal, prefect, psutil.Process(server.get_pid()), data / "log")
 
 
 def _url(uri: str) -> URL:

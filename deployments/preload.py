@@ -5,6 +5,7 @@ import importlib
 from sqlalchemy.orm import configure_mappers
 
 for _module in (
+    "deployments.cli",  # the worker's main module, which every fork goes through
     "flows.collect",
     "flows.job",
     "prefect.engine",

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,14 +30,17 @@ class Service:
     environment: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _begin: int = field(default=0, repr=False)  # of this start, in the log
+    _told: int = field(default=0, repr=False)
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._begin = self._told = log.tell()
             self.process = subprocess.Popen(
                 self.command,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **log_format(self.name), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -46,21 +50,57 @@ class Service:
     def check(self) -> None:
         """Raises ServiceError if it has ended."""
         if self.process is not None and (code := self.process.poll()) is not None:
+            how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
             raise ServiceError(
-                f"{self.name} ended with exit code {code}. Its last words ({self.log}):\n"
-                f"{last_lines(self.log)}"
+                f"{self.name} ended {how}. Its last words ({self.log}):\n{self.last_words()}"
             )
 
     def stop(self) -> None:
-        """End it with SIGTERM, and with SIGKILL if it does not."""
+        """End it with SIGTERM, and with SIGKILL if it does not, or if Ctrl-C is pressed again."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
         try:
             self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.kill()
             self.process.wait()
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of what it wrote since it was started."""
+        with self.log.open("rb") as log:
+            log.seek(self._begin)
+            words = log.read().decode(errors="replace").splitlines()[-lines:]
+        return "\n".join(words) or "(none)"
+
+    def new_lines(self) -> Iterator[str]:
+        """The whole lines that it wrote since this was last asked, each with its name before it."""
+        name = log_prefix(self.name)
+        with self.log.open("rb") as log:
+            log.seek(self._told)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    return
+                self._told += len(line)
+                text = line.decode(errors="replace").rstrip()
+                yield text if text.startswith(name) else name + text
+
+
+def log_prefix(name: str) -> str:
+    """How the lines of a service begin."""
+    return f"{name:<7} | "
+
+
+def log_format(name: str) -> dict[str, str]:
+    """The variables that make Prefect's logging say who speaks, and on which day."""
+    begin = f"{log_prefix(name)}%(asctime)s.%(msecs)03d | %(levelname)-7s | "
+    formats = {
+        "FORMAT": f"{begin}%(name)s - %(message)s",
+        "FLOW_RUN_FMT": f"{begin}Flow run %(flow_run_name)r - %(message)s",
+        "TASK_RUN_FMT": f"{begin}Task run %(task_run_name)r - %(message)s",
+        "DATEFMT": "%Y-%m-%d %H:%M:%S",
+    }
+    return {f"PREFECT_LOGGING_FORMATTERS_STANDARD_{key}": text for key, text in formats.items()}
 
 
 def wait_until(ready: Callable[[], bool], services: Sequence[Service], seconds: float) -> None:
@@ -74,7 +114,7 @@ def wait_until(ready: Callable[[], bool], services: Sequence[Service], seconds: 
         for service in services:
             service.check()
         if time.monotonic() > deadline:
-            told = "\n".join(f"{s.name} ({s.log}):\n{last_lines(s.log)}" for s in services)
+            told = "\n".join(f"{s.name} ({s.log}):\n{s.last_words()}" for s in services)
             raise ServiceError(f"Not ready after {seconds:.0f} s. Last words:\n{told}")
         time.sleep(0.1)
 
@@ -85,11 +125,6 @@ def answers(url: str, auth: tuple[str, str] | None = None) -> bool:
         return httpx.get(url, auth=auth, timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def last_lines(path: Path, lines: int = 15) -> str:
-    """The end of a log file."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def usable_port(host: str, port: int, option: str) -> int:
@@ -121,26 +156,36 @@ def remember(services: Sequence[Service], path: Path) -> None:
         for s in services
         if s.process is not None
     ]
-    path.write_text(json.dumps(processes))
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(processes))
+    partial.replace(path)
 
 
 def end_leftovers(path: Path) -> list[str]:
-    """End services of an earlier start whose parent was killed; their names."""
+    """End services of an earlier start whose parent was killed, the last first; their names."""
     if not path.exists():
         return []
     ended = []
-    for entry in json.loads(path.read_text()):
+    for entry in reversed(json.loads(path.read_text())):
         try:
             process = psutil.Process(entry["pid"])
             if process.create_time() != entry["started"]:
                 continue  # the number was given to another process since
-            process.terminate()
-            process.wait(_STOP_SECONDS)
+            _end(process)
             ended.append(str(entry["name"]))
         except psutil.NoSuchProcess:
             continue
     path.unlink()
     return ended
+
+
+def _end(process: psutil.Process) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

@@ -49,17 +49,24 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: where it is, how to get in, and its services."""
+    """A running stack: where it is, how to get in, and what it consists of.
 
+    `leftovers` names the services of an earlier start that was killed, which were ended first.
+    """
+
+    data_dir: Path
     api_url: str
     prefect_url: str
     prefect_auth: str
     initialised: Initialised
     environment: dict[str, str]
+    databases: Databases
     services: list[Service]
+    leftovers: list[str]
 
     def check(self) -> None:
-        """Raises ServiceError if a service has ended."""
+        """Raises PostgresError or ServiceError if a part has ended."""
+        self.databases.check()
         for service in self.services:
             service.check()
 
@@ -73,7 +80,7 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
     """
     data_dir = options.data_dir.expanduser().absolute()
     with _locked(data_dir):
-        end_leftovers(data_dir / "services.json")
+        leftovers = end_leftovers(data_dir / "services.json")
         port = usable_port(options.host, options.port, "--port")
         prefect_port = usable_port("127.0.0.1", options.prefect_port, "--prefect-port")
         secret = _secrets(data_dir / "secrets.json")
@@ -88,15 +95,18 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
                 _service("api", data_dir, environment, "--host", options.host, "--port", str(port)),
             ]
             stack = Stack(
+                data_dir=data_dir,
                 api_url=f"http://{options.host}:{port}",
                 prefect_url=prefect_url,
                 prefect_auth=secret["prefect_auth"],
                 initialised=initialised,
                 environment=environment,
+                databases=databases,
                 services=services,
+                leftovers=leftovers,
             )
             try:
-                _start(stack, data_dir)
+                _start(stack)
                 yield stack
             finally:
                 for service in reversed(services):
@@ -111,8 +121,9 @@ def _locked(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
     except OSError as error:
+        reason = "it is a file" if data_dir.is_file() else error.strerror
         raise StackError(
-            f"The data directory {data_dir} cannot be used: {error.strerror}. "
+            f"The data directory {data_dir} cannot be used: {reason}. "
             "Choose another with --data-dir."
         ) from error
     with lock:
@@ -129,12 +140,14 @@ def _locked(data_dir: Path) -> Iterator[None]:
 def _secrets(path: Path) -> dict[str, str]:
     """The secrets of this data directory, made at its first start, readable by the owner only."""
     if not path.exists():
-        path.touch(mode=0o600)
         made = {
             "jwt_secret": secrets.token_urlsafe(32),
             "prefect_auth": f"fractal:{secrets.token_urlsafe(16)}",
         }
-        path.write_text(json.dumps(made))
+        partial = path.with_name(f"{path.name}.partial")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(made))
+        partial.replace(path)
     try:
         found: dict[str, str] = json.loads(path.read_text())
         return {name: found[name] for name in ("jwt_secret", "prefect_auth")}
@@ -200,11 +213,11 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
     return Service(name, command, environment, data_dir / "logs" / f"{name}.log")
 
 
-def _start(stack: Stack, data_dir: Path) -> None:
+def _start(stack: Stack) -> None:
     """Start all services at once (each waits for what it needs) until all are healthy."""
     for service in stack.services:
         service.start()
-    remember(stack.services, data_dir / "services.json")
+        remember(stack.services, stack.data_dir / "services.json")
     user, password = stack.prefect_auth.split(":", 1)
     auth = (user, password)
     wait_until(

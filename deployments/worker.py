@@ -23,10 +23,14 @@ from prefect.exceptions import InfrastructureNotFound
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker, BaseWorkerResult
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
-from flows.engine import EngineUnavailableError, open_engine
+from flows.dispatcher import dispatch_waiting_jobs
+from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.work_pools import LocalJobConfiguration, LocalVariables
 from fractal_models.database import open_database
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
+_DISPATCH_SECONDS = 5
 
 
 class UnknownResourceError(Exception):
@@ -158,22 +163,48 @@ async def serve(settings: Settings, resource_name: str) -> None:
         UnknownResourceError: there is no such resource.
         UnsupportedResourceError: it is of a type that cannot run jobs.
     """
-    async with open_database(settings.async_database_url) as sessions, sessions() as session:
-        found = await session.exec(select(Resource).where(Resource.name == resource_name))
-        if (resource := found.first()) is None:
-            names = ", ".join((await session.exec(select(Resource.name))).all())
-            raise UnknownResourceError(
-                f"There is no resource {resource_name!r}; there are: {names or 'none yet'}."
-            )
-    async with open_engine(settings) as engine:
-        while True:
-            try:
-                await engine.publish_resource(resource)
-                break
-            except EngineUnavailableError as error:
-                logger.info("Waiting for Prefect. %s", error)
-                await asyncio.sleep(0.5)
-    await LocalWorker(work_pool_name=resource_name, name=socket.gethostname()).start()
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        open_engine(settings) as engine,
+    ):
+        async with sessions() as session:
+            resource = await _find_resource(session, resource_name)
+        await _publish(engine, resource)
+        worker = LocalWorker(work_pool_name=resource_name, name=socket.gethostname())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_dispatch(sessions, engine, resource_name))
+            await worker.start()
+
+
+async def _find_resource(session: AsyncSession, name: str) -> Resource:
+    found = await session.exec(select(Resource).where(Resource.name == name))
+    if (resource := found.first()) is None:
+        names = ", ".join((await session.exec(select(Resource.name))).all())
+        raise UnknownResourceError(
+            f"There is no resource {name!r}; there are: {names or 'none yet'}."
+        )
+    return resource
+
+
+async def _publish(engine: Engine, resource: Resource) -> None:
+    while True:
+        try:
+            return await engine.publish_resource(resource)
+        except EngineUnavailableError as error:
+            logger.info("Waiting for Prefect. %s", error)
+            await asyncio.sleep(0.5)
+
+
+async def _dispatch(
+    sessions: async_sessionmaker[AsyncSession], engine: Engine, resource_name: str
+) -> None:
+    while True:
+        await asyncio.sleep(_DISPATCH_SECONDS)
+        try:
+            async with sessions() as session:
+                await dispatch_waiting_jobs(session, engine, resource_name)
+        except (EngineUnavailableError, SQLAlchemyError, OSError) as error:
+            logger.warning("Waiting jobs could not be looked after, will try again: %s", error)
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

@@ -98,7 +98,13 @@ class Engine:
         self, deployment: str, *, name: str, parameters: dict[str, Any], key: str
     ) -> UUID:
         async with _reachable():
-            found = await self._client.read_deployment_by_name(deployment)
+            try:
+                found = await self._client.read_deployment_by_name(deployment)
+            except ObjectNotFound as error:
+                raise EngineUnavailableError(
+                    f"Prefect has no deployment {deployment!r} yet: a worker of the resource makes "
+                    "it when it starts."
+                ) from error
             flow_run = await self._client.create_flow_run_from_deployment(
                 found.id, name=name, parameters=parameters, idempotency_key=key
             )

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import col, select, update
+from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.launchers.base import UnitResult
 from flows.units import PlannedUnit
 from fractal_models.database import saved_id
 from fractal_models.images import Image
-from fractal_models.tables import AccountingRecord, HistoryRun, JobV2, UserOAuth
+from fractal_models.tables import HistoryRun, JobV2
 from fractal_models.tables.columns import now
 
 Status = Literal["done", "failed"]
@@ -158,12 +158,8 @@ async def close_run(
     if end.removed:
         removed = {"dataset_id": job.dataset_id, "zarr_urls": list(end.removed)}
         await session.execute(_FORGET_IMAGES, removed)
-    user = (await session.exec(select(UserOAuth).where(UserOAuth.email == job.user_email))).one()
-    session.add(
-        AccountingRecord(
-            user_id=saved_id(user), num_tasks=end.num_units, num_new_images=end.num_new_images
-        )
-    )
+    counts = {"num_tasks": end.num_units, "num_new_images": end.num_new_images}
+    await session.execute(_ACCOUNT, {"job_id": job.id, "timestamp": now(), **counts})
     await session.commit()
 
 
@@ -221,4 +217,14 @@ _SET_IMAGES = text("UPDATE datasetv2 SET images = :images WHERE id = :dataset_id
 
 _FORGET_IMAGES = text(
     "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
+)
+
+# The job's user by its row, not by what was read at its start: an email can change.
+_ACCOUNT = text(
+    """
+    INSERT INTO accountingrecord (user_id, timestamp, num_tasks, num_new_images)
+    SELECT user_oauth.id, :timestamp, :num_tasks, :num_new_images
+    FROM jobv2 JOIN user_oauth ON user_oauth.email = jobv2.user_email
+    WHERE jobv2.id = :job_id
+    """
 )

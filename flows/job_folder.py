@@ -39,7 +39,7 @@ class JobFolder:
     def log(self, message: str) -> None:
         """Append to the job's log, with the time."""
         with self.log_path.open("a") as file:
-            file.write(f"{now():%Y-%m-%d %H:%M:%S} {message}\n")
+            file.write(f"{now().isoformat(' ', 'milliseconds')} {message}\n")
 
     def read_log(self) -> str:
         """The job's log; empty before there is one."""

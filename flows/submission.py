@@ -75,13 +75,12 @@ async def create_job(
         start_timestamp=started,
     )
     session.add(job)
+    busy = f"Dataset {dataset.id} has a job that has not ended: wait for it, or stop it."
     try:
         await session.flush()
     except IntegrityError as error:
         await session.rollback()
-        raise JobRefusedError(
-            f"Dataset {dataset.id} has a job that has not ended: wait for it, or stop it."
-        ) from error
+        raise JobRefusedError(busy) from error
     job.working_dir = job.working_dir_user = str(job_folder(resource, job))
     await session.exec(
         update(TaskGroupV2)

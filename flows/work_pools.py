@@ -2,12 +2,17 @@
 
 from typing import Any
 
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.base import BaseJobConfiguration, BaseVariables
 from pydantic import Field, PositiveInt
 
 from fractal_models.tables import Resource
 
 PARALLEL_TASKS = "Units of a job that run at once; default: the number of cores."
+
+# From which Prefect takes the entrypoint of a flow run, without asking for its deployment.
+ENTRYPOINT_VARIABLE = "PREFECT__FLOW_ENTRYPOINT"
 
 
 class UnsupportedResourceError(ValueError):
@@ -24,6 +29,18 @@ class LocalJobConfiguration(BaseJobConfiguration):
     """How a worker of a local resource starts a flow run."""
 
     parallel_tasks_per_job: PositiveInt | None = Field(default=None, description=PARALLEL_TASKS)
+
+    def prepare_for_flow_run(
+        self,
+        flow_run: FlowRun,
+        deployment: DeploymentResponse | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Fill in what depends on the flow run: also where its flow is imported from."""
+        super().prepare_for_flow_run(flow_run, deployment, *args, **kwargs)
+        if deployment is not None and deployment.entrypoint is not None:
+            self.env[ENTRYPOINT_VARIABLE] = deployment.entrypoint
 
 
 # Per resource type: the worker type and its forms.

@@ -2,19 +2,25 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+_MIN_SECRET_LENGTH = 16
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message names each one and how to set it."""
 
 
-class Settings(BaseSettings):
-    """What an installation can set. Every field is the environment variable `FRACTAL_<NAME>`."""
+class DatabaseSettings(BaseSettings):
+    """What it takes to prepare the database: enough for `db upgrade` and `init`.
+
+    Every field is the environment variable `FRACTAL_<NAME>`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="FRACTAL_", env_ignore_empty=True, populate_by_name=True
@@ -23,8 +29,35 @@ class Settings(BaseSettings):
     database_url: str = Field(
         description="PostgreSQL database of the Fractal schema, postgresql://user:password@host/name"
     )
+    data_dir: Path = Field(
+        default=Path("~/.fractal-prefect"),
+        description="Folder of the embedded stack and of default locations",
+    )
+    default_group: str = Field(
+        default="All", min_length=1, description="User group that every new user joins"
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str) -> str:
+        try:
+            scheme = make_url(value).get_backend_name()
+        except ArgumentError as error:
+            raise ValueError("it is not a database URL") from error
+        if scheme not in ("postgresql", "postgres"):
+            raise ValueError(f"{scheme} is not supported")
+        return value
+
+    @property
+    def async_database_url(self) -> URL:
+        """The database URL with SQLAlchemy's asyncpg driver."""
+        return make_url(self.database_url).set(drivername="postgresql+asyncpg")
+
+
+class Settings(DatabaseSettings):
+    """What the platform needs to run. The secret is for the REST API alone."""
+
     prefect_api_url: str = Field(
-        pattern="^https?://",
         validation_alias=AliasChoices("FRACTAL_PREFECT_API_URL", "PREFECT_API_URL"),
         description="URL of the Prefect API, http://host:port/api; PREFECT_API_URL serves too",
     )
@@ -36,37 +69,54 @@ class Settings(BaseSettings):
     prefect_ui_url: str | None = Field(
         default=None, description="Where people open the Prefect UI; default: beside the API"
     )
-    jwt_secret: SecretStr = Field(
-        min_length=16, description="Secret that signs login tokens, 16 characters or more"
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",
     )
     jwt_lifetime_seconds: int = Field(
         default=86_400, gt=0, description="Seconds for which a login token is valid"
     )
-    data_dir: Path = Field(
-        default=Path("~/.fractal-prefect"),
-        description="Folder of the embedded stack and of default locations",
-    )
     host: str = Field(default="127.0.0.1", description="Address that the REST API binds to")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port of the REST API")
-    default_group: str = Field(
-        default="All", min_length=1, description="User group that every new user joins"
-    )
 
-    @field_validator("database_url")
+    @field_validator("prefect_api_url")
     @classmethod
-    def _is_postgresql(cls, value: str) -> str:
-        try:
-            scheme = make_url(value).get_backend_name()
-        except ArgumentError as error:
-            raise ValueError("not a database URL, such as postgresql://user@host/name") from error
-        if scheme not in ("postgresql", "postgres"):
-            raise ValueError(f"{scheme} is not supported, give a postgresql:// URL")
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("it does not begin with http:// or https://")
         return value
 
-    @property
-    def async_database_url(self) -> URL:
-        """The database URL with SQLAlchemy's asyncpg driver."""
-        return make_url(self.database_url).set(drivername="postgresql+asyncpg")
+    @field_validator("jwt_secret")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _MIN_SECRET_LENGTH:
+            raise ValueError(f"it has fewer than {_MIN_SECRET_LENGTH} characters")
+        return value
+
+    def require_jwt_secret(self) -> SecretStr:
+        """The secret that signs login tokens, without which there is no REST API.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        if self.jwt_secret is None:
+            raise SettingsError(_not_set("jwt_secret"))
+        return self.jwt_secret
+
+
+AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
+
+
+def read_settings(kind: type[AnySettings]) -> AnySettings:
+    """The settings of this kind, from the environment.
+
+    Raises:
+        SettingsError: a variable is unset or invalid.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError(_describe(error)) from None
 
 
 @lru_cache
@@ -76,19 +126,25 @@ def get_settings() -> Settings:
     Raises:
         SettingsError: a variable is unset or invalid.
     """
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError(describe(error)) from None
+    return read_settings(Settings)
 
 
-def describe(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     """One line per wrong setting: its variable, what is wrong, what it is for."""
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]).removeprefix("FRACTAL_").lower()
-        field = Settings.model_fields.get(name)
-        purpose = f" ({field.description})" if field and field.description else ""
-        what = "is not set" if problem["type"] == "missing" else f"is wrong: {problem['msg']}"
-        lines.append(f"FRACTAL_{name.upper()} {what}{purpose}")
+        if problem["type"] == "missing":
+            lines.append(_not_set(name))
+        else:
+            wrong = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"FRACTAL_{name.upper()} is wrong: {wrong}. {_purpose(name)}")
     return "\n".join(lines)
+
+
+def _not_set(name: str) -> str:
+    return f"FRACTAL_{name.upper()} is not set. {_purpose(name)}"
+
+
+def _purpose(name: str) -> str:
+    return f"Set it to: {Settings.model_fields[name].description}."

@@ -72,7 +72,7 @@ class FractalClient:
                 dataset_id=job["dataset_id"],
                 workflowtask_id=workflow_task_id,
                 page=page,
-                page_size=100,
+                page_size=1000,
             )
             yield from answer["items"]
             page, seen, total = page + 1, seen + len(answer["items"]), answer["total_count"]

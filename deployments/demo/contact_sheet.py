@@ -1,8 +1,9 @@
 """Draw one contact sheet of a plate: each well's projection, its objects outlined and counted.
 
 It runs in the environment of the collected task package, with what that brings (ngio, numpy, scipy,
-scikit-image, Pillow). Objects are counted in the label image and must agree with the rows of the
-feature table. Whatever is missing ends it with exit code 1 and one line that says what.
+scikit-image, Pillow, the fonts of matplotlib). Objects are counted in the label image and must
+agree with the rows of the feature table. Whatever is missing ends it with exit code 1 and one line
+that says what.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from ngio import Image, OmeZarrContainer, open_ome_zarr_container
 from ngio.utils import NgioError
@@ -129,7 +131,7 @@ def draw_sheet(wells: list[Well], label: str, table: str) -> Picture.Image:
     columns = sorted({well.column for well in wells})
     available = (MAX_WIDTH - 2 * MARGIN - (len(columns) - 1) * GAP) // len(columns)
     tile = max(MIN_TILE, min(TILE, available))
-    caption = max(10, min(22, tile // 16))
+    caption = max(8, min(20, tile // 13))
     step_x, step_y = tile + GAP, tile + GAP + 2 * caption
     width = 2 * MARGIN + len(columns) * step_x - GAP
     height = HEADER + len(rows) * step_y - GAP + FOOTER
@@ -166,7 +168,7 @@ def _draw_tile(well: Well, scale: float, limits: np.ndarray) -> Picture.Image:
     zoom = np.array(large) / well.labels.shape[::-1]
     for contour in _outlines(well.labels):
         points = [tuple(point) for point in (contour + 0.5) * zoom]
-        draw.line(points, fill=OUTLINE, width=3 if size[0] > TILE // 2 else 2, joint="curve")
+        draw.line(points, fill=OUTLINE, width=4 if size[0] > TILE // 2 else 2, joint="curve")
     return picture.resize(size, Picture.Resampling.LANCZOS)
 
 
@@ -188,19 +190,20 @@ def _draw_header(draw: ImageDraw.ImageDraw, wells: list[Well], label: str, table
     plate = ", ".join(sorted({well.plate for well in wells}))
     total = sum(well.objects for well in wells)
     title = f"{plate}: {_counted(total, 'object')} in {_counted(len(wells), 'well')}"
-    subtitle = f"{wells[0].channel} projection, outlined '{label}', measured in '{table}'"
-    draw.text((MARGIN, 48), title, fill=TEXT, font=ImageFont.load_default(30), anchor="ls")
-    draw.text((MARGIN, 80), subtitle, fill=FAINT, font=ImageFont.load_default(18), anchor="ls")
+    subtitle = (
+        f"{wells[0].channel} projection, outlines: label '{label}', features: table '{table}'"
+    )
+    draw.text((MARGIN, 48), title, fill=TEXT, font=_font(28, bold=True), anchor="ls")
+    draw.text((MARGIN, 80), subtitle, fill=FAINT, font=_font(16), anchor="ls")
 
 
 def _draw_caption(
     draw: ImageDraw.ImageDraw, well: Well, place: tuple[int, int], tile: int, size: int
 ) -> None:
     left, baseline = place
-    font = ImageFont.load_default(size)
-    draw.text((left, baseline), well.name, fill=TEXT, font=font, anchor="ls")
+    draw.text((left, baseline), well.name, fill=TEXT, font=_font(size, bold=True), anchor="ls")
     count = _counted(well.objects, "object")
-    draw.text((left + tile, baseline), count, fill=OUTLINE, font=font, anchor="rs")
+    draw.text((left + tile, baseline), count, fill=OUTLINE, font=_font(size), anchor="rs")
 
 
 def _draw_scale_bar(
@@ -213,8 +216,13 @@ def _draw_scale_bar(
     right, top = place
     left = right - round(microns * scale)
     draw.rectangle((left, top, right - 1, top + 4), fill=TEXT)
-    font = ImageFont.load_default(18)
-    draw.text(((left + right) / 2, top + 12), f"{microns:g} µm", fill=TEXT, font=font, anchor="mt")
+    draw.text((right, top + 12), f"{microns:g} µm", fill=TEXT, font=_font(16), anchor="rt")
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu, because the font that Pillow carries has no µ."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 
 
 def _counted(number: int, noun: str) -> str:

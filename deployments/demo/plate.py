@@ -108,6 +108,8 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--wells", type=int, default=4, help=f"1 to {MAX_WELLS}, 4 by default")
     arguments = parser.parse_args()
+    if arguments.output.exists() and not arguments.output.is_dir():
+        parser.error(f"--output {arguments.output} is a file: name a folder")
     if not 1 <= arguments.wells <= MAX_WELLS:
         parser.error(f"--wells is {arguments.wells}: choose 1 to {MAX_WELLS}")
     return arguments

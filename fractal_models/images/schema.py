@@ -96,7 +96,10 @@ class SingleImage(BaseModel):
 
 
 class SingleImageUpdate(BaseModel):
-    """A change to an image; what is absent or null stays, an attribute set to null is dropped."""
+    """New attributes or types of an image, in place of those it has.
+
+    What is absent or null stays as it is; an attribute with the value null is left out.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -4,12 +4,19 @@ import asyncio
 import io
 import json
 import zipfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+from sqlalchemy import make_url
+from sqlmodel import col, select
 
+from deployments.stack import Stack
+from fractal_models.database import open_database
+from fractal_models.tables import AccountingRecord, DatasetV2
 from tests.flows.conftest import Lab, eventually
 
 
@@ -241,3 +248,103 @@ async def test_a_job_whose_process_is_killed_ends_as_failed(lab: Lab, prefect: A
     ended = await lab.ended(job)
     assert ended["status"] == "failed"
     assert "crashed" in ended["log"]
+
+
+async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect: Any) -> None:
+    dataset = await lab.dataset("A", "B")
+    workflow = await lab.workflow("Copy", ("Process", {"args_parallel": {"fail_on": ["A_copy"]}}))
+    job = await lab.run(workflow, dataset)
+    flow_run = await prefect.read_flow_run(job["flow_run_id"])
+    assert flow_run.name == f"job {job['id']}: {workflow['name']} on images"
+    assert flow_run.state.is_failed()
+    of_job = {"id": {"any_": [job["flow_run_id"]]}}
+
+    async def task_runs() -> list[tuple[str, str]]:
+        found = await _read(prefect, "/task_runs/filter", flow_runs=of_job)
+        return sorted((run["name"], run["state_type"]) for run in found)
+
+    # Task runs reach the server as events, a moment later.
+    assert await eventually(task_runs, lambda runs: len(runs) == 5) == [
+        ("0 Copy", "COMPLETED"),
+        ("1 Process", "FAILED"),
+        ("init: 1 units", "COMPLETED"),
+        ("parallel: 2 units", "COMPLETED"),
+        ("parallel: 2 units", "COMPLETED"),
+    ]
+    artifacts = await _read(prefect, "/artifacts/filter", flow_runs=of_job)
+    progress = {a["key"]: a["data"] for a in artifacts if a["type"] == "progress"}
+    assert progress == {
+        f"job-{job['id']}-0-copy-progress": 100.0,
+        f"job-{job['id']}-1-process-progress": 100.0,
+    }
+    (table,) = (a for a in artifacts if a["type"] == "table")
+    (row,) = json.loads(table["data"])
+    assert row["images"].endswith("A_copy")
+    assert "this image cannot be processed" in row["log"]
+    logs = await _read(
+        prefect, "/logs/filter", logs={"flow_run_id": {"any_": [job["flow_run_id"]]}}
+    )
+    told = [line.split(" ", 2)[2] for line in job["log"].splitlines() if ": begins" in line]
+    assert told
+    assert set(told) <= {log["message"] for log in logs}
+
+
+async def _read(prefect: Any, path: str, **body: Any) -> list[dict[str, Any]]:
+    return (await prefect._client.post(path, json=body)).json()
+
+
+async def test_history_and_accounting_count_each_workflow_task_once(lab: Lab, stack: Stack) -> None:
+    dataset = await lab.dataset("A", "B")
+    workflow = await lab.workflow("Copy", "Process")
+    job = await lab.run(workflow, dataset)
+    url = make_url(stack.environment["FRACTAL_DATABASE_URL"])
+    async with open_database(url) as sessions, sessions() as session:
+        row = await session.get_one(DatasetV2, dataset["id"])
+        since = datetime.fromisoformat(job["start_timestamp"])
+        records = await session.exec(
+            select(AccountingRecord)
+            .where(AccountingRecord.timestamp > since)
+            .order_by(col(AccountingRecord.id))
+        )
+        counted = [(record.num_tasks, record.num_new_images) for record in records]
+    assert counted == [(3, 2), (2, 0)]
+    assert [
+        (
+            entry["workflowtask"]["name"],
+            entry["status"],
+            entry["num_units"],
+            entry["num_new_images"],
+        )
+        for entry in row.history
+    ] == [("Copy", "done", 3, 2), ("Process", "done", 2, 0)]
+
+
+async def test_a_job_is_accounted_for_when_its_user_got_another_email_meanwhile(
+    lab: Lab, stack: Stack
+) -> None:
+    body = {
+        "email": "before@example.org",
+        "password": "secret",
+        "is_verified": True,
+        "profile_id": 1,
+        "project_dirs": [str(lab.zarr_dir)],
+    }
+    user = await lab.ok("POST", "/auth/register/", json=body)
+    credentials = {"username": body["email"], "password": body["password"]}
+    login = await lab.ok("POST", "/auth/token/login/", data=credentials)
+    headers = {"Authorization": f"Bearer {login['access_token']}"}
+    async with httpx.AsyncClient(base_url=stack.api_url, headers=headers) as client:
+        theirs = Lab(client, lab.zarr_dir)
+        theirs.tasks = lab.tasks
+        theirs.project_id = (await theirs.ok("POST", "/api/v2/project/", json={"name": "x"}))["id"]
+        dataset = await theirs.dataset("A")
+        workflow = await theirs.workflow(("Process", {"args_parallel": {"seconds": 2}}))
+        job = await theirs.submit(workflow, dataset)
+        await eventually(lambda: asyncio.to_thread(Path(job["working_dir"]).exists), bool)
+        change = {"email": "after@example.org", "is_verified": True}
+        await lab.ok("PATCH", f"/auth/users/{user['id']}/", json=change)
+        assert (await theirs.ended(job))["user_email"] == "after@example.org"
+    url = make_url(stack.environment["FRACTAL_DATABASE_URL"])
+    async with open_database(url) as sessions, sessions() as session:
+        mine = select(AccountingRecord).where(AccountingRecord.user_id == user["id"])
+        assert [record.num_tasks for record in await session.exec(mine)] == [1]

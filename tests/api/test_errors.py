@@ -1,0 +1,47 @@
+"""Answers when something is wrong around or in a request."""
+
+from typing import Any
+
+import httpx
+
+from api.app import create_app
+from api.auth import login_tokens
+from fractal_models.settings import Settings
+
+
+async def test_without_the_database_the_answer_says_so(settings: Settings, owner: Any) -> None:
+    away = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:9/nothing"})
+    token = await login_tokens(away).write_token(owner.user)
+    app = create_app(away)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app), base_url="http://fractal"
+        ) as client,
+    ):
+        answer = await client.get(
+            "/auth/current-user/", headers={"Authorization": f"Bearer {token}"}
+        )
+        alive = await client.get("/api/alive/")
+
+    assert answer.status_code == 503
+    assert "database" in answer.json()["detail"]
+    assert alive.status_code == 200
+
+
+async def test_an_invalid_request_is_told_in_the_form_that_clients_read(owner: Any) -> None:
+    answer = await owner.post("/api/v2/project/", json={"name": "a/b"})
+
+    [problem] = answer.json()["detail"]
+    assert answer.status_code == 422
+    assert set(problem) == {"type", "loc", "msg"}
+    assert problem["loc"] == ["body", "name"]
+
+
+async def test_a_refused_request_does_not_repeat_the_password(admin: Any) -> None:
+    request = {"email": "x@example.org", "password": "very secret", "project_dirs": []}
+
+    answer = await admin.post("/auth/register/", json=request)
+
+    assert answer.status_code == 422
+    assert "very secret" not in answer.text

@@ -1,0 +1,226 @@
+"""Image lists: queries with filters, and edits."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from api.paging import Paging
+from api.queries.images import page_of_images
+from fractal_models.images import attributes_of, filter_images, types_of
+from fractal_models.schemas.dataset import ImagePage, ImageQuery
+from fractal_models.tables import DatasetV2
+
+IMAGES = [
+    {
+        "zarr_url": f"/plate/{well}/{acquisition}",
+        "origin": None,
+        "attributes": {"well": well, "acquisition": acquisition},
+        "types": {"is_3D": acquisition == 0},
+    }
+    for well in ("A1", "A2", "B1")
+    for acquisition in (0, 1)
+]
+IMAGES[-1]["types"] = {}
+
+
+@pytest.fixture
+async def plate(owner: Any, project: dict[str, Any]) -> str:
+    """The URL of the images of a dataset with IMAGES."""
+    url = f"/api/v2/project/{project['id']}/dataset/"
+    request = {"name": "plate", "zarr_dir": owner.user.project_dirs[0], "images": IMAGES}
+    made = await owner.ok("POST", f"{url}import/", json=request)
+    return f"{url}{made['id']}/images/"
+
+
+def urls(page: dict[str, Any]) -> list[str]:
+    return [image["zarr_url"].removeprefix("/plate/") for image in page["items"]]
+
+
+async def test_without_a_query_all_images_are_one_page(owner: Any, plate: str) -> None:
+    page = await owner.ok("POST", f"{plate}query/")
+
+    assert page == {
+        "current_page": 1,
+        "page_size": 6,
+        "total_count": 6,
+        "items": IMAGES,
+        "attributes": {"acquisition": [0, 1], "well": ["A1", "A2", "B1"]},
+        "types": ["is_3D"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"type_filters": {"is_3D": True}}, ["A1/0", "A2/0", "B1/0"]),
+        ({"type_filters": {"is_3D": False}}, ["A1/1", "A2/1", "B1/1"]),
+        ({"type_filters": {"is_new": False}}, [url[7:] for url in (i["zarr_url"] for i in IMAGES)]),
+        ({"attribute_filters": {"well": ["A1", "B1"]}}, ["A1/0", "A1/1", "B1/0", "B1/1"]),
+        ({"attribute_filters": {"acquisition": [1.0]}}, ["A1/1", "A2/1", "B1/1"]),
+        ({"attribute_filters": {"acquisition": [True]}}, []),
+        ({"attribute_filters": {"unknown": ["A1"]}}, []),
+        (
+            {"attribute_filters": {"well": ["A2"]}, "type_filters": {"is_3D": True}},
+            ["A2/0"],
+        ),
+        ({"zarr_url": "/plate/A2/1"}, ["A2/1"]),
+        ({"zarr_url": "/plate/A2"}, []),
+    ],
+)
+async def test_a_query_gives_the_images_that_pass(
+    query: dict[str, Any], expected: list[str], owner: Any, plate: str
+) -> None:
+    page = await owner.ok("POST", f"{plate}query/", json=query)
+
+    assert urls(page) == expected
+    assert page["total_count"] == len(expected)
+    assert page["attributes"]["well"] == ["A1", "A2", "B1"]
+
+
+async def test_pages_go_on_where_the_one_before_ended(owner: Any, plate: str) -> None:
+    query = {"type_filters": {"is_3D": True}}
+
+    pages = [
+        await owner.ok("POST", f"{plate}query/?page={page}&page_size=2", json=query)
+        for page in (1, 2, 3)
+    ]
+
+    assert [urls(page) for page in pages] == [["A1/0", "A2/0"], ["B1/0"], []]
+    assert [page["current_page"] for page in pages] == [1, 2, 3]
+    assert {(page["page_size"], page["total_count"]) for page in pages} == {(2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "query", "told"),
+    [
+        ("?page=2", {}, "page_size"),
+        ("?page=0&page_size=5", {}, "greater than or equal to 1"),
+        ("", {"attribute_filters": {"well": []}}, "empty"),
+        ("", {"attribute_filters": {"well": ["A1", 1]}}, "mixes"),
+        ("", {"attribute_filters": {"well": "A1"}}, "list"),
+        ("", {"type_filters": {"is_3D": "yes"}}, "boolean"),
+        ("", {"filters": {}}, "Extra inputs"),
+    ],
+)
+async def test_a_wrong_query_is_refused(
+    parameters: str, query: dict[str, Any], told: str, owner: Any, plate: str
+) -> None:
+    answer = await owner.post(f"{plate}query/{parameters}", json=query)
+
+    assert answer.status_code == 422
+    assert told in str(answer.json()["detail"])
+
+
+async def test_images_are_added_changed_and_taken_off(owner: Any, plate: str) -> None:
+    image = {"zarr_url": "/by/hand", "attributes": {"well": "C1", "old": 1}, "types": {"a": True}}
+    await owner.ok("POST", plate, json=image)
+
+    changes = {"zarr_url": "/by/hand", "attributes": {"well": "C2"}}
+    changed = await owner.ok("PATCH", plate, json=changes)
+    page = await owner.ok("POST", f"{plate}query/", json={"zarr_url": "/by/hand"})
+    deleted = await owner.delete(plate, params={"zarr_url": "/plate/A1/0"})
+
+    assert changed == {
+        "zarr_url": "/by/hand",
+        "origin": None,
+        "attributes": {"well": "C2"},
+        "types": {"a": True},
+    }
+    assert page["items"] == [changed]
+    assert deleted.status_code == 204
+    rest = (await owner.ok("POST", f"{plate}query/"))["items"]
+    assert rest == [*IMAGES[1:], changed]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "status"),
+    [
+        ("POST", {"json": {"zarr_url": "/plate/A1/0/"}}, 422),
+        ("POST", {"json": {"zarr_url": "relative"}}, 422),
+        ("PATCH", {"json": {"zarr_url": "/unknown", "types": {}}}, 404),
+        ("DELETE", {"params": {"zarr_url": "/unknown"}}, 404),
+    ],
+)
+async def test_a_wrong_edit_changes_nothing(
+    method: str, request_: dict[str, Any], status: int, owner: Any, plate: str
+) -> None:
+    answer = await owner.request(method, plate, **request_)
+
+    assert answer.status_code == status
+    assert (await owner.ok("POST", f"{plate}query/"))["items"] == IMAGES
+
+
+async def test_the_folder_of_the_dataset_is_no_image(owner: Any, plate: str) -> None:
+    answer = await owner.post(plate, json={"zarr_url": owner.user.project_dirs[0]})
+
+    assert answer.status_code == 422
+
+
+async def test_images_stay_as_they_are_while_a_job_runs(
+    owner: Any,
+    dataset: dict[str, Any],
+    runnable: dict[str, Any],
+    submit: Callable[..., Awaitable[Any]],
+) -> None:
+    url = f"/api/v2/project/{dataset['project_id']}/dataset/{dataset['id']}/"
+    image = {"zarr_url": "/by/hand"}
+    await owner.ok("POST", f"{url}images/", json=image)
+    assert (await submit(runnable, dataset)).status_code == 202
+
+    answers = [
+        await owner.post(f"{url}images/", json={"zarr_url": "/another"}),
+        await owner.patch(f"{url}images/", json={**image, "types": {"a": True}}),
+        await owner.delete(f"{url}images/", params=image),
+        await owner.delete(url),
+    ]
+
+    assert [answer.status_code for answer in answers] == [422] * 4
+    assert all("stop it" in answer.json()["detail"] for answer in answers)
+
+
+SCALARS = st.one_of(st.booleans(), st.integers(-2, 2), st.sampled_from([0.0, 1.0, 0.5, "1", "a"]))
+KEYS = st.sampled_from(["a", "b"])
+IMAGE_LISTS = st.lists(
+    st.tuples(st.dictionaries(KEYS, SCALARS), st.dictionaries(KEYS, st.booleans())), max_size=6
+)
+
+
+@hypothesis_settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    contents=IMAGE_LISTS,
+    type_filters=st.dictionaries(KEYS, st.booleans()),
+    attribute_filters=st.dictionaries(KEYS, SCALARS.map(lambda value: [value])),
+)
+async def test_the_database_filters_like_a_job_does(
+    contents: list[tuple[dict[str, Any], dict[str, bool]]],
+    type_filters: dict[str, bool],
+    attribute_filters: dict[str, list[Any]],
+    sessions: Any,
+    project: dict[str, Any],
+) -> None:
+    images = [
+        {"zarr_url": f"/{index}", "origin": None, "attributes": attributes, "types": types}
+        for index, (attributes, types) in enumerate(contents)
+    ]
+    query = ImageQuery(type_filters=type_filters, attribute_filters=attribute_filters)
+    async with sessions() as session:
+        dataset = DatasetV2(name="d", project_id=project["id"], zarr_dir="/d", images=images)
+        session.add(dataset)
+        await session.flush()
+        page = ImagePage.model_validate_json(
+            await page_of_images(session, dataset.id, query, Paging())
+        )
+
+    assert [image.model_dump() for image in page.items] == filter_images(
+        images, type_filters, attribute_filters
+    )
+    assert page.attributes == attributes_of(images)
+    assert page.types == types_of(images)

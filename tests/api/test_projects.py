@@ -1,0 +1,169 @@
+"""Projects and datasets."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+
+async def test_a_project_is_made_changed_and_deleted(owner: Any) -> None:
+    made = await owner.ok("POST", "/api/v2/project/", json={"name": "life of a project"})
+    url = f"/api/v2/project/{made['id']}/"
+
+    changed = await owner.ok("PATCH", url, json={"name": "new name", "description": "text"})
+    await owner.ok("POST", f"{url}star/")
+    starred = await owner.ok("GET", url)
+    await owner.ok("POST", f"{url}unstar/")
+
+    assert (changed["name"], changed["description"]) == ("new name", "text")
+    assert starred == {**changed, "is_starred": True}
+    assert changed in await owner.ok("GET", "/api/v2/project/")
+    assert (await owner.delete(url)).status_code == 204
+    assert (await owner.get(url)).status_code == 404
+
+
+async def test_a_project_needs_a_profile(new_person: Callable[..., Awaitable[Any]]) -> None:
+    person = await new_person(profile_id=None)
+
+    answer = await person.post("/api/v2/project/", json={"name": "nowhere"})
+
+    assert answer.status_code == 422
+    assert "profile" in answer.json()["detail"]
+
+
+async def test_a_user_has_one_project_of_a_name(
+    owner: Any, project: dict[str, Any], new_person: Callable[..., Awaitable[Any]]
+) -> None:
+    other = await new_person()
+
+    assert (await owner.post("/api/v2/project/", json={"name": project["name"]})).status_code == 422
+    await other.ok("POST", "/api/v2/project/", json={"name": project["name"]})
+
+
+async def test_a_project_goes_with_what_is_in_it_but_its_jobs_stay(
+    owner: Any,
+    project: dict[str, Any],
+    dataset: dict[str, Any],
+    runnable: dict[str, Any],
+    submit: Callable[..., Awaitable[Any]],
+) -> None:
+    job = (await submit(runnable, dataset)).json()
+    url = f"/api/v2/project/{project['id']}/"
+
+    refused = await owner.delete(url)
+    await owner.ok("GET", f"{url}job/{job['id']}/stop/")
+    deleted = await owner.delete(url)
+    jobs = {each["id"]: each for each in await owner.ok("GET", "/api/v2/job/")}
+
+    assert refused.status_code == 422
+    assert f"Job {job['id']}" in refused.json()["detail"]
+    assert deleted.status_code == 204
+    assert jobs[job["id"]]["project_id"] is None
+    assert jobs[job["id"]]["project_dump"]["name"] == project["name"]
+
+
+async def test_a_dataset_has_a_folder_of_its_own(owner: Any) -> None:
+    project = await owner.ok("POST", "/api/v2/project/", json={"name": "Plate 7 - Area"})
+    url = f"/api/v2/project/{project['id']}/dataset/"
+
+    made = await owner.ok("POST", url, json={"name": "First try."})
+    chosen = await owner.ok("POST", url, json={"name": "b", "zarr_subfolder": "some/where"})
+
+    folder = f"{owner.user.project_dirs[0]}/fractal/{project['id']}_plate_7_area"
+    assert made["zarr_dir"] == f"{folder}/{made['id']}_first_try"
+    assert made["project"] == project
+    assert chosen["zarr_dir"] == f"{owner.user.project_dirs[0]}/some/where"
+    assert await owner.ok("GET", url) == [made, chosen]
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"name": "a", "project_dir": "/etc"}, "project_dir"),
+        ({"name": "a", "zarr_subfolder": "../other"}, "zarr_subfolder"),
+        ({"name": "a", "zarr_subfolder": "/etc"}, "zarr_subfolder"),
+        ({"name": "a", "zarr_subfolder": "."}, "zarr_subfolder"),
+        ({"name": "a/b"}, "pattern"),
+        ({"name": ""}, "at least 1"),
+        ({"name": "a", "zarr_dir": "/data"}, "Extra inputs"),
+    ],
+)
+async def test_a_wrong_dataset_is_refused(
+    request_: dict[str, Any], told: str, owner: Any, project: dict[str, Any]
+) -> None:
+    answer = await owner.post(f"/api/v2/project/{project['id']}/dataset/", json=request_)
+
+    assert answer.status_code == 422
+    assert told in str(answer.json()["detail"])
+    assert await owner.ok("GET", f"/api/v2/project/{project['id']}/dataset/") == []
+
+
+async def test_an_exported_dataset_can_be_imported(owner: Any, project: dict[str, Any]) -> None:
+    url = f"/api/v2/project/{project['id']}/dataset/"
+    folder = f"{owner.user.project_dirs[0]}/mine"
+    document = {
+        "name": "imported",
+        "zarr_dir": folder,
+        "images": [
+            {
+                "zarr_url": f"{folder}/{index}",
+                "origin": None,
+                "attributes": {"well": f"A{index}", "z": 1.5, "n": index, "ok": True},
+                "types": {"is_3D": True},
+            }
+            for index in range(3)
+        ],
+    }
+
+    made = await owner.ok("POST", f"{url}import/", json=document)
+
+    assert made["zarr_dir"] == folder
+    assert await owner.ok("GET", f"{url}{made['id']}/export/") == document
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"zarr_dir": "/etc"}, "none of your folders"),
+        ({"images": [{"zarr_url": "/a"}, {"zarr_url": "/a/"}]}, "more than once"),
+        ({"images": [{"zarr_url": "relative"}]}, "absolute path"),
+        ({"images": [{"zarr_url": "/a", "attributes": {"x": None}}]}, "null"),
+        ({"images": [{"zarr_url": "/a", "types": {"x": 1}}]}, "boolean"),
+    ],
+)
+async def test_a_wrong_import_is_refused(
+    changes: dict[str, Any], told: str, owner: Any, project: dict[str, Any]
+) -> None:
+    request = {"name": "a", "zarr_dir": owner.user.project_dirs[0], "images": [], **changes}
+
+    answer = await owner.post(f"/api/v2/project/{project['id']}/dataset/import/", json=request)
+
+    assert answer.status_code == 422
+    assert told in str(answer.json()["detail"])
+
+
+async def test_a_dataset_is_renamed_starred_and_deleted(
+    owner: Any, dataset: dict[str, Any]
+) -> None:
+    url = f"/api/v2/project/{dataset['project_id']}/dataset/{dataset['id']}/"
+
+    await owner.ok("PATCH", url, json={"name": "renamed"})
+    await owner.ok("POST", f"{url}star/")
+
+    assert await owner.ok("GET", url) == {**dataset, "name": "renamed", "is_starred": True}
+    await owner.ok("POST", f"{url}unstar/")
+    assert not (await owner.ok("GET", url))["is_starred"]
+    assert (await owner.delete(url)).status_code == 204
+    assert (await owner.get(url)).status_code == 404
+
+
+async def test_what_the_database_cannot_hold_is_refused(
+    owner: Any, project: dict[str, Any]
+) -> None:
+    url = f"/api/v2/project/{project['id']}/"
+
+    nul = await owner.patch(url, json={"description": "nul \0 character"})
+    huge = await owner.get(f"/api/v2/project/{10**12}/")
+
+    assert (nul.status_code, huge.status_code) == (422, 422)
+    assert "cannot be stored" in nul.json()["detail"]

@@ -1,0 +1,157 @@
+"""Resources and profiles."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from fractal_models.tables import Profile, Resource
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def local() -> dict[str, Any]:
+    """A request for a local resource."""
+    return {
+        "type": "local",
+        "name": f"local {next(_numbers)}",
+        "jobs_local_dir": "/data/jobs",
+        "jobs_runner_config": {"parallel_tasks_per_job": 2},
+        "tasks_local_dir": "/data/tasks",
+        "tasks_python_config": {"default_version": "3.11", "versions": {"3.11": sys.executable}},
+        "tasks_pixi_config": {},
+    }
+
+
+async def test_a_resource_is_made_without_prefect_changed_and_deleted(
+    admin: Any, local: dict[str, Any]
+) -> None:
+    made = await admin.ok("POST", "/admin/v2/resource/", json=local)
+    url = f"/admin/v2/resource/{made['id']}/"
+    changed = await admin.ok("PUT", url, json={**local, "prevent_new_submissions": True})
+
+    assert local.items() <= {**made, "tasks_python_config": local["tasks_python_config"]}.items()
+    assert changed["prevent_new_submissions"]
+    assert changed in await admin.ok("GET", "/admin/v2/resource/")
+    assert await admin.ok("GET", url) == changed
+    assert (await admin.delete(url)).status_code == 204
+    assert (await admin.get(url)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"type": "cloud"}, "cloud"),
+        ({"host": "cluster"}, "None"),
+        ({"jobs_local_dir": "jobs"}, "absolute"),
+        ({"jobs_runner_config": {"parallel_tasks_per_job": 0}}, "greater than 0"),
+        (
+            {"tasks_python_config": {"default_version": "3.12", "versions": {"3.11": "/python"}}},
+            "3.12",
+        ),
+        ({"name": ""}, "at least 1"),
+        ({"colour": "blue"}, "Extra inputs"),
+    ],
+)
+async def test_a_wrong_resource_is_refused(
+    changes: dict[str, Any], told: str, admin: Any, local: dict[str, Any]
+) -> None:
+    answer = await admin.post("/admin/v2/resource/", json={**local, **changes})
+
+    assert answer.status_code == 422
+    assert told in str(answer.json()["detail"])
+
+
+async def test_a_resource_that_nothing_can_run_is_refused(
+    admin: Any, local: dict[str, Any]
+) -> None:
+    batching = dict.fromkeys(
+        (
+            "target_cpus_per_job",
+            "max_cpus_per_job",
+            "target_mem_per_job",
+            "max_mem_per_job",
+            "target_num_jobs",
+            "max_num_jobs",
+        ),
+        1,
+    )
+    request = {
+        **local,
+        "type": "slurm_sudo",
+        "jobs_slurm_python_worker": "/usr/bin/python3",
+        "jobs_runner_config": {"default_slurm_config": {}, "batching_config": batching},
+    }
+
+    answer = await admin.post("/admin/v2/resource/", json=request)
+
+    assert answer.status_code == 422
+    assert "slurm_sudo" in answer.json()["detail"]
+    names = [each["name"] for each in await admin.ok("GET", "/admin/v2/resource/")]
+    assert local["name"] not in names
+
+
+async def test_a_resource_name_is_taken_once(admin: Any, local: dict[str, Any]) -> None:
+    await admin.ok("POST", "/admin/v2/resource/", json=local)
+
+    answer = await admin.post("/admin/v2/resource/", json=local)
+
+    assert answer.status_code == 422
+    assert local["name"] in answer.json()["detail"]
+
+
+async def test_a_resource_keeps_its_name(admin: Any, local: dict[str, Any]) -> None:
+    made = await admin.ok("POST", "/admin/v2/resource/", json=local)
+
+    answer = await admin.put(f"/admin/v2/resource/{made['id']}/", json={**local, "name": "another"})
+
+    assert answer.status_code == 422
+    assert "work pool" in answer.json()["detail"]
+
+
+async def test_a_resource_in_use_is_not_deleted(
+    admin: Any,
+    resource: Resource,
+    project: dict[str, Any],
+    new_task: Callable[..., Awaitable[Any]],
+) -> None:
+    await new_task()
+
+    answer = await admin.delete(f"/admin/v2/resource/{resource.id}/")
+
+    assert answer.status_code == 422
+    assert "1 projects, 1 profiles and 1 task groups" in answer.json()["detail"]
+
+
+async def test_a_profile_is_made_changed_and_deleted(admin: Any, resource: Resource) -> None:
+    request = {"resource_type": "local", "name": "a profile"}
+    url = f"/admin/v2/resource/{resource.id}/profile/"
+
+    made = await admin.ok("POST", url, json=request)
+    one = f"/admin/v2/profile/{made['id']}/"
+    changed = await admin.ok("PUT", one, json={**request, "name": "renamed"})
+
+    assert (made["name"], made["resource_id"]) == ("a profile", resource.id)
+    assert changed in await admin.ok("GET", url)
+    assert changed in await admin.ok("GET", "/admin/v2/profile/")
+    assert (await admin.delete(one)).status_code == 204
+    assert (await admin.get(one)).status_code == 404
+
+
+async def test_a_profile_must_fit_its_resource(admin: Any, resource: Resource) -> None:
+    request = {"resource_type": "slurm_sudo", "name": "a user", "username": "somebody"}
+
+    answer = await admin.post(f"/admin/v2/resource/{resource.id}/profile/", json=request)
+
+    assert answer.status_code == 422
+    assert "slurm_sudo" in answer.json()["detail"]
+
+
+async def test_a_profile_of_users_is_not_deleted(admin: Any, profile: Profile) -> None:
+    answer = await admin.delete(f"/admin/v2/profile/{profile.id}/")
+
+    assert answer.status_code == 422
+    assert "users" in answer.json()["detail"]

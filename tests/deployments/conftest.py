@@ -1,0 +1,131 @@
+"""The command line, as people use it: in processes of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("fractal-prefect"))
+PATIENCE_SECONDS = 120
+
+Run = Callable[..., "Ended"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def is_error(self, *told: str) -> bool:
+        """Whether it failed with one line that says all this."""
+        assert "Traceback" not in self.out + self.err
+        assert self.code == 1, self
+        assert self.err.startswith("Error: "), self
+        assert self.err.count("\n") == 1, self
+        for words in told:
+            assert words in self.err
+        return True
+
+
+@pytest.fixture
+def fractal_prefect(tmp_path: Path) -> Run:
+    """Runs `fractal-prefect` with these arguments and settings to its end."""
+
+    def run(*arguments: object, **settings: str) -> Ended:
+        ended = subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            env=environment(tmp_path) | settings,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+def environment(home: Path) -> dict[str, str]:
+    """This environment without any settings of Fractal's or Prefect's."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FRACTAL_", "PREFECT_"))}
+    return inherited | {"HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+
+
+class Up:
+    """A `fractal-prefect up` that runs."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self._output = data_dir.with_name(f"{data_dir.name}-{time.monotonic_ns()}.out")
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [COMMAND, "up", "--data-dir", str(data_dir), "--port", "0", "--prefect-port", "0"]
+                + list(arguments),
+                env=environment(data_dir.parent),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.parts: dict[str, psutil.Process] = {}
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "Ctrl-C stops everything" not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+        data_dir = self.told("Data")
+        for child in psutil.Process(self.process.pid).children():
+            words = " ".join(child.cmdline())
+            for name in ("prefect.server", "cli worker", "cli api"):
+                if name in words:
+                    self.parts[name.split(".")[0].split()[-1]] = child
+        server = Path(data_dir, "postgres", "data", "postmaster.pid").read_text().split()[0]
+        self.parts["postgres"] = psutil.Process(int(server))
+
+    def told(self, name: str) -> str:
+        """What the output says after this name; empty if nothing."""
+        found = re.search(rf"^{name}: +(\S+)", self.output, re.MULTILINE)
+        return found[1] if found else ""
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def clean_up(self) -> None:
+        """Leave no process, whatever happened."""
+        if self.process.poll() is None:
+            self.end()
+        for part in self.parts.values():
+            if part.is_running():
+                part.kill()
+
+
+@pytest.fixture
+def up() -> Iterator[Callable[..., Up]]:
+    """Starts a stack as `fractal-prefect up` does, and waits until it is ready."""
+    started: list[Up] = []
+
+    def start(data_dir: Path, *arguments: str) -> Up:
+        up = Up(data_dir, *arguments)
+        started.append(up)
+        up.wait_until_ready()
+        return up
+
+    yield start
+    for each in reversed(started):
+        each.clean_up()

@@ -1,0 +1,290 @@
+"""The command line: what it says when something is wrong, and the commands that end."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import migrations
+from deployments.initialise import default_resource
+from deployments.stack import Stack
+from tests.conftest import PREFECT_AWAY
+from tests.deployments.conftest import Run
+
+SECRET = "a secret of the tests, which is long enough"
+
+
+@pytest.fixture
+async def empty(postgres: URL) -> AsyncIterator[URL]:
+    """A database with nothing in it."""
+    name = f"cli_{uuid4().hex}"
+    engine = create_async_engine(postgres, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+        yield postgres.set(database=name)
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    await engine.dispose()
+
+
+def settings_of(database: URL) -> dict[str, str]:
+    """All settings, with a Prefect that does not answer."""
+    url = database.set(drivername="postgresql").render_as_string(hide_password=False)
+    return {
+        "FRACTAL_DATABASE_URL": url,
+        "PREFECT_API_URL": PREFECT_AWAY,
+        "FRACTAL_JWT_SECRET": SECRET,
+    }
+
+
+@pytest.fixture
+def used_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+# `up`
+
+
+@pytest.mark.parametrize("option", ["--port", "--prefect-port"])
+def test_a_port_in_use_is_named(
+    fractal_prefect: Run, tmp_path: Path, used_port: int, option: str
+) -> None:
+    other = {"--port": "--prefect-port", "--prefect-port": "--port"}[option]
+    ports = (option, used_port, other, 0)
+    ended = fractal_prefect("up", "--data-dir", tmp_path / "data", *ports)
+    assert ended.is_error(f"127.0.0.1:{used_port}", "Address already in use", option)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("file", "it is a file"), ("file/data", "Not a directory")]
+)
+def test_a_data_directory_that_cannot_be_is_named(
+    fractal_prefect: Run, tmp_path: Path, place: str, told: str
+) -> None:
+    (tmp_path / "file").touch()
+    ended = fractal_prefect("up", "--data-dir", tmp_path / place)
+    assert ended.is_error(str(tmp_path / place), told, "--data-dir")
+
+
+def test_a_data_directory_where_nothing_can_be_written_is_named(fractal_prefect: Run) -> None:
+    ended = fractal_prefect("up", "--data-dir", "/proc/fractal")
+    assert ended.is_error("/proc/fractal", "--data-dir")
+
+
+def test_a_half_made_data_directory_is_not_used(fractal_prefect: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("18\n")
+    ended = fractal_prefect("up", "--data-dir", tmp_path / "data", "--port", 0, "--prefect-port", 0)
+    assert ended.is_error(str(data.parent), "half-made", "delete it")
+
+
+def test_damaged_secrets_are_not_used(fractal_prefect: Run, tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"jwt_secret": ')
+    ended = fractal_prefect("up", "--data-dir", tmp_path, "--port", 0, "--prefect-port", 0)
+    assert ended.is_error(str(tmp_path / "secrets.json"), "damaged", "delete it")
+
+
+def test_a_data_directory_has_one_stack_at_a_time(fractal_prefect: Run, stack: Stack) -> None:
+    ended = fractal_prefect("up", "--data-dir", stack.data_dir, "--port", 0, "--prefect-port", 0)
+    assert ended.is_error(str(stack.data_dir), "in use", "--data-dir")
+
+
+@pytest.mark.parametrize("option", ["--resource", "--profile"])
+@pytest.mark.parametrize(
+    ("content", "told"), [('{"name": ', "cannot be read as JSON"), ("[]", "not a JSON object")]
+)
+def test_a_file_that_is_no_json_object_is_named(
+    fractal_prefect: Run, tmp_path: Path, option: str, content: str, told: str
+) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(content)
+    assert fractal_prefect("up", "--data-dir", tmp_path, option, path).is_error(str(path), told)
+
+
+# Settings and databases
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("api", "FRACTAL_JWT_SECRET"),
+        ("api", "PREFECT_API_URL"),
+        ("worker --resource here", "FRACTAL_DATABASE_URL"),
+        ("worker --resource here", "PREFECT_API_URL"),
+        ("db upgrade", "FRACTAL_DATABASE_URL"),
+        ("init --admin-email admin@example.org", "FRACTAL_DATABASE_URL"),
+    ],
+)
+def test_a_missing_setting_is_named(
+    fractal_prefect: Run, database: URL, command: str, needed: str
+) -> None:
+    settings = settings_of(database)
+    del settings[needed]
+    assert fractal_prefect(*command.split(), **settings).is_error(needed, "is not set")
+
+
+COMMANDS = ["api", "worker --resource here", "db upgrade", "init --admin-email a@example.org"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_is_not_there_is_named(
+    fractal_prefect: Run, database: URL, command: str
+) -> None:
+    settings = settings_of(database.set(database="no_such"))
+    ended = fractal_prefect(*command.split(), **settings)
+    assert ended.is_error("no_such", "cannot be reached", "FRACTAL_DATABASE_URL")
+
+
+def test_a_database_server_that_does_not_answer_is_named_without_its_password(
+    fractal_prefect: Run,
+) -> None:
+    ended = fractal_prefect(
+        "db", "upgrade", FRACTAL_DATABASE_URL="postgresql://me:pw@127.0.0.1:9/f"
+    )
+    assert ended.is_error("127.0.0.1:9", "cannot be reached")
+    assert ":pw@" not in ended.err
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "db upgrade"])
+def test_a_database_without_the_schema_is_to_be_upgraded(
+    fractal_prefect: Run, empty: URL, command: str
+) -> None:
+    ended = fractal_prefect(*command.split(), **settings_of(empty))
+    assert ended.is_error("is at schema none", "fractal-prefect db upgrade")
+
+
+async def test_upgrading_a_database_takes_its_url_alone_and_may_be_repeated(
+    fractal_prefect: Run, empty: URL
+) -> None:
+    url = settings_of(empty)["FRACTAL_DATABASE_URL"]
+    for _ in range(2):
+        assert fractal_prefect("db", "upgrade", FRACTAL_DATABASE_URL=url).code == 0
+    await migrations.require_newest(empty)
+
+
+# `worker`, `init`, `openapi`
+
+
+def test_a_worker_of_an_unknown_resource_names_the_known_ones(
+    fractal_prefect: Run, stack: Stack
+) -> None:
+    ended = fractal_prefect("worker", "--resource", "elsewhere", **stack.environment)
+    assert ended.is_error("'elsewhere'", "there are: local")
+
+
+def test_an_api_whose_port_is_in_use_says_so(
+    fractal_prefect: Run, database: URL, used_port: int
+) -> None:
+    ended = fractal_prefect("api", "--port", used_port, **settings_of(database))
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert "address already in use" in ended.err
+
+
+async def test_initialising_twice_changes_nothing_and_tells_the_password_once(
+    fractal_prefect: Run, empty: URL, tmp_path: Path
+) -> None:
+    await migrations.upgrade(empty)
+    url = settings_of(empty)["FRACTAL_DATABASE_URL"]
+    resource = tmp_path / "resource.json"
+    resource.write_text(json.dumps(default_resource(tmp_path)))
+    arguments = ("init", "--admin-email", "admin@example.org", "--resource", resource)
+    first, second = (fractal_prefect(*arguments, FRACTAL_DATABASE_URL=url) for _ in range(2))
+    assert first.code == second.code == 0
+    assert "Password:" in first.out
+    assert second.out == "Administrator: admin@example.org\n"
+    counts = await _count(empty, "user_oauth", "usergroup", "linkusergroup", "resource", "profile")
+    assert counts == [1, 1, 1, 1, 1]
+
+
+async def test_what_was_there_with_other_values_is_kept_and_told(
+    fractal_prefect: Run, empty: URL, tmp_path: Path
+) -> None:
+    await migrations.upgrade(empty)
+    url = settings_of(empty)["FRACTAL_DATABASE_URL"]
+    resource = tmp_path / "resource.json"
+    outputs = []
+    for folder, password in (("one", "first password"), ("two", "second password")):
+        resource.write_text(json.dumps(default_resource(tmp_path / folder)))
+        ended = fractal_prefect(
+            *("init", "--admin-email", "admin@example.org", "--admin-password", password),
+            *("--resource", resource),
+            FRACTAL_DATABASE_URL=url,
+        )
+        assert password not in ended.out
+        outputs.append(ended.out)
+    assert "Kept" not in outputs[0]
+    assert "the resource 'local', the password of admin@example.org" in outputs[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "change", "told"),
+    [
+        ("resource", {"type": "cloud"}, ["The resource is invalid", "cloud"]),
+        ("resource", {"jobs_local_dir": "relative"}, ["jobs_local_dir"]),
+        ("resource", {"colour": "blue"}, ["colour"]),
+        ("resource", {"name": ""}, ["name"]),
+        ("profile", {"username": "me"}, ["The profile is invalid", "username"]),
+        (
+            "profile",
+            {"resource_type": "slurm_sudo", "username": "me"},
+            ["'slurm_sudo'", "'local' is 'local'"],
+        ),
+    ],
+)
+async def test_an_invalid_resource_or_profile_is_refused_whole(
+    fractal_prefect: Run,
+    empty: URL,
+    tmp_path: Path,
+    option: str,
+    change: dict[str, Any],
+    told: list[str],
+) -> None:
+    await migrations.upgrade(empty)
+    given = {
+        "resource": default_resource(tmp_path),
+        "profile": {"name": "mine", "resource_type": "local"},
+    }
+    given[option].update(change)
+    for name, content in given.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    ended = fractal_prefect(
+        *("init", "--admin-email", "admin@example.org"),
+        *("--resource", tmp_path / "resource.json", "--profile", tmp_path / "profile.json"),
+        FRACTAL_DATABASE_URL=settings_of(empty)["FRACTAL_DATABASE_URL"],
+    )
+    assert ended.is_error(*told)
+    assert await _count(empty, "user_oauth", "resource", "profile") == [0, 0, 0]
+
+
+def test_the_openapi_document_needs_no_settings(fractal_prefect: Run, tmp_path: Path) -> None:
+    path = tmp_path / "openapi.json"
+    assert fractal_prefect("openapi", "--output", path).code == 0
+    document = json.loads(path.read_text())
+    assert "/api/alive/" in document["paths"]
+    assert json.loads(fractal_prefect("openapi").out) == document
+
+
+def test_an_output_that_cannot_be_written_is_named(fractal_prefect: Run, tmp_path: Path) -> None:
+    path = tmp_path / "no" / "openapi.json"
+    assert fractal_prefect("openapi", "--output", path).is_error(str(path), "cannot be written")
+
+
+async def _count(database: URL, *tables: str) -> list[int]:
+    engine = create_async_engine(database)
+    async with engine.connect() as connection:
+        counts = [
+            (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
+            for table in tables
+        ]
+    await engine.dispose()
+    return counts

@@ -1,0 +1,72 @@
+"""Collection of task packages: from the package index, and what a failure leaves behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import Lab, collected, eventually
+
+
+async def collect(lab: Lab, **form: str) -> dict[str, Any]:
+    return await lab.ok("POST", "/api/v2/task/collect/pip/", data=form)
+
+
+async def failed(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
+    """The activity when it has ended, badly."""
+    url = f"/api/v2/task-group/activity/{activity['id']}/"
+    ended = await eventually(
+        lambda: lab.ok("GET", url), lambda now: now["status"] not in ("pending", "ongoing")
+    )
+    assert ended["status"] == "failed"
+    return ended
+
+
+@pytest.mark.pypi
+async def test_a_package_of_the_package_index_is_installed_with_its_tasks(lab: Lab) -> None:
+    activity = await collect(
+        lab,
+        package="fractal-tasks-core",
+        package_version="2.1.0",
+        pinned_package_versions_pre='{"wheel": "0.45.1"}',
+    )
+    group = await collected(lab, activity)
+    assert group["active"]
+    assert group["origin"] == "pypi"
+    tasks = {task["name"]: task for task in group["task_list"]}
+    segmentation = tasks["Threshold Segmentation"]
+    assert segmentation["type"] == "parallel"
+    assert segmentation["args_schema_parallel"]["required"] == ["zarr_url", "channel"]
+    python, script = segmentation["command_parallel"].split()
+    assert python == f"{group['venv_path']}/bin/python"
+    assert Path(script).is_file()
+    log = (await lab.ok("GET", f"/api/v2/task-group/activity/{activity['id']}/"))["log"]
+    assert "fractal-tasks-core==2.1.0" in log
+    assert "wheel==0.45.1" in log
+
+
+async def test_a_version_that_does_not_exist_leaves_nothing_behind(lab: Lab) -> None:
+    activity = await collect(lab, package="fractal-tasks-core", package_version="0.0.999")
+    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+    assert not group["active"]
+    ended = await failed(lab, activity)
+    assert "0.0.999" in ended["log"]
+    assert ended["taskgroupv2_id"] is None
+    assert not Path(group["path"]).exists()
+    answer = await lab.client.get(f"/api/v2/task-group/{group['id']}/")
+    assert answer.status_code == 404
+
+
+async def test_a_package_without_manifest_is_refused_and_removed(lab: Lab) -> None:
+    activity = await collect(lab, package="iniconfig", package_version="2.0.0")
+    ended = await failed(lab, activity)
+    assert "__FRACTAL_MANIFEST__.json" in ended["log"]
+    assert ended["taskgroupv2_id"] is None
+
+
+async def test_the_same_version_is_not_collected_twice(lab: Lab, wheel: Path) -> None:
+    answer = await lab.client.post(
+        "/api/v2/task/collect/pip/", files={"file": (wheel.name, wheel.read_bytes())}
+    )
+    assert answer.status_code == 422
+    assert "fractal-tasks-probe" in answer.json()["detail"]

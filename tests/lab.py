@@ -1,0 +1,168 @@
+"""A person with a package of small tasks, on the embedded stack."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.client.orchestration import PrefectClient
+
+from deployments.stack import Stack
+
+PACKAGES = Path(__file__).parent / "packages"
+PATIENCE_SECONDS = 60
+
+_numbers = count(1)
+
+
+class Lab:
+    """The admin's REST client, a project, and what the tests do with them again and again."""
+
+    def __init__(self, client: httpx.AsyncClient, zarr_dir: Path) -> None:
+        self.client = client
+        self.zarr_dir = zarr_dir
+        self.project_id = 0
+        self.tasks: dict[str, int] = {}
+
+    @property
+    def base(self) -> str:
+        return f"/api/v2/project/{self.project_id}"
+
+    async def ok(self, method: str, url: str, **request: Any) -> Any:
+        """The answer's JSON; it must be a success."""
+        answer = await self.client.request(method, url, **request)
+        assert answer.is_success, f"{method} {url}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    async def dataset(self, *names: str, **fields: Any) -> dict[str, Any]:
+        """A dataset with images of these names, each with its name as attribute `well`."""
+        zarr_dir = f"{self.zarr_dir}/{next(_numbers)}"
+        images = [
+            {"zarr_url": f"{zarr_dir}/{name}", "attributes": {"well": name}, **fields}
+            for name in names
+        ]
+        body = {"name": "images", "zarr_dir": zarr_dir, "images": images}
+        return await self.ok("POST", f"{self.base}/dataset/import/", json=body)
+
+    async def workflow(self, *steps: str | tuple[str, dict[str, Any]]) -> dict[str, Any]:
+        """A workflow of tasks by name; with fields of the workflow task, where given."""
+        workflow = await self.ok(
+            "POST", f"{self.base}/workflow/", json={"name": f"workflow {next(_numbers)}"}
+        )
+        named = [(step, {}) if isinstance(step, str) else step for step in steps]
+        body = [{"task_id": self.tasks[name], **fields} for name, fields in named]
+        url = f"{self.base}/workflow/{workflow['id']}/"
+        await self.ok("POST", f"{url}wftask/", json=body)
+        return await self.ok("GET", url)
+
+    async def submit(
+        self, workflow: dict[str, Any], dataset: dict[str, Any], **request: Any
+    ) -> dict[str, Any]:
+        return await self.ok(
+            "POST",
+            f"{self.base}/job/submit/",
+            params={"workflow_id": workflow["id"], "dataset_id": dataset["id"]},
+            json=request,
+        )
+
+    async def job(self, job: dict[str, Any], **query: Any) -> dict[str, Any]:
+        """The job as it is now."""
+        return await self.ok("GET", f"{self.base}/job/{job['id']}/", params=query)
+
+    async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job when it has ended."""
+        return await eventually(lambda: self.job(job), lambda now: now["status"] != "submitted")
+
+    async def run(
+        self, workflow: dict[str, Any], dataset: dict[str, Any], **request: Any
+    ) -> dict[str, Any]:
+        """The ended job of a workflow on a dataset."""
+        return await self.ended(await self.submit(workflow, dataset, **request))
+
+    async def images(self, dataset: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The images of a dataset by name."""
+        export = await self.ok("GET", f"{self.base}/dataset/{dataset['id']}/export/")
+        return {Path(image["zarr_url"]).name: image for image in export["images"]}
+
+    async def history(
+        self, workflow: dict[str, Any], dataset: dict[str, Any], order: int = 0
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The latest run of a workflow task on a dataset, and its units."""
+        query = {
+            "dataset_id": dataset["id"],
+            "workflowtask_id": workflow["task_list"][order]["id"],
+        }
+        runs = await self.ok("GET", f"{self.base}/status/run/", params=query)
+        url = f"{self.base}/status/run/{runs[-1]['id']}/units/"
+        units = await self.ok("GET", url, params={**query, "page_size": 1000})
+        return runs[-1], units["items"]
+
+
+async def eventually(read: Callable[[], Awaitable[Any]], good: Callable[[Any], object]) -> Any:
+    """What `read` gives, as soon as it is good."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not good(value := await read()):
+            await asyncio.sleep(0.05)
+    return value
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of `fractal-tasks-probe`."""
+    target = tmp_path_factory.mktemp("wheels")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)],
+        cwd=PACKAGES / "fractal_tasks_probe",
+        check=True,
+        capture_output=True,
+    )
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+async def lab(stack: Stack, wheel: Path) -> AsyncIterator[Lab]:
+    """The lab, with the tasks of `fractal-tasks-probe` collected from its wheel."""
+    async with httpx.AsyncClient(base_url=stack.api_url, timeout=30) as client:
+        credentials = {"username": stack.initialised.admin_email, "password": "of the tests"}
+        login = await client.post("/auth/token/login/", data=credentials)
+        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+        lab = Lab(client, Path(stack.environment["FRACTAL_DATA_DIR"], "projects"))
+        lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": "lab"}))["id"]
+        activity = await lab.ok(
+            "POST",
+            "/api/v2/task/collect/pip/",
+            files={"file": (wheel.name, wheel.read_bytes())},
+        )
+        group = await collected(lab, activity)
+        lab.tasks = {task["name"]: task["id"] for task in group["task_list"]}
+        yield lab
+
+
+async def collected(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
+    """The task group of a collection, when that has ended well."""
+    url = f"/api/v2/task-group/activity/{activity['id']}/"
+    ended = await eventually(
+        lambda: lab.ok("GET", url), lambda now: now["status"] not in ("pending", "ongoing")
+    )
+    assert ended["status"] == "OK", ended["log"]
+    return await lab.ok("GET", f"/api/v2/task-group/{ended['taskgroupv2_id']}/")
+
+
+@pytest.fixture(scope="session")
+async def prefect(stack: Stack) -> AsyncIterator[PrefectClient]:
+    """The Prefect API of the stack."""
+    client = PrefectClient(f"{stack.prefect_url}/api", auth_string=stack.prefect_auth)
+    async with client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def flow_run_id() -> Callable[[dict[str, Any]], UUID]:
+    """The flow run of a job."""
+    return lambda job: UUID(job["flow_run_id"])
