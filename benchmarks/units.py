@@ -3,7 +3,7 @@
     python benchmarks/units.py [--units 1 1000 20000] [--repeat 3]
 
 Runs on an embedded stack of its own. Beside each size, the same number of `true` is started by
-`xargs` on as many cores, as the measure of this machine at this moment; the ratio is what to compare.
+`xargs` on as many cores, as the measure of this machine at this moment: compare the ratios.
 """
 
 import argparse

@@ -5,7 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from deployments.demo.client import FractalClient
@@ -25,29 +32,27 @@ def follow(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out) as progress:
-        bars = {
-            task["id"]: progress.add_task(task["task"]["name"], total=None, start=False)
+        bars = [
+            progress.add_task(task["task"]["name"], total=None, start=False)
             for task in workflow_tasks
-        }
+        ]
         while True:
             job = client.get(f"/api/v2/project/{job['project_id']}/job/{job['id']}/")
-            for workflow_task_id, bar in bars.items():
-                _advance(progress, bar, client.runs(job, workflow_task_id))
+            runs = [client.runs(job, task["id"]) for task in workflow_tasks]
+            for bar, own, following in zip(bars, runs, [*runs[1:], []], strict=True):
+                if own:
+                    has_ended = bool(following) or job["status"] != "submitted"
+                    _advance(progress, bar, own[-1], has_ended)
             if job["status"] != "submitted":
                 return job
             time.sleep(_POLL_SECONDS)
 
 
-def _advance(progress: Progress, bar: Any, runs: list[dict[str, Any]]) -> None:
-    if not runs:
-        return
-    run = runs[-1]
+def _advance(progress: Progress, bar: TaskID, run: dict[str, Any], has_ended: bool) -> None:
     ended = run["num_done_units"] + run["num_failed_units"]
-    total = ended + run["num_submitted_units"]
-    if not progress.tasks[bar].started:
-        progress.start_task(bar)
-    progress.update(bar, total=total, completed=ended)
-    if total and ended == total:
+    progress.start_task(bar)
+    progress.update(bar, total=ended + run["num_submitted_units"], completed=ended)
+    if has_ended:
         progress.stop_task(bar)
 
 

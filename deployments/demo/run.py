@@ -143,7 +143,10 @@ def _run_script(python: str, name: str, *arguments: str) -> Any:
 def _show_places(stack: Stack, password: str, job: dict[str, Any], out: Console) -> None:
     run_url = f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}"
     out.print(f"[bold]Prefect[/] {run_url}   (asks for: {stack.prefect_auth})", soft_wrap=True)
-    out.print(f"[bold]REST[/]    {stack.api_url}/docs   (log in as {ADMIN} with {password})")
+    out.print(
+        f"[bold]REST[/]    {stack.api_url}/docs   (log in as {ADMIN} with {password})",
+        soft_wrap=True,
+    )
 
 
 def _wait(stack: Stack, out: Console) -> None:
