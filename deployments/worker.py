@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import logging
+import os
 import socket
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -32,6 +33,7 @@ from deployments.flow_run_process import start_flow_run, start_server
 from flows.dispatcher import dispatch_waiting_jobs
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
+from flows.stopping import STOP_SIGNAL
 from flows.work_pools import LocalJobConfiguration, LocalVariables
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -61,13 +63,13 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
     _description = "Runs Fractal jobs on this machine."
     _display_name = "Fractal local"
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self._processes: dict[UUID, ForkServerProcess] = {}
-        self._stopping: set[UUID] = set()
+    # Of running flow runs; which of them were told to stop.
+    _processes: dict[UUID, ForkServerProcess]
+    _stopping: set[UUID]
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
+        self._processes, self._stopping = {}, set()
         await asyncio.to_thread(start_server)
         await super().setup()
 
@@ -113,7 +115,7 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         raise InfrastructureNotFound(f"No flow run of this worker has process {infrastructure_pid}")
 
     async def _stop_cancelled(self) -> None:
-        """Send SIGTERM to the flow runs that are being cancelled; they end by themselves."""
+        """Tell the flow runs that are being cancelled to stop; they end by themselves."""
         running = [id for id in self._processes if id not in self._stopping]
         if not running:
             return
@@ -126,9 +128,10 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
             limit=len(running),
         )
         for flow_run in cancelled:
-            if process := self._processes.get(flow_run.id):
+            process = self._processes.get(flow_run.id)
+            if process is not None and process.pid is not None:
                 self._stopping.add(flow_run.id)
-                process.terminate()
+                os.kill(process.pid, STOP_SIGNAL)
 
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None) -> None:
         """Run the hooks that the process, being gone, cannot run itself."""

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect_shell import ShellOperation
 
 from flows import task_environment
+from flows.stopping import stopped_by_signal
 from flows.task_environment import PackageError
 from fractal_models.database import open_database
 from fractal_models.settings import get_settings
@@ -64,7 +65,9 @@ async def collect_tasks(activity_id: int) -> None:
         resource = await session.get_one(Resource, group.resource_id)
         activity.status = "ongoing"
         await session.commit()
-        log = await _install(group, resource)
+        installation = asyncio.ensure_future(_install(group, resource))
+        with stopped_by_signal(installation.cancel):
+            log = await installation
         group.task_list = await _read_tasks(group)
         group.active = True
         _end(activity, "OK", "\n".join(log))

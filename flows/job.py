@@ -1,9 +1,5 @@
 """The flow `run-job`: a job, from its first workflow task to its last."""
 
-import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
@@ -11,7 +7,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
 from flows import hooks
-from flows.job_run import JobRun, JobStoppedError, open_job
+from flows.job_run import JobStoppedError, open_job
+from flows.stopping import stopped_by_signal
 from flows.workflow_task import run_workflow_task
 
 
@@ -27,14 +24,14 @@ from flows.workflow_task import run_workflow_task
 async def run_job(job_id: int) -> State[Any] | None:
     """Run a submitted job.
 
-    Each workflow task is recorded before the next begins. SIGTERM stops the job: its units end,
+    Each workflow task is recorded before the next begins. A stop signal ends the units that run;
     what they did is recorded, and the flow run ends as Cancelled.
 
     Args:
         job_id: the id of a JobV2 with status `submitted`.
     """
     async with open_job(job_id) as job:
-        with _stopped_by_sigterm(job):
+        with stopped_by_signal(job.stop):
             job.say(f"Job {job_id} begins, in {job.folder.path}.")
             try:
                 for workflow_task in job.workflow_tasks:
@@ -42,13 +39,3 @@ async def run_job(job_id: int) -> State[Any] | None:
             except JobStoppedError as stopped:
                 return Cancelled(message=str(stopped))
     return None
-
-
-@contextmanager
-def _stopped_by_sigterm(job: JobRun) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, job.stop)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)

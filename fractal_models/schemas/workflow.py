@@ -73,9 +73,7 @@ class WorkflowTaskReadWithWarning(WorkflowTaskRead):
     warning: str | None = None
 
 
-class WorkflowRead(Output):
-    """A workflow with its tasks."""
-
+class _WorkflowFields(Output):
     id: int
     name: str
     description: str | None = None
@@ -84,13 +82,18 @@ class WorkflowRead(Output):
     template_id: int | None = None
     timestamp_created: Timestamp
     is_starred: bool
+
+
+class WorkflowRead(_WorkflowFields):
+    """A workflow with its tasks."""
+
     task_list: list[WorkflowTaskRead]
 
 
-class WorkflowReadWithWarnings(WorkflowRead):
+class WorkflowReadWithWarnings(_WorkflowFields):
     """A workflow with its tasks and their warnings."""
 
-    task_list: list[WorkflowTaskReadWithWarning]  # type: ignore[assignment]
+    task_list: list[WorkflowTaskReadWithWarning]
 
 
 class WorkflowDump(Output):

@@ -1,9 +1,14 @@
 """Collection of task packages: from the package index, and what a failure leaves behind."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelling
 
 from tests.flows.conftest import Lab, collected, eventually
 
@@ -70,3 +75,19 @@ async def test_the_same_version_is_not_collected_twice(lab: Lab, wheel: Path) ->
     )
     assert answer.status_code == 422
     assert "fractal-tasks-probe" in answer.json()["detail"]
+
+
+async def test_a_cancelled_collection_is_undone(lab: Lab, prefect: PrefectClient) -> None:
+    activity = await collect(lab, package="fractal-tasks-core", package_version="2.0.0")
+    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+    await eventually(lambda: asyncio.to_thread(Path(group["venv_path"]).exists), bool)
+    name = f"collect {activity['pkg_name']} {activity['version']}"
+    (flow_run,) = await prefect.read_flow_runs(
+        flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])),
+        sort=FlowRunSort.ID_DESC,
+        limit=1,
+    )
+    await prefect.set_flow_run_state(flow_run.id, Cancelling())
+    ended = await failed(lab, activity)
+    assert ended["taskgroupv2_id"] is None
+    assert not Path(group["path"]).exists()

@@ -348,3 +348,18 @@ async def test_a_job_is_accounted_for_when_its_user_got_another_email_meanwhile(
     async with open_database(url) as sessions, sessions() as session:
         mine = select(AccountingRecord).where(AccountingRecord.user_id == user["id"])
         assert [record.num_tasks for record in await session.exec(mine)] == [1]
+
+
+@pytest.mark.parametrize("seconds_later", [0.0, 0.3, 0.5, 0.7, 0.9])
+async def test_a_job_can_be_stopped_at_any_moment_of_its_start(
+    lab: Lab, seconds_later: float
+) -> None:
+    dataset = await lab.dataset("A")
+    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": 50}}))
+    job = await lab.submit(workflow, dataset)
+    await asyncio.sleep(seconds_later)
+    await lab.ok("GET", f"{lab.base}/job/{job['id']}/stop/")
+    ended = await lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "stopped" in ended["log"]
+    assert "crashed" not in ended["log"]
