@@ -70,7 +70,7 @@ class Phase(Generic[Output]):
         )
         async with self._job.batch(batch.folder):
             end = await named(self, batch)
-        if end.stopped:
+        if end.stopped or self._job.stopping:
             raise JobStoppedError("The job was stopped.")
 
     async def follow(self, batch: Batch) -> BatchEnd:

@@ -42,13 +42,12 @@ class LocalLauncher:
     async def run(self, batch: Batch, on_results: OnResults) -> BatchEnd:
         """See `Launcher.run`."""
         folder = batch.folder.absolute()
-        runner = _Runner(folder)
-        if not runner.is_alive():
-            await asyncio.to_thread(write_batch, batch)
-            runner.start(self.python)
+        runner = self._runners[folder] = _Runner(folder)
         results = _Results(batch, on_results)
-        self._runners[folder] = runner
         try:
+            if not runner.is_alive():
+                await asyncio.to_thread(write_batch, batch)
+                runner.start(self.python)
             await _follow(runner, results)
         except asyncio.CancelledError:
             await self.stop(folder)
@@ -56,10 +55,12 @@ class LocalLauncher:
             raise
         finally:
             del self._runners[folder]
-        if not results.reader.ended:
+        if not results.reader.ended:  # it was killed, or stopped before it began
             await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
         return BatchEnd(
-            missing=results.missing(), stopped=results.reader.stopped, stderr=runner.stderr()
+            missing=results.missing(),
+            stopped=results.reader.stopped or runner.is_stopped,
+            stderr=runner.stderr(),
         )
 
     async def stop(self, folder: Path) -> None:
@@ -121,8 +122,11 @@ class _Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_stopped = False
 
     def start(self, python: str) -> None:
+        if self.is_stopped:
+            return
         program = _copy_of_unit_runner(self.folder.parent)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_TASKS)}
         with (
@@ -145,7 +149,8 @@ class _Runner:
         return _is_locked(self.folder / "lock")
 
     def send(self, number: int) -> None:
-        """Send it a signal, if it lives."""
+        """Send it a signal, if it lives; if it has not been started, it will not be."""
+        self.is_stopped = True
         if (process := self._own()) is not None:
             process.send_signal(number)
         elif _is_locked(self.folder / "lock"):
@@ -154,6 +159,8 @@ class _Runner:
 
     def stderr(self) -> str:
         """The last 4 KiB of what it said."""
+        if not (self.folder / "stderr").exists():
+            return ""
         with (self.folder / "stderr").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL))
             return file.read().decode(errors="replace")

@@ -223,6 +223,19 @@ async def test_anyone_can_stop_a_batch(job: Job) -> None:
     assert [result.error for result in job.results] == ["stopped", "stopped"]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 20])
+async def test_a_batch_that_is_just_being_launched_can_be_stopped(job: Job, steps: int) -> None:
+    launcher = LocalLauncher()
+    batch = job.batch("sleep 15", units=3)
+    running = asyncio.create_task(job.run(batch, launcher))
+    for _ in range(steps + 1):
+        await asyncio.sleep(0.001)
+    await launcher.stop(batch.folder)
+    end = await running
+    assert end.stopped
+    assert {*end.missing, *job.indexes()} == {0, 1, 2}
+
+
 async def test_stopping_what_does_not_run_does_nothing(job: Job) -> None:
     batch = job.batch("true")
     await LocalLauncher().stop(batch.folder)
@@ -239,7 +252,7 @@ async def test_a_runner_that_does_not_stop_is_killed_with_its_units(job: Job) ->
     os.kill(job.runner_pid(), signal.SIGSTOP)
     await launcher.stop(batch.folder)
     end = await running
-    assert (end.missing, end.stopped) == ((0, 1, 2), False)
+    assert (end.missing, end.stopped) == ((0, 1, 2), True)
     await until(lambda: not any(lives(pid) for pid in [job.runner_pid(), *pids(job, [0, 1])]))
 
 
