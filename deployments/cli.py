@@ -162,16 +162,19 @@ def api(
     import uvicorn
 
     import migrations
+    from deployments.services import usable_port
 
     settings = _settings()
     settings.require_jwt_secret()
+    host = host or settings.host
+    port = usable_port(host, settings.port if port is None else port, "--port")
     asyncio.run(migrations.require_newest(settings.async_database_url))
     from api.app import create_app
 
     uvicorn.run(
         create_app(settings),
-        host=host or settings.host,
-        port=settings.port if port is None else port,
+        host=host,
+        port=port,
         log_config=None,  # Prefect's logging, so that all lines look the same
         log_level="info",
     )

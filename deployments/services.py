@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def end_leftovers(path: Path) -> list[str]:
             process = psutil.Process(entry["pid"])
             if process.create_time() != entry["started"]:
                 continue  # the number was given to another process since
-            _end(process)
+            end(process)
             ended.append(str(entry["name"]))
         except psutil.NoSuchProcess:
             continue
@@ -179,13 +180,23 @@ def end_leftovers(path: Path) -> list[str]:
     return ended
 
 
-def _end(process: psutil.Process) -> None:
-    process.terminate()
+def end(process: psutil.Process, number: signal.Signals = signal.SIGTERM) -> None:
+    """Return when a process, which need not be a child, has ended: at last by SIGKILL."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while is_alive(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if is_alive(process):
+            process.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs. (One that has ended stays listed until its parent takes note.)"""
     try:
-        process.wait(_STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait()
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

@@ -13,7 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deployments.services import is_alive
+
 COMMAND = str(Path(sys.executable).with_name("fractal-prefect"))
+FREE_PORTS = ("--port", "0", "--prefect-port", "0")
 PATIENCE_SECONDS = 120
 
 Run = Callable[..., "Ended"]
@@ -69,11 +72,11 @@ class Up:
         self._output = data_dir.with_name(f"{data_dir.name}-{time.monotonic_ns()}.out")
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [COMMAND, "up", "--data-dir", str(data_dir), "--port", "0", "--prefect-port", "0"]
-                + list(arguments),
+                [COMMAND, "up", "--data-dir", str(data_dir), *FREE_PORTS, *arguments],
                 env=environment(data_dir.parent),
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_hear_ctrl_c,
             )
         self.parts: dict[str, psutil.Process] = {}
 
@@ -106,6 +109,13 @@ class Up:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECONDS)
 
+    def ends_whole(self) -> bool:
+        """Whether all parts end, now that `up` has ended or been told to."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(map(is_alive, self.parts.values())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not any(map(is_alive, self.parts.values()))
+
     def clean_up(self) -> None:
         """Leave no process, whatever happened."""
         if self.process.poll() is None:
@@ -113,6 +123,11 @@ class Up:
         for part in self.parts.values():
             if part.is_running():
                 part.kill()
+
+
+def _hear_ctrl_c() -> None:
+    """As in a terminal. (Tests in the background are deaf to it, and so are their children.)"""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

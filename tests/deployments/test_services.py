@@ -1,0 +1,143 @@
+"""Services: child processes that are watched, and what is done about those left over."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.services import (
+    Service,
+    ServiceError,
+    end_leftovers,
+    remember,
+    usable_port,
+    wait_until,
+)
+
+SPEAKS = "print('first line'); print('last line')"
+STAYS = "import time; print('here', flush=True); time.sleep(60)"
+
+Make = Callable[[str], Service]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Starts a service that runs a Python text."""
+    made: list[Service] = []
+
+    def start(code: str) -> Service:
+        log = tmp_path / "logs" / "worker.log"
+        service = Service("worker", [sys.executable, "-c", code], {"GREETING": "hello"}, log)
+        made.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in made:
+        service.stop()
+
+
+def ended(service: Service) -> Service:
+    assert service.process is not None
+    service.process.wait()
+    return service
+
+
+def spoken(service: Service) -> list[str]:
+    """What a service that stays has said, as soon as it has said something."""
+    lines: list[str] = []
+    wait_until(lambda: bool(lines.extend(service.new_lines()) or lines), [service], 30)
+    return lines
+
+
+def test_a_service_that_has_ended_is_named_with_its_last_words(make: Make) -> None:
+    service = ended(make(f"{SPEAKS}; raise SystemExit(3)"))
+    with pytest.raises(ServiceError) as error:
+        service.check()
+    assert str(error.value) == (
+        f"worker ended with exit code 3. Its last words ({service.log}):\nfirst line\nlast line"
+    )
+
+
+def test_a_service_that_was_killed_is_named_with_the_signal(make: Make) -> None:
+    service = ended(make("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    with pytest.raises(ServiceError, match="worker ended by SIGKILL"):
+        service.check()
+
+
+def test_the_words_of_an_earlier_start_are_not_told(make: Make) -> None:
+    ended(make(SPEAKS))
+    again = ended(make("pass"))
+    assert "last line" in again.log.read_text()
+    assert again.last_words() == "(none)"
+    assert list(again.new_lines()) == []
+
+
+def test_new_lines_are_told_once_each_with_the_name_of_the_service(make: Make) -> None:
+    service = ended(make("print('worker  | a'); print('b'); print('unfinished', end='')"))
+    assert list(service.new_lines()) == ["worker  | a", "worker  | b"]
+    assert list(service.new_lines()) == []
+
+
+def test_a_service_gets_its_environment_and_no_terminal(make: Make) -> None:
+    code = "import os, sys; print(os.environ['GREETING'], os.getsid(0) == os.getpid())"
+    assert ended(make(f"{code}; print(sys.stdin.read())")).last_words() == "hello True\n"
+
+
+def test_stopping_ends_a_service_and_may_be_repeated(make: Make) -> None:
+    service = make(STAYS)
+    spoken(service)
+    for _ in range(2):
+        service.stop()
+    with pytest.raises(ServiceError, match="ended by SIGTERM"):
+        service.check()
+
+
+def test_waiting_ends_when_a_service_does(make: Make) -> None:
+    service = make("raise SystemExit(1)")
+    with pytest.raises(ServiceError, match="exit code 1"):
+        wait_until(lambda: False, [service], 60)
+
+
+def test_waiting_ends_when_time_is_up_with_the_last_words_of_all(make: Make) -> None:
+    service = make(STAYS)
+    spoken(service)
+    with pytest.raises(ServiceError, match=r"Not ready after 0 s.*\n.*worker.log.*\nhere"):
+        wait_until(lambda: False, [service], 0)
+
+
+def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
+    service = make(STAYS)
+    spoken(service)
+    remember([service], tmp_path / "services.json")
+    assert end_leftovers(tmp_path / "services.json") == ["worker"]
+    ended(service)
+    assert end_leftovers(tmp_path / "services.json") == []
+
+
+def test_a_process_that_only_has_the_number_of_a_leftover_is_spared(
+    make: Make, tmp_path: Path
+) -> None:
+    service = make(STAYS)
+    remember([service], tmp_path / "services.json")
+    (entry,) = json.loads((tmp_path / "services.json").read_text())
+    entry["started"] -= 1000
+    (tmp_path / "services.json").write_text(json.dumps([entry]))
+    assert end_leftovers(tmp_path / "services.json") == []
+    assert psutil.pid_exists(entry["pid"])
+    service.check()
+
+
+def test_a_port_is_usable_if_nobody_listens_on_it() -> None:
+    free = usable_port("127.0.0.1", 0, "--port")
+    assert free > 0
+    assert usable_port("127.0.0.1", free, "--port") == free
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free))
+        listener.listen()
+        with pytest.raises(ServiceError, match=f"127.0.0.1:{free} cannot be used.*--port"):
+            usable_port("127.0.0.1", free, "--port")

@@ -1,0 +1,93 @@
+"""The worker: how it shows its resource in Prefect, and what reaches the flows it starts."""
+
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+
+from tests.lab import Lab
+
+POOL = "local"
+
+
+async def test_the_work_pool_of_a_local_resource_has_the_type_of_its_worker(
+    prefect: PrefectClient, lab: Lab
+) -> None:
+    pool = await prefect.read_work_pool(POOL)
+    assert pool.type == "fractal-local"
+    workers = await prefect.read_workers_for_work_pool(POOL, limit=10, offset=0)
+    assert [worker.status for worker in workers] == ["ONLINE"]
+
+
+async def test_the_runner_configuration_is_a_typed_form(prefect: PrefectClient, lab: Lab) -> None:
+    template = (await prefect.read_work_pool(POOL)).base_job_template
+    field = template["variables"]["properties"]["parallel_tasks_per_job"]
+    assert {"type": "integer", "exclusiveMinimum": 0} in field["anyOf"]
+    assert "at once" in field["description"]
+    configuration = template["job_configuration"]
+    assert configuration["parallel_tasks_per_job"] == "{{ parallel_tasks_per_job }}"
+
+
+async def test_every_flow_has_a_deployment_on_the_pool(prefect: PrefectClient, lab: Lab) -> None:
+    for flow in ("run-job", "collect-tasks"):
+        deployment = await prefect.read_deployment_by_name(f"{flow}/{POOL}")
+        assert deployment.work_pool_name == POOL
+
+
+@pytest.fixture
+async def paused(prefect: PrefectClient, lab: Lab) -> AsyncIterator[None]:
+    """Until the test resumes it, the pool starts no flow run."""
+    await prefect.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
+    yield
+    await resume(prefect)
+
+
+async def resume(prefect: PrefectClient) -> None:
+    await prefect.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
+
+
+@pytest.mark.usefixtures("paused")
+async def test_the_variables_of_a_flow_run_reach_its_units(
+    prefect: PrefectClient, lab: Lab
+) -> None:
+    dataset = await lab.dataset("A", "B", "C")
+    job = await lab.submit(await lab.workflow("Process"), dataset)
+    await prefect.update_flow_run(job["flow_run_id"], job_variables={"parallel_tasks_per_job": 7})
+    await resume(prefect)
+    assert (await lab.ended(job))["status"] == "done"
+    assert await max_parallel(lab, job) == 7
+
+
+async def test_the_variables_of_a_deployment_reach_the_units_of_its_flow_runs(
+    prefect: PrefectClient, lab: Lab
+) -> None:
+    deployment = await prefect.read_deployment_by_name(f"run-job/{POOL}")
+
+    async def set_variables(variables: dict[str, Any]) -> None:
+        await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
+
+    await set_variables({"parallel_tasks_per_job": 1})
+    try:
+        dataset = await lab.dataset("A", "B", "C")
+        workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": 0.3}}))
+        job = await lab.run(workflow, dataset)
+    finally:
+        await set_variables({})
+    assert await max_parallel(lab, job) == 1
+    _, units = await lab.history(workflow, dataset)
+    times = sorted((unit["started_at"], unit["ended_at"]) for unit in units)
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(times))
+
+
+async def max_parallel(lab: Lab, job: dict[str, Any]) -> int:
+    """How many units of a job's first workflow task could run at once."""
+    answer = await lab.client.get(f"{lab.base}/job/{job['id']}/download/")
+    with zipfile.ZipFile(io.BytesIO(answer.raise_for_status().content)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/batch.json")]
+        return int(json.loads(archive.read(name))["max_parallel"])
