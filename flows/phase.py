@@ -65,8 +65,9 @@ class Phase(Generic[Output]):
             if point_images:
                 await history.point_images_to_units(session, self._history_run_id)
         batch = self._batch()
+        count = len(batch.units)
         named = run_batch.with_options(
-            task_run_name=f"{self.plan.component}: {len(batch.units)} units"
+            task_run_name=f"{self.plan.component}: {count} unit{'s' if count > 1 else ''}"
         )
         async with self._job.batch(batch.folder):
             end = await named(self, batch)

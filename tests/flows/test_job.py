@@ -267,7 +267,7 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
     assert await eventually(task_runs, lambda runs: len(runs) == 5) == [
         ("0 Copy", "COMPLETED"),
         ("1 Process", "FAILED"),
-        ("init: 1 units", "COMPLETED"),
+        ("init: 1 unit", "COMPLETED"),
         ("parallel: 2 units", "COMPLETED"),
         ("parallel: 2 units", "COMPLETED"),
     ]
