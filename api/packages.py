@@ -1,6 +1,7 @@
 """Questions about Python packages that need an interpreter or the package index."""
 
 import asyncio
+import os
 import re
 from pathlib import Path
 
@@ -75,7 +76,7 @@ async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, st
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, env=_without_secrets()
         )
     except OSError as error:
         raise PackageError(f"{command[0]} cannot be run: {error.strerror}.") from error
@@ -91,6 +92,11 @@ async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, st
             process.kill()
             await process.wait()
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment, less the settings of the platform: interpreters are the users' choice."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("FRACTAL_", "PREFECT_"))}
 
 
 def _brief(errors: str) -> str:

@@ -91,9 +91,7 @@ def up(
         resource=_read_json(resource),
         profile=_read_json(profile),
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    _end_as_by_ctrl_c()
     typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
     began = time.monotonic()
     try:
@@ -149,6 +147,7 @@ def demo(
     """Project, segment and measure a plate of real images, on a stack of its own."""
     from deployments.demo.run import run_demo
 
+    _end_as_by_ctrl_c()
     folder = data_dir or Path(tempfile.gettempdir(), f"fractal-prefect-demo-{os.getuid()}")
     run_demo(folder, output, wells, keep)
 
@@ -286,6 +285,13 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is not a JSON object.")
     return content
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does: the children are ended too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:

@@ -60,6 +60,11 @@ def embedded_postgres(folder: Path) -> Iterator[Databases]:
             f"{folder} is half-made: its first start was interrupted. It holds no data yet: "
             "delete it and start again."
         )
+    if " " in str(folder):
+        raise PostgresError(
+            f"The embedded PostgreSQL cannot live in {str(folder)!r}, whose path has a space: "
+            "choose another data directory."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever

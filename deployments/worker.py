@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import InfrastructureNotFound
+from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker, BaseWorkerResult
@@ -131,7 +132,8 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
             process = self._processes.get(flow_run.id)
             if process is not None and process.pid is not None:
                 self._stopping.add(flow_run.id)
-                os.kill(process.pid, STOP_SIGNAL)
+                with suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(process.pid, STOP_SIGNAL)
 
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None) -> None:
         """Run the hooks that the process, being gone, cannot run itself."""
@@ -206,7 +208,7 @@ async def _dispatch(
         try:
             async with sessions() as session:
                 await dispatch_waiting_jobs(session, engine, resource_name)
-        except (EngineUnavailableError, SQLAlchemyError, OSError) as error:
+        except (EngineUnavailableError, PrefectHTTPStatusError, SQLAlchemyError, OSError) as error:
             logger.warning("Waiting jobs could not be looked after, will try again: %s", error)
 
 

@@ -55,7 +55,9 @@ def write_archive(folder: Path, target: Path) -> None:
     """Zip a folder. `target` is whole as soon as it is there; symbolic links are left out."""
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(
+            partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False
+        ) as archive:
             for directory, subdirectories, names in os.walk(folder):
                 subdirectories.sort()
                 for name in sorted(names):

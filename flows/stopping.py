@@ -22,3 +22,4 @@ def stopped_by_signal(stop: Callable[[], object]) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # what ends by itself is let end

@@ -38,14 +38,16 @@ def install_commands(group: TaskGroupV2, resource: Resource, uv: str | None) -> 
     Pinned versions are installed before or after the package. With `uv` None, by venv and pip.
     """
     python, venv = interpreter_of(group, resource), str(group.venv_path)
-    cache = resource.pip_cache_dir_arg
+    cache_option, *cache_dir = resource.pip_cache_dir_arg.split(" ", 1)
     if uv is not None:
-        cache = cache.replace("--no-cache-dir", "--no-cache")
+        cache_option = cache_option.replace("--no-cache-dir", "--no-cache")
+        cache = shlex.join([cache_option, *cache_dir])
         make = f"{shlex.quote(uv)} venv --no-project --python {shlex.quote(python)}"
         install = (
             f"{shlex.quote(uv)} pip install {cache} --python {shlex.quote(venv_python(group))}"
         )
     else:
+        cache = shlex.join([cache_option, *cache_dir])
         make = f"{shlex.quote(python)} -m venv"
         install = f"{shlex.quote(venv_python(group))} -m pip install --no-input {cache}"
     wanted = [

@@ -11,7 +11,8 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
-from tests.lab import Lab
+from deployments.stack import Stack
+from tests.lab import Lab, eventually
 
 POOL = "local"
 
@@ -83,6 +84,34 @@ async def test_the_variables_of_a_deployment_reach_the_units_of_its_flow_runs(
     _, units = await lab.history(workflow, dataset)
     times = sorted((unit["started_at"], unit["ended_at"]) for unit in units)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(times))
+
+
+async def test_a_job_that_prefect_refuses_waits_until_the_reason_is_mended(
+    prefect: PrefectClient, lab: Lab, stack: Stack
+) -> None:
+    deployment = await prefect.read_deployment_by_name(f"run-job/{POOL}")
+    workflow, dataset = await lab.workflow("Process"), await lab.dataset("A")
+
+    async def set_variables(variables: dict[str, Any]) -> None:
+        await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
+
+    async def refused() -> bool:
+        return "Waiting jobs could not be looked after" in worker.last_words(100)
+
+    (worker,) = (service for service in stack.services if service.name == "worker")
+    await set_variables({"parallel_tasks_per_job": "many"})
+    try:
+        await lab.client.post(
+            f"{lab.base}/job/submit/",
+            params={"workflow_id": workflow["id"], "dataset_id": dataset["id"]},
+            json={},
+        )
+        await eventually(refused, bool)
+        stack.check()
+    finally:
+        await set_variables({})
+    jobs = await lab.ok("GET", f"{lab.base}/job/")
+    assert (await lab.ended(max(jobs, key=lambda job: job["id"])))["status"] == "done"
 
 
 async def max_parallel(lab: Lab, job: dict[str, Any]) -> int:
