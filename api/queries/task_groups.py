@@ -28,11 +28,30 @@ _SLIM_TASK = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "ta
 
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
     """The user's own task groups and those shared with their groups, on their resource."""
-    my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
     my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
-    return or_(
-        col(TaskGroupV2.user_id) == user.id, col(TaskGroupV2.user_group_id).in_(my_groups)
-    ) & col(TaskGroupV2.resource_id).in_(my_resource)
+    return _shared_with(user) & col(TaskGroupV2.resource_id).in_(my_resource)
+
+
+def _shared_with(user: UserOAuth) -> ColumnElement[bool]:
+    my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
+    return or_(col(TaskGroupV2.user_id) == user.id, col(TaskGroupV2.user_group_id).in_(my_groups))
+
+
+async def require_shared(
+    session: AsyncSession, user: UserOAuth, workflow_tasks: Iterable[WorkflowTaskV2]
+) -> None:
+    """Tasks are run by those with whom they are shared.
+
+    Raises:
+        HTTPException: 422, some are not, or no longer.
+    """
+    by_group = {task.task.taskgroupv2_id: task.task.name for task in workflow_tasks}
+    shared = await session.exec(
+        select(TaskGroupV2.id).where(col(TaskGroupV2.id).in_(by_group), _shared_with(user))
+    )
+    if hidden := by_group.keys() - set(shared):
+        names = ", ".join(sorted(by_group[group_id] for group_id in hidden))
+        raise unprocessable(f"Tasks that are not shared with you cannot be run: {names}.")
 
 
 async def task_groups_visible_to(

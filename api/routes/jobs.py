@@ -27,6 +27,7 @@ from api.errors import not_found, unprocessable
 from api.logs import read_log
 from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
+from api.queries.task_groups import require_shared
 from flows.engine import EngineUnavailableError
 from flows.history import end_job
 from flows.job_folder import JOB_LOG, archive_path, write_archive
@@ -51,6 +52,9 @@ async def submit_job(
     engine: EngineDep,
 ) -> JobRead:
     """Run the workflow on the dataset. If Prefect is away, the job starts when it is back."""
+    first, last = request.first_task_index, request.last_task_index
+    to_run = workflow.task_list[first or 0 : None if last is None else last + 1]
+    await require_shared(session, user, to_run)
     try:
         job = await create_job(
             session,

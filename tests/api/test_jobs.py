@@ -195,3 +195,25 @@ async def test_a_long_log_is_cut_in_the_middle(tmp_path: Path) -> None:
 async def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "gone") in await logs.read_log(tmp_path / "gone")
     assert "cannot be read" in await logs.read_log(tmp_path)
+
+
+async def test_a_task_that_is_not_shared_cannot_be_run_by_a_guest(
+    owner: Any,
+    new_person: Callable[..., Awaitable[Any]],
+    invite: Callable[..., Awaitable[None]],
+    dataset: dict[str, Any],
+    workflow: dict[str, Any],
+    project: dict[str, Any],
+    new_task: Callable[..., Awaitable[dict[str, Any]]],
+) -> None:
+    task = await new_task(query={"private": True})
+    base = f"/api/v2/project/{project['id']}"
+    await owner.ok(
+        "POST", f"{base}/workflow/{workflow['id']}/wftask/", json=[{"task_id": task["id"]}]
+    )
+    guest = await new_person()
+    await invite(guest, project, "rwx")
+    query = {"workflow_id": workflow["id"], "dataset_id": dataset["id"]}
+    answer = await guest.post(f"{base}/job/submit/", params=query, json={})
+    assert answer.status_code == 422
+    assert task["name"] in answer.json()["detail"]
