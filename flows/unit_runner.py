@@ -5,49 +5,62 @@ file, needs the standard library only, and runs with Python 3.8 and newer.
 
 In: `BATCH_DIR/batch.json`
 
-    {"format": 1, "command": ["python", "task.py"], "max_parallel": 4, "args": {...},
+    {"format": 2, "command": ["python", "task.py"], "max_parallel": 4, "args": {...},
      "units": [{"index": 0, "name": "000000", "args": {...}}], "units_dir": "/absolute/path",
-     "cwd": null (BATCH_DIR), "env": null, "grace_seconds": 5}
+     "cwd": null (BATCH_DIR), "env": null, "grace_seconds": 5, "attempt": 1}
 
 For every unit, `max_parallel` at once, `<command> --args-json A --out-json B` runs as a process
 group of its own. In `units_dir` the unit has `<name>.args.json` (A: `args` overridden by its own),
 `<name>.log` (its stdout and stderr) and, if it succeeded and wrote one, `<name>.out.json`. What a
-unit leaves running in its process group is killed when it ends.
+unit leaves running in its process group is killed when it ends. In attempt n > 1 the log of the
+attempt before is kept as `<name>.attempt-<n-1>.log`.
 
 Out: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in which they finish
 
     {"index", "exit_code" or null, "signal" or null, "error" or null, "started_at", "ended_at",
      "max_rss_kb", "cpu_seconds", "host", "has_output", "has_warnings"}
 
-after a line `{"format": 1, "host", "pid", "started_at"}` for each runner that worked on the batch,
+after a line `{"format": 2, "host", "pid", "started_at"}` for each runner that worked on the batch,
 and before a line `{"end": true, "ended_at", "stopped"}` when it came to its end. A unit that has a
-line is not run again: a runner that is started on a begun batch goes on with it.
+line is not run again: a runner that is started on a begun batch goes on with it. A line
+`{"killed": [indexes], "at"}` names units that were killed because their runner was: they have no
+result and run again. Format 1, which is read as well, has neither this line nor attempts.
 
 Peak memory and CPU time are those of the unit and the descendants it waited for. Peak memory is
 never less than what this program itself needs, because the kernel begins to count before it loads
 the unit's program.
 
-While it lives, a runner holds a lock (`flock`) on `BATCH_DIR/lock`, which contains its process id.
-SIGTERM or SIGINT stops the batch: its units get SIGTERM, and SIGKILL `grace_seconds` later.
+The program is two processes: the runner, and its parent, the guard. If the runner is killed, the
+guard becomes the parent of its units, gives a result to those that have ended by themselves and
+kills the others. A runner whose guard is killed carries on. There is no guard where Linux, ctypes
+or the number of a system call is missing; then a unit that ends just when the runner is killed has
+no result.
+
+While one of the two lives, they hold a lock (`flock`) on `BATCH_DIR/lock`, which contains the
+process id of the runner. SIGTERM or SIGINT, to either of them, stops the batch: its units get
+SIGTERM, and SIGKILL `grace_seconds` later.
 
 Exit codes: 0 all units ended, 2 the batch cannot be read, 3 another runner works on it, 74 a file
-could not be written, 143 stopped.
+could not be written, 143 stopped, 128 + n the runner was killed by signal n.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import re
 import signal
 import sys
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Iterable, Iterator, NamedTuple
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
 EXIT_UNUSABLE, EXIT_LOCKED, EXIT_NOT_WRITTEN, EXIT_STOPPED = 2, 3, 74, 143
 NOT_STARTABLE, NOT_FOUND = 126, 127
 
@@ -55,6 +68,8 @@ SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
 WARNING = re.compile(rb"\bWARNING\b|:\d+: \w*Warning: ")
 SEARCHED_FOR_WARNINGS = 1024 * 1024
+LOCK_SECONDS = 0.2  # whoever asks whether the lock is held holds it for a moment
+GONE_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -66,9 +81,15 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        take_lock(os.path.join(folder, "lock"))
+        lock = Lock(os.path.join(folder, "lock"))
+        batch = read_batch(folder)
         results = ResultsFile(os.path.join(folder, "results.jsonl"))
-        runner = Runner(folder, read_batch(folder), results)
+        children = Children()
+        board = Board(max(1, min(batch["max_parallel"], len(batch["units"]))))
+        if children.adopt_orphans() and (process := os.fork()):
+            return Guard(process, lock, folder, batch, children, board).run()
+        lock.sign()
+        runner = Runner(folder, batch, results, children, board)
     except BlockingIOError:
         return complain(EXIT_LOCKED, f"another unit runner works on {folder}")
     except (OSError, ValueError) as error:
@@ -83,16 +104,35 @@ def main(arguments: list[str]) -> int:
 
 
 def complain(exit_code: int, message: str) -> int:
-    print(f"unit_runner: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # on a full disk the exit code has to do
+        os.write(2, f"unit_runner: {message}\n".encode())
     return exit_code
 
 
-def take_lock(path: str) -> None:
-    """Hold the lock until this process ends. Raises BlockingIOError if another one holds it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.ftruncate(lock, 0)
-    write(lock, path, str(os.getpid()))
+class Lock:
+    """The lock on a batch, held until this process and those forked from it have ended."""
+
+    def __init__(self, path: str) -> None:
+        """Take it. Raises BlockingIOError if another one holds it."""
+        self.path = path
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOCK_SECONDS / 20)
+        self.sign()
+
+    def sign(self) -> None:
+        """Name this process as the one to signal; always as long, so that it is never cut."""
+        name = f"{os.getpid():<19}\n"
+        os.lseek(self.file, 0, os.SEEK_SET)
+        write(self.file, self.path, name)
+        os.ftruncate(self.file, len(name))
 
 
 def read_batch(folder: str) -> dict[str, Any]:
@@ -100,8 +140,7 @@ def read_batch(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "batch.json")
     with open(path, encoding="utf-8") as file:
         batch: dict[str, Any] = json.load(file)
-    if batch.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {batch.get('format')!r}, needed is {FORMAT}")
+    check_format(path, batch.get("format"))
     missing = {"command", "max_parallel", "args", "units", "units_dir"} - set(batch)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
@@ -110,32 +149,150 @@ def read_batch(folder: str) -> dict[str, Any]:
     return batch
 
 
+def check_format(path: str, found: object) -> None:
+    """Raise ValueError if a file has a format that this program does not read."""
+    if found not in READABLE_FORMATS:
+        newer = isinstance(found, int) and found > FORMAT
+        raise ValueError(
+            f"{path} has format {found!r}, supported are {READABLE_FORMATS[0]} to {FORMAT}"
+            + ("; it was written by a newer version: upgrade" if newer else "")
+        )
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it needed."""
+
+    process: int
+    exit_code: int | None
+    signal: int | None = None
+    max_rss_kb: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Children:
+    """Looks at children that have ended; on Linux without reaping them.
+
+    Until it is reaped, how a child ended can be asked again: by the guard, if this process is
+    killed. Python's `waitid` looks as well, but does not tell what the child needed.
+    """
+
+    WAITID = {"x86_64": 247, "aarch64": 95}
+    P_ALL, P_PID = 0, 1
+    BECOME_SUBREAPER = 36
+    CLD_EXITED = 1
+
+    def __init__(self) -> None:
+        self.libc: Any = None
+        number = self.WAITID.get(os.uname().machine)
+        if not sys.platform.startswith("linux") or number is None or sys.maxsize < 2**32:
+            return
+        try:
+            import ctypes
+        except ImportError:
+            return
+        libc = ctypes.CDLL(None, use_errno=True)
+        long, pointer = ctypes.c_long, ctypes.c_void_p
+        libc.syscall.argtypes = (long, long, long, pointer, long, pointer)
+        libc.syscall.restype = long
+        libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+        self.number, self.get_errno = number, ctypes.get_errno
+        self.info, self.usage = (ctypes.c_int * 32)(), (long * 18)()
+        self.libc = libc
+        try:
+            self.look()
+        except OSError:  # the call is forbidden here
+            self.libc = None
+
+    def adopt_orphans(self) -> bool:
+        """Become the parent of descendants whose parent dies; whether that can be."""
+        if self.libc is None:
+            return False
+        return bool(self.libc.prctl(self.BECOME_SUBREAPER, 1, 0, 0, 0) == 0)
+
+    def look(self, process: int | None = None, wait: bool = False) -> Ended | None:
+        """How a child, this one or any, ended; None if none has, without waiting for it."""
+        if self.libc is None:
+            return self._reap_one()
+        info, usage = self.info, self.usage
+        kind = self.P_ALL if process is None else self.P_PID
+        options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+        if self.libc.syscall(self.number, kind, process or 0, info, options, usage) != 0:
+            number = self.get_errno()
+            if number == errno.ECHILD:
+                return None
+            raise OSError(number, os.strerror(number))
+        if info[4] == 0:
+            return None
+        exited, status = info[2] == self.CLD_EXITED, info[6]
+        return Ended(
+            process=info[4],
+            exit_code=status if exited else None,
+            signal=None if exited else status,
+            max_rss_kb=usage[4],
+            cpu_seconds=usage[0] + usage[2] + (usage[1] + usage[3]) / 1e6,
+        )
+
+    def _reap_one(self) -> Ended | None:
+        try:
+            process, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if process == 0:
+            return None
+        return Ended(
+            process=process,
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            # Linux counts in KiB, macOS in bytes
+            max_rss_kb=usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1),
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+        )
+
+    def reap(self, process: int) -> None:
+        """Let go of a child that was looked at."""
+        if self.libc is not None:
+            os.waitpid(process, 0)
+
+
 class Unit:
     """A unit that is being executed."""
 
     def __init__(self, index: int, path: str) -> None:
         self.index = index
+        self.path = path
         self.log_path = path + ".log"
         self.args_path = path + ".args.json"
         self.out_path = path + ".out.json"
         self.partial_path = path + ".out.json.partial"
         self.stopped = False
-        self.started_at = time.time()
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        self.log = os.open(self.log_path, flags, 0o666)
+        self.started_at = time.time_ns()
+        self.slot = 0
+        self.log = -1
 
-    def write_args(self, args: dict[str, Any]) -> None:
-        """Write the arguments, and remove what an earlier, interrupted execution left."""
+    def prepare(self, args: dict[str, Any], attempt: int) -> None:
+        """Write the arguments, begin the log, remove what an interrupted execution left."""
+        if attempt > 1:
+            kept = f"{self.path}.attempt-{attempt - 1}.log"
+            if os.path.exists(self.log_path) and not os.path.exists(kept):
+                os.rename(self.log_path, kept)
+        self.open_log(os.O_TRUNC)
         for path in (self.out_path, self.partial_path):
             remove(path)
         file = os.open(self.args_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         write(file, self.args_path, json.dumps(args, indent=2))
         os.close(file)
 
+    def open_log(self, flags: int = 0) -> None:
+        self.log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o666)
+
     def log_last_line(self, sentence: str) -> None:
+        """End the log with a line, unless a runner that was killed has done so."""
         size = os.fstat(self.log).st_size
+        line = f"{sentence}\n"
+        if os.pread(self.log, len(line), max(0, size - len(line))) == line.encode():
+            return
         begin = "\n" if size and os.pread(self.log, 1, size - 1) != b"\n" else ""
-        write(self.log, self.log_path, f"{begin}{sentence}\n")
+        write(self.log, self.log_path, begin + line)
 
     def has_warnings(self) -> bool:
         if os.fstat(self.log).st_size == 0:
@@ -150,21 +307,72 @@ class Unit:
         try:
             os.rename(self.partial_path, self.out_path)
         except FileNotFoundError:
-            return False
+            return os.path.exists(self.out_path)  # named by a runner that was killed then
         return True
+
+
+class Board:
+    """Which units are being executed, in memory that the runner shares with its guard.
+
+    A slot is five numbers: the unit's process, its index, whether it is stopped, and when it
+    started, since the epoch and since boot. The process is written last, and by a single store, so
+    a slot is whole whenever the runner is killed.
+    """
+
+    SIZE = 5
+    FREE, STARTING = 0, 1  # instead of a process; 1 is never a unit's
+
+    def __init__(self, slots: int) -> None:
+        self.numbers = memoryview(mmap.mmap(-1, slots * self.SIZE * 8)).cast("q")
+        self.free = list(range(0, slots * self.SIZE, self.SIZE))
+
+    def announce(self, unit: Unit) -> None:
+        """Say that a unit is about to be started."""
+        numbers, slot = self.numbers, self.free.pop()
+        numbers[slot + 1] = unit.index
+        numbers[slot + 2] = 0
+        numbers[slot + 3] = unit.started_at
+        numbers[slot + 4] = since_boot()
+        numbers[slot] = self.STARTING
+        unit.slot = slot
+
+    def started(self, unit: Unit, process: int) -> None:
+        self.numbers[unit.slot] = process
+
+    def stopped(self, unit: Unit) -> None:
+        self.numbers[unit.slot + 2] = 1
+
+    def remove(self, unit: Unit) -> None:
+        self.numbers[unit.slot] = self.FREE
+        self.free.append(unit.slot)
+
+    def read(self) -> Iterator[list[int]]:
+        """The numbers of all slots that are not free."""
+        for slot in range(0, len(self.numbers), self.SIZE):
+            if self.numbers[slot] != self.FREE:
+                yield self.numbers[slot : slot + self.SIZE].tolist()
 
 
 class Runner:
     """Executes the units of a batch that have no result yet."""
 
-    def __init__(self, folder: str, batch: dict[str, Any], results: ResultsFile) -> None:
+    def __init__(
+        self,
+        folder: str,
+        batch: dict[str, Any],
+        results: ResultsFile,
+        children: Children,
+        board: Board,
+    ) -> None:
         self.folder = folder
         self.results = results
-        self.host = os.uname().nodename
+        self.children = children
+        self.board = board
         self.command: list[str] = batch["command"]
         self.common_args: dict[str, Any] = batch["args"]
         self.units_dir: str = batch["units_dir"]
         self.max_parallel: int = batch["max_parallel"]
+        self.attempt: int = batch.get("attempt", 1)
         self.grace_seconds = float(batch.get("grace_seconds", 5.0))
         self.environment = {**os.environ, **(batch.get("env") or {}), BATCH_VARIABLE: folder}
         os.chdir(batch.get("cwd") or folder)
@@ -177,9 +385,14 @@ class Runner:
     def run(self) -> int:
         """Execute all units; the exit code. Raises OSError if a file cannot be written."""
         if self.results.interrupted:
-            kill_processes_of(self.folder)
+            self.kill_units_of_the_last_runner()
         self.results.append(
-            {"format": FORMAT, "host": self.host, "pid": os.getpid(), "started_at": time.time()}
+            {
+                "format": FORMAT,
+                "host": self.results.host,
+                "pid": os.getpid(),
+                "started_at": time.time(),
+            }
         )
         try:
             while self.running or (self.waiting and not self.stopping):
@@ -191,14 +404,23 @@ class Runner:
         self.results.append({"end": True, "ended_at": time.time(), "stopped": self.stopping})
         return EXIT_STOPPED if self.stopping else 0
 
+    def kill_units_of_the_last_runner(self) -> None:
+        killed = kill_processes_of(self.folder)
+        self.results.append_killed(
+            unit["index"]
+            for unit in self.waiting
+            if os.path.join(self.units_dir, unit["name"]) + ".args.json" in killed
+        )
+
     def react(self, received: int) -> None:
-        self.reap()
+        self.settle_ended()
         if received == signal.SIGALRM:
             self.send(signal.SIGKILL)
         elif received != signal.SIGCHLD and not self.stopping:
             self.stopping = True
             for unit in self.running.values():
                 unit.stopped = True
+                self.board.stopped(unit)
             self.send(signal.SIGTERM)
             signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 0.001))
 
@@ -212,7 +434,8 @@ class Runner:
 
     def start(self, content: dict[str, Any]) -> None:
         unit = Unit(content["index"], os.path.join(self.units_dir, content["name"]))
-        unit.write_args({**self.common_args, **content["args"]})
+        unit.prepare({**self.common_args, **content["args"]}, self.attempt)
+        self.board.announce(unit)
         options = ["--args-json", unit.args_path, "--out-json", unit.partial_path]
         try:
             if self.executable is None:
@@ -232,8 +455,10 @@ class Runner:
             )
         except OSError as error:
             exit_code, why = self.why_not_started(error)
-            self.record(unit, exit_code=exit_code, error=why)
+            self.results.record(unit, Ended(process=0, exit_code=exit_code), why)
+            self.board.remove(unit)
         else:
+            self.board.started(unit, process)
             self.running[process] = unit
 
     def why_not_started(self, error: OSError) -> tuple[int, str]:
@@ -249,61 +474,136 @@ class Runner:
             )
         return NOT_FOUND, f"executable not found: {name!r} ({meaning})"
 
-    def reap(self) -> None:
+    def settle_ended(self) -> None:
         """Take note of all units that have ended."""
         while self.running:
-            process, status, usage = os.wait4(-1, os.WNOHANG)
-            if process == 0:
+            ended = self.children.look()
+            if ended is None:
                 return
-            unit = self.running.pop(process, None)
-            if unit is None:
-                continue
-            # What the unit left behind. Only this program makes groups, so the id is not reused.
-            send_to_group(process, signal.SIGKILL)
-            self.record(
-                unit,
-                exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-                ended_by=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-                error="stopped" if unit.stopped else None,
-                # Linux counts in KiB, macOS in bytes
-                max_rss_kb=usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1),
-                cpu_seconds=usage.ru_utime + usage.ru_stime,
-            )
+            unit = self.running.pop(ended.process, None)
+            if unit is not None:
+                settle(unit, ended, self.results)
+            self.children.reap(ended.process)
+            if unit is not None:
+                self.board.remove(unit)
 
-    def record(
+
+def settle(unit: Unit, ended: Ended, results: ResultsFile) -> None:
+    """Kill what a unit that has ended left behind, and append its result."""
+    # The unit is not reaped (or is, and only this program makes groups), so the id is not reused.
+    send_to_group(ended.process, signal.SIGKILL)
+    results.record(unit, ended, "stopped" if unit.stopped else None)
+
+
+class Guard:
+    """The parent of a runner, and of its units when it is killed."""
+
+    def __init__(
         self,
-        unit: Unit,
-        exit_code: int | None,
-        ended_by: int | None = None,
-        error: str | None = None,
-        max_rss_kb: int = 0,
-        cpu_seconds: float = 0.0,
+        runner: int,
+        lock: Lock,
+        folder: str,
+        batch: dict[str, Any],
+        children: Children,
+        board: Board,
     ) -> None:
-        """Settle the files of a unit that has ended, then append its result."""
-        ended_at = time.time()
-        has_warnings = unit.has_warnings()
-        if unit.stopped:
-            unit.log_last_line("The unit was stopped.")
-        elif error is not None:
-            unit.log_last_line(f"The unit could not be started: {error}.")
-        elif ended_by is not None:
-            unit.log_last_line(f"The unit was killed: {signal.strsignal(ended_by)} ({ended_by}).")
-        os.close(unit.log)
-        self.results.append(
-            {
-                "index": unit.index,
-                "exit_code": exit_code,
-                "signal": ended_by,
-                "error": error,
-                "started_at": unit.started_at,
-                "ended_at": ended_at,
-                "max_rss_kb": max_rss_kb,
-                "cpu_seconds": round(cpu_seconds, 6),
-                "host": self.host,
-                "has_output": unit.settle_output(exit_code == 0 and error is None),
-                "has_warnings": has_warnings,
-            }
+        self.runner = runner
+        self.lock = lock
+        self.folder = folder
+        self.batch = batch
+        self.children = children
+        self.board = board
+
+    def run(self) -> int:
+        """Wait for the runner's end; the exit code."""
+        ended = None
+        while ended is None:
+            received = signal.sigwait((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
+            if received != signal.SIGCHLD:
+                os.kill(self.runner, received)
+            ended = self.reap_orphans()
+        if ended.signal is None:
+            return ended.exit_code or 0
+        try:
+            self.lock.sign()
+            lost = self.take_over()
+        except (OSError, ValueError) as error:
+            return complain(EXIT_NOT_WRITTEN, f"the runner was killed, and its guard: {error}")
+        return complain(
+            128 + ended.signal,
+            f"the runner was killed: {signal.strsignal(ended.signal)} ({ended.signal}). "
+            f"Units that were killed with it and have no result: {lost}",
         )
+
+    def reap_orphans(self) -> Ended | None:
+        """Reap what units left behind, as long as the runner lives; how it ended, if it did."""
+        while True:
+            orphan = self.children.look()
+            runner = self.children.look(self.runner)
+            if runner or not orphan:
+                return runner
+            self.children.reap(orphan.process)  # of a runner that lives, so it is no unit
+
+    def take_over(self) -> int:
+        """Settle the units that ended by themselves, kill the others; how many those are."""
+        results = ResultsFile(os.path.join(self.folder, "results.jsonl"))
+        units = dict(self.unsettled(results.known))
+        ended_before = {process for process in units if self.children.look(process)}
+        for process in units.keys() - ended_before:
+            os.kill(process, signal.SIGKILL)  # first: a shell would see that its child was killed
+            send_to_group(process, signal.SIGKILL)
+        killed = []
+        for process, unit in units.items():
+            ended = self.children.look(process, wait=True)
+            if ended is None:
+                continue
+            if process not in ended_before and ended.signal == signal.SIGKILL:
+                killed.append(unit)
+            else:
+                settle(unit, ended, results)
+        results.append_killed(unit.index for unit in killed)
+        kill_processes_of(self.folder)  # what left the process group of its unit
+        for unit in killed:
+            unit.log_last_line("The unit was killed, because its runner was.")
+        return len(killed)
+
+    def unsettled(self, settled: set[int]) -> Iterator[tuple[int, Unit]]:
+        """The units that were executed and have no result, with their processes."""
+        slots = [slot for slot in self.board.read() if slot[1] not in settled]
+        names = {unit["index"]: unit["name"] for unit in self.batch["units"]} if slots else {}
+        for slot in slots:
+            process: int | None = slot[0]
+            if process == Board.STARTING:
+                process = self.process_started(slot[4], {other[0] for other in slots})
+            if process is None:
+                continue
+            unit = Unit(slot[1], os.path.join(self.batch["units_dir"], names[slot[1]]))
+            unit.stopped, unit.started_at = bool(slot[2]), slot[3]
+            unit.open_log()
+            yield process, unit
+
+    def process_started(self, since_boot: int, others: set[int]) -> int | None:
+        """The unit that the runner just started when it was killed, so that it has no process id.
+
+        It is a child, has a process group of its own or none yet, but no session, and has not
+        started before it was announced. Of what units left behind, hardly anything is so.
+        """
+        own, group, session = os.getpid(), os.getpgrp(), os.getsid(0)
+        earliest = since_boot * os.sysconf("SC_CLK_TCK") // 10**9
+        found = []
+        for process in processes():
+            if process == self.runner or process in others:
+                continue
+            try:
+                with open(f"/proc/{process}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # it has ended
+                continue
+            parent, its_group, its_session, start = (int(fields[i]) for i in (1, 2, 3, 19))
+            is_of_ours = (parent, its_session) == (own, session)
+            if is_of_ours and its_group in (process, group) and start >= earliest:
+                found.append((start, process))
+        return max(found)[1] if found else None
 
 
 class ResultsFile:
@@ -315,6 +615,7 @@ class ResultsFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.host = os.uname().nodename
         self.known: set[int] = set()
         self.interrupted = False
         self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -330,6 +631,40 @@ class ResultsFile:
     def append(self, content: dict[str, Any]) -> None:
         write(self.file, self.path, json.dumps(content) + "\n")
 
+    def append_killed(self, indexes: Iterable[int]) -> None:
+        """Note units that were killed because their runner was, if there are any."""
+        killed = sorted(indexes)
+        if killed:
+            self.append({"killed": killed, "at": time.time()})
+
+    def record(self, unit: Unit, ended: Ended, error: str | None) -> None:
+        """Settle the files of a unit that has ended, then append its result."""
+        ended_at = time.time()
+        has_warnings = unit.has_warnings()
+        if unit.stopped:
+            unit.log_last_line("The unit was stopped.")
+        elif error is not None:
+            unit.log_last_line(f"The unit could not be started: {error}.")
+        elif ended.signal is not None:
+            meaning = signal.strsignal(ended.signal)
+            unit.log_last_line(f"The unit was killed: {meaning} ({ended.signal}).")
+        os.close(unit.log)
+        self.append(
+            {
+                "index": unit.index,
+                "exit_code": ended.exit_code,
+                "signal": ended.signal,
+                "error": error,
+                "started_at": unit.started_at / 1e9,
+                "ended_at": ended_at,
+                "max_rss_kb": ended.max_rss_kb,
+                "cpu_seconds": round(ended.cpu_seconds, 6),
+                "host": self.host,
+                "has_output": unit.settle_output(ended.exit_code == 0 and error is None),
+                "has_warnings": has_warnings,
+            }
+        )
+
     def _learn(self, number: int, line: bytes) -> None:
         try:
             content = json.loads(line)
@@ -339,6 +674,8 @@ class ResultsFile:
                 self.interrupted = "end" not in content
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.path}, line {number} is damaged: {line[:200]!r}") from error
+        if "format" in content:
+            check_format(self.path, content["format"])
 
 
 def write(file: int, path: str, text: str) -> None:
@@ -377,22 +714,51 @@ def send_to_group(group: int, number: int) -> None:
         return
 
 
-def kill_processes_of(folder: str) -> None:
+def processes() -> list[int]:
+    """The ids of all processes; none where there is no /proc."""
+    if not os.path.isdir("/proc"):
+        return []
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def kill_processes_of(folder: str) -> set[str]:
     """Kill the units of a batch whose runner is gone, so that none runs twice at a time.
 
-    They are known by their environment, as process ids may have been reused. Where there is no
+    They are known by their environment, as process ids may have been reused. Returns the argument
+    files of those that were killed, when they have gone or after some seconds. Where there is no
     /proc nothing is done.
     """
     mark = f"{BATCH_VARIABLE}={os.path.abspath(folder)}".encode()
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if not name.isdigit():
-            continue
+    deadline = time.monotonic() + GONE_SECONDS
+    killed: set[str] = set()
+    # Again: they take a moment to die, and one may have started another meanwhile.
+    while (found := kill_marked(mark)) and time.monotonic() < deadline:
+        killed.update(found)
+        time.sleep(0.005)
+    return killed
+
+
+def kill_marked(mark: bytes) -> list[str]:
+    """Kill all processes with this in their environment; the argument file of each, or nothing."""
+    killed = []
+    for process in processes():
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    os.kill(int(name), signal.SIGKILL)
+            with open(f"/proc/{process}/environ", "rb") as file:
+                if mark not in file.read().split(b"\0"):
+                    continue
+            with open(f"/proc/{process}/cmdline", "rb") as file:
+                _, _, options = file.read().partition(b"\0--args-json\0")
+            os.kill(process, signal.SIGKILL)
         except OSError:  # it has ended, or it is another user's
             continue
+        killed.append(os.fsdecode(options.partition(b"\0")[0]))
+    return killed
+
+
+def since_boot() -> int:
+    """Nanoseconds, on the clock by which the kernel notes when a process started."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,20 @@ both written and read by `flows/unit_runner.py` (whose docstring is the descript
 formats) on the other side.
 """
 
+import contextlib
 import json
+import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from flows import unit_runner
+
 BATCH_FILE = "batch.json"
 RESULTS_FILE = "results.jsonl"
-BATCH_FORMAT = 1
 
 _READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds
 
@@ -36,7 +39,8 @@ class Batch:
     A unit's arguments are `common_args` overridden by its own. Its files are
     `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
     environment of the runner; without `cwd` units run in `folder`. A unit that is stopped gets
-    SIGTERM, and SIGKILL `grace_seconds` later.
+    SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again, as the next
+    `attempt`, their logs are kept as `<name>.attempt-<n>.log`.
     """
 
     folder: Path
@@ -48,6 +52,7 @@ class Batch:
     cwd: Path | None = None
     env: Mapping[str, str] | None = None
     grace_seconds: float = 5.0
+    attempt: int = 1
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -57,6 +62,8 @@ class Batch:
                 f"The batch {self.folder} would run {self.max_parallel} units at once; "
                 "max_parallel must be at least 1."
             )
+        if self.attempt < 1:
+            raise ValueError(f"The batch {self.folder} is attempt {self.attempt}; the first is 1.")
         for what, values in (
             ("index", [unit.index for unit in self.units]),
             ("name", [unit.name for unit in self.units]),
@@ -68,12 +75,38 @@ class Batch:
                 )
 
 
+class DamagedFileError(Exception):
+    """A file of a batch is not what it should be, so the batch cannot be gone on with."""
+
+
+class DamagedBatchError(DamagedFileError):
+    """A `batch.json` cannot be read, or is that of another batch."""
+
+
+class DamagedResultsError(DamagedFileError):
+    """A `results.jsonl` has a line that is not what a unit runner of this version writes."""
+
+
 def write_batch(batch: Batch) -> None:
-    """Make the batch's folders and its `batch.json`, which is whole as soon as it is there."""
-    batch.folder.mkdir(parents=True, exist_ok=True)
-    batch.units_dir.mkdir(parents=True, exist_ok=True)
+    """Make the batch's folders and its `batch.json`, which is whole as soon as it is there.
+
+    A batch that was begun keeps its `batch.json`, brought up to date. Raises DamagedBatchError if
+    that is not of the same batch, OSError, which names the file, if it cannot be written.
+    """
+    path = batch.folder / BATCH_FILE
+    content = _content(batch)
+    begun = _read_content(path)
+    if begun is not None:
+        _check_same(path, begun, content)
+    if begun != content:
+        batch.folder.mkdir(parents=True, exist_ok=True)
+        batch.units_dir.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content).encode())
+
+
+def _content(batch: Batch) -> dict[str, Any]:
     content = {
-        "format": BATCH_FORMAT,
+        "format": unit_runner.FORMAT,
         "command": batch.command,
         "max_parallel": batch.max_parallel,
         "args": batch.common_args,
@@ -82,10 +115,67 @@ def write_batch(batch: Batch) -> None:
         "cwd": None if batch.cwd is None else str(batch.cwd.absolute()),
         "env": batch.env,
         "grace_seconds": batch.grace_seconds,
+        "attempt": batch.attempt,
     }
-    partial = batch.folder / f"{BATCH_FILE}.partial"
-    partial.write_text(json.dumps(content))
-    partial.replace(batch.folder / BATCH_FILE)
+    as_read: dict[str, Any] = json.loads(json.dumps(content))
+    return as_read
+
+
+def _read_content(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DamagedBatchError(
+            f"{path} is damaged: {error}. Submit the job again: this one cannot go on."
+        ) from error
+    if not isinstance(content, dict):
+        raise DamagedBatchError(
+            f"{path} is damaged: it holds no object. Submit the job again: this one cannot go on."
+        )
+    try:
+        unit_runner.check_format(str(path), content.get("format"))
+    except ValueError as error:
+        raise DamagedBatchError(str(error)) from error
+    return content
+
+
+def _check_same(path: Path, begun: dict[str, Any], content: dict[str, Any]) -> None:
+    optional = {"cwd", "env", "grace_seconds", "attempt"} - set(begun)
+    differing = [
+        key
+        for key in content.keys() - {"format", "max_parallel"} - optional
+        if key not in begun or begun[key] != content[key]
+    ]
+    if differing:
+        raise DamagedBatchError(
+            f"{path} does not match the job (in: {', '.join(sorted(differing))}): the dataset or "
+            "arguments have changed since it was written. Submit the job again."
+        )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file which is whole as soon as it is there. An OSError names the file."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with naming(partial):
+            partial.write_bytes(content)
+            partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, as one of writing, the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
 @dataclass(frozen=True)
@@ -112,10 +202,6 @@ class UnitResult:
     @property
     def succeeded(self) -> bool:
         return self.exit_code == 0 and self.error is None
-
-
-class DamagedResultsError(Exception):
-    """A line of a `results.jsonl` is not what a unit runner writes."""
 
 
 class ResultsReader:
@@ -153,7 +239,9 @@ class ResultsReader:
         try:
             content = json.loads(line)
             if "format" in content:
-                self.ended = self.stopped = False
+                self._begin(content["format"])
+                return None
+            if "killed" in content:
                 return None
             if "end" in content:
                 self.ended, self.stopped = True, bool(content["stopped"])
@@ -164,6 +252,13 @@ class ResultsReader:
                 f"{self.path}, line {self._line_number} is not a result of the unit runner "
                 f"({error!r}): {line[:200]!r}"
             ) from error
+
+    def _begin(self, found: object) -> None:
+        self.ended = self.stopped = False
+        try:
+            unit_runner.check_format(str(self.path), found)
+        except ValueError as error:
+            raise DamagedResultsError(str(error)) from error
 
 
 def _unit_result(content: dict[str, Any]) -> UnitResult:
@@ -179,7 +274,7 @@ class BatchEnd:
 
     `missing` are the indexes of the units that have no result, in the order of the batch: they were
     not started because the batch was `stopped`, or they were lost with their runner, whose last
-    words are in `stderr`.
+    words are in `stderr`; if it left none, that says how it ended.
     """
 
     missing: tuple[int, ...]

@@ -18,20 +18,25 @@ from flows.launchers.base import (
     OnResults,
     ResultsReader,
     UnitResult,
+    naming,
     write_batch,
+    write_whole,
 )
 
 # The settings and secrets of the platform are not for tasks.
 _NOT_FOR_TASKS = ("FRACTAL_", "PREFECT_")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
+_LONGEST_SILENCE = 1.0
 _STDERR_TAIL = 4096
+_SIGNED_WITHIN = 0.5
+_PROBE = bytes(64 * 1024)
 
 
 class LocalLauncher:
     """Runs a batch by a unit runner in a session of its own, which outlives this process.
 
-    `python` executes the unit runner, which is copied once into the folder that the batch folders
-    are in. A runner that lives on for `stop_timeout` seconds after it was told to stop is killed.
+    `python` executes the unit runner, which is copied into the folder that the batch folders are
+    in. A runner that lives on for `stop_timeout` seconds after it was told to stop is killed.
     """
 
     def __init__(self, python: str = sys.executable, stop_timeout: float = 30.0) -> None:
@@ -60,7 +65,7 @@ class LocalLauncher:
         return BatchEnd(
             missing=results.missing(),
             stopped=results.reader.stopped or runner.is_stopped,
-            stderr=runner.stderr(),
+            stderr=runner.last_words(results.reader.ended),
         )
 
     async def stop(self, folder: Path) -> None:
@@ -68,9 +73,12 @@ class LocalLauncher:
         folder = folder.absolute()
         runner = self._runners.get(folder) or _Runner(folder)
         runner.send(signal.SIGTERM)
+        if await _ends_within(self.stop_timeout, runner):
+            return
+        runner.send(signal.SIGKILL)  # its guard settles its units, and ends
         if not await _ends_within(self.stop_timeout, runner):
             runner.send(signal.SIGKILL)
-            await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+        await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
 
 
 async def _follow(runner: "_Runner", results: "_Results") -> None:
@@ -103,6 +111,7 @@ class _Results:
         self.reader = ResultsReader(batch.folder / RESULTS_FILE)
         self._seen: set[int] = set()
         self._pending: list[UnitResult] = []
+        self._called_at = time.monotonic()
 
     async def hand_over(self) -> None:
         # Pending are, at first, those whose handing over was cancelled half-way.
@@ -111,6 +120,10 @@ class _Results:
             await self.on_results(results)
             self._pending = []
             self._seen.update(result.index for result in results)
+            self._called_at = time.monotonic()
+        if time.monotonic() - self._called_at >= _LONGEST_SILENCE:
+            self._called_at = time.monotonic()
+            await self.on_results([])
 
     def missing(self) -> tuple[int, ...]:
         return tuple(unit.index for unit in self.batch.units if unit.index not in self._seen)
@@ -144,52 +157,76 @@ class _Runner:
             )
 
     def is_alive(self) -> bool:
-        if (process := self._own()) is not None:
-            return process.poll() is None
-        return _is_locked(self.folder / "lock")
+        """Whether the runner or its guard lives: a killed guard leaves its runner running."""
+        started = self._process is not None and self._process.poll() is None
+        return started or self._is_locked()
 
     def send(self, number: int) -> None:
         """Send it a signal, if it lives; if it has not been started, it will not be."""
         self.is_stopped = True
-        if (process := self._own()) is not None:
-            process.send_signal(number)
-        elif _is_locked(self.folder / "lock"):
+        holder = self._holder()
+        if holder is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int((self.folder / "lock").read_text()), number)
+                os.kill(holder, number)
+        elif self._process is not None:
+            self._process.send_signal(number)
 
-    def stderr(self) -> str:
-        """The last 4 KiB of what it said."""
-        if not (self.folder / "stderr").exists():
-            return ""
-        with (self.folder / "stderr").open("rb") as file:
+    def last_words(self, came_to_its_end: bool) -> str:
+        """The last 4 KiB of what it said; how it ended, if it did not come to its end silently."""
+        with contextlib.suppress(FileNotFoundError), (self.folder / "stderr").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL))
-            return file.read().decode(errors="replace")
+            if words := file.read().decode(errors="replace"):
+                return words
+        if came_to_its_end or self.is_stopped:
+            return ""
+        return f"The unit runner {self._how_it_ended()}. {self._why_it_is_silent()}".strip()
 
-    def _own(self) -> "subprocess.Popen[bytes] | None":
-        """The process started here, unless it made way for another runner on the batch."""
-        if self._process is None or self._process.poll() == unit_runner.EXIT_LOCKED:
-            return None
-        return self._process
+    def _how_it_ended(self) -> str:
+        code = None if self._process is None else self._process.poll()
+        if code is None or code == unit_runner.EXIT_LOCKED:
+            return "ended early, perhaps it was killed"
+        if code < 0:
+            return f"was killed: {signal.strsignal(-code)} ({-code})"
+        return f"ended early with exit code {code}"
 
-
-def _is_locked(path: Path) -> bool:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return False
-    with file:
+    def _why_it_is_silent(self) -> str:
+        """What prevents writing into its folder, if anything does."""
+        probe = self.folder / "probe"
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            with naming(probe):
+                probe.write_bytes(_PROBE)
+        except OSError as error:
+            return f"It cannot write files: {error}"
+        finally:
+            probe.unlink(missing_ok=True)
+        return ""
+
+    def _is_locked(self) -> bool:
+        try:
+            file = (self.folder / "lock").open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _holder(self) -> int | None:
+        """The process that holds the lock, if one does; it says so a moment after it took it."""
+        deadline = time.monotonic() + _SIGNED_WITHIN
+        while self._is_locked() and time.monotonic() < deadline:
+            if text := (self.folder / "lock").read_text().strip():
+                return int(text)
+            time.sleep(_SHORTEST_PAUSE)
+        return None
 
 
 def _copy_of_unit_runner(folder: Path) -> Path:
-    """The copy in `folder`, made if there is none: a job keeps the one it began with."""
+    """The copy in `folder`, renewed if an older version made it; who runs it is not disturbed."""
     copy = folder / "unit_runner.py"
-    if not copy.exists():
-        partial = folder / f"unit_runner.py.{os.getpid()}.partial"
-        partial.write_bytes(Path(unit_runner.__file__).read_bytes())
-        partial.replace(copy)
+    own = Path(unit_runner.__file__).read_bytes()
+    if not copy.exists() or copy.read_bytes() != own:
+        write_whole(copy, own)
     return copy

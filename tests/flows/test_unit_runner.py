@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,25 @@ RUNNER = Path(unit_runner.__file__)
 PATIENCE = 20.0
 
 
+KILLS_ITSELF = """
+import os, sys, time
+from flows import unit_runner
+
+guard, calls, method = os.getpid(), [], unit_runner.{moment}
+
+def kills(*arguments, **options):
+    returned = method(*arguments, **options)
+    calls.append(1)
+    if len(calls) == 3 and os.getpid() != guard:
+        time.sleep({pause})
+        os.kill(os.getpid(), 9)
+    return returned
+
+unit_runner.{moment} = kills
+sys.exit(unit_runner.main(sys.argv[1:]))
+"""
+
+
 class BatchFolder:
     """A batch, and the runner on it. `work` is a folder for what the units of a test leave."""
 
@@ -28,7 +48,7 @@ class BatchFolder:
 
     def fill(self, command: list[str], own_args: list[dict[str, Any]], **options: Any) -> None:
         content = {
-            "format": 1,
+            "format": 2,
             "command": command,
             "max_parallel": 2,
             "args": {},
@@ -54,9 +74,12 @@ class BatchFolder:
             f"import resource as r, os, sys; r.setrlimit(r.RLIMIT_FSIZE, ({files_of_at_most},)*2)"
         )
         program = [sys.executable, str(RUNNER), str(self.folder)]
+        return self.start_python(f"{limit}; os.execv(sys.argv[1], sys.argv[1:])", *program)
+
+    def start_python(self, code: str, *arguments: str) -> "subprocess.Popen[str]":
         with RUNNER.open() as not_for_units:
             runner = subprocess.Popen(
-                [sys.executable, "-c", f"{limit}; os.execv(sys.argv[1], sys.argv[1:])", *program],
+                [sys.executable, "-c", code, *arguments],
                 stdin=not_for_units,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -64,6 +87,28 @@ class BatchFolder:
             )
         self.runners.append(runner)
         return runner
+
+    def start_to_be_killed_at(self, moment: str, pause: float) -> "subprocess.Popen[str]":
+        """A runner that kills itself some time after it called a method for the third time."""
+        return self.start_python(KILLS_ITSELF.format(moment=moment, pause=pause), str(self.folder))
+
+    def runner_pid(self) -> int:
+        """The runner's process id, which the lock file holds when the guard has forked it."""
+        return int((self.folder / "lock").read_text())
+
+    def wait_for_units(self, *pid_files: str) -> None:
+        wait_until(lambda: all((self.work / name).exists() for name in pid_files))
+
+    def kill_all(self) -> None:
+        """Kill the runner, its guard and the units."""
+        for process in unit_runner.processes():
+            try:
+                words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(self.folder) in words:
+                os.kill(process, signal.SIGKILL)
+        unit_runner.kill_processes_of(str(self.folder))
 
     def run(self) -> "subprocess.CompletedProcess[str]":
         process = self.start()
@@ -90,9 +135,9 @@ class BatchFolder:
 def batch(tmp_path: Path) -> Iterator[BatchFolder]:
     batch = BatchFolder(tmp_path)
     yield batch
+    batch.kill_all()
     for runner in batch.runners:
-        runner.kill()
-    unit_runner.kill_processes_of(str(batch.folder))
+        runner.communicate(timeout=PATIENCE)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -102,12 +147,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def lives(pid_file: Path) -> bool:
+def lives(pid: Path | int) -> bool:
+    """Whether a process, or that whose id a file holds, lives and is no zombie."""
     try:
-        status = Path(f"/proc/{pid_file.read_text().strip()}/stat").read_text()
+        number = pid if isinstance(pid, int) else int(pid.read_text())
+        status = Path(f"/proc/{number}/stat").read_text()
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def has_pending(pid: int, number: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (pending,) = [int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd")]
+    return bool(pending & 1 << number - 1)
 
 
 def test_a_unit_gets_the_common_arguments_overridden_by_its_own(batch: BatchFolder) -> None:
@@ -134,7 +187,9 @@ def test_the_results_have_a_head_a_line_per_unit_and_an_end(batch: BatchFolder) 
     process.communicate(timeout=PATIENCE)
     head, result, end = batch.lines()
     host = os.uname().nodename
-    assert head == {"format": 1, "host": host, "pid": process.pid, "started_at": head["started_at"]}
+    runner = batch.runner_pid()
+    assert runner != process.pid
+    assert head == {"format": 2, "host": host, "pid": runner, "started_at": head["started_at"]}
     assert result == {
         "index": 0,
         "exit_code": 0,
@@ -350,13 +405,16 @@ while :; do sleep 0.05; done
 """
 
 
+@pytest.mark.parametrize("told", ["guard", "runner"])
 @pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_batch_ends_its_units_and_says_so(batch: BatchFolder, told_by: int) -> None:
+def test_a_stopped_batch_ends_its_units_and_says_so(
+    batch: BatchFolder, told: str, told_by: int
+) -> None:
     batch.fill_with_shell(STUBBORN_OR_NOT, units=6, max_parallel=3, grace_seconds=1.0)
     runner = batch.start()
     pids = [batch.work / f"pid.{index}" for index in (1, 2, 3)]
     wait_until(lambda: all(pid.exists() and pid.read_text() for pid in pids))
-    runner.send_signal(told_by)
+    os.kill(runner.pid if told == "guard" else batch.runner_pid(), told_by)
     runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 143
     outcome = {
@@ -379,18 +437,19 @@ def test_a_unit_that_ended_before_the_stop_keeps_its_result(batch: BatchFolder) 
     batch.fill_with_shell("echo $$ > new; mv new pid; until test -e go; do sleep 0.02; done")
     runner = batch.start()
     wait_until((batch.work / "pid").exists)
-    runner.send_signal(signal.SIGSTOP)
+    os.kill(batch.runner_pid(), signal.SIGSTOP)
     (batch.work / "go").touch()
     wait_until(lambda: not lives(batch.work / "pid"))
     runner.send_signal(signal.SIGTERM)
-    runner.send_signal(signal.SIGCONT)
+    wait_until(lambda: has_pending(batch.runner_pid(), signal.SIGTERM))
+    os.kill(batch.runner_pid(), signal.SIGCONT)
     runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 143
     assert (batch.results()[0]["exit_code"], batch.results()[0]["error"]) == (0, None)
 
 
-def write_results(batch: BatchFolder, *indexes: int, tail: str = "") -> None:
-    lines = [{"format": 1, "host": "h", "pid": 1, "started_at": 1.0}]
+def write_results(batch: BatchFolder, *indexes: int, tail: str = "", format: int = 2) -> None:
+    lines = [{"format": format, "host": "h", "pid": 1, "started_at": 1.0}]
     lines += [{"index": index, "exit_code": 0} for index in indexes]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (batch.folder / "results.jsonl").write_text(text + tail)
@@ -422,7 +481,11 @@ def test_a_damaged_line_is_named_and_nothing_runs(batch: BatchFolder) -> None:
     [
         (None, "No such file or directory"),
         ("{", "Expecting"),
-        ('{"format": 2}', "has format 2, needed is 1"),
+        (
+            '{"format": 3}',
+            "batch.json has format 3, supported are 1 to 2; it was written by a newer",
+        ),
+        ('{"format": null}', "batch.json has format None, supported are 1 to 2\n"),
         ('{"format": 1, "command": [], "max_parallel": 1}', "lacks args, units, units_dir"),
     ],
 )
@@ -452,18 +515,238 @@ def test_a_second_runner_leaves_the_batch_alone(batch: BatchFolder) -> None:
     assert list(batch.results()) == [0]
 
 
-def test_units_of_a_killed_runner_do_not_run_on_beside_those_of_the_next(
+def test_a_batch_that_an_older_version_began_is_gone_on_with(batch: BatchFolder) -> None:
+    write_results(batch, 0, 2, format=1)
+    batch.fill_with_shell("echo $1 >> ran", units=4, max_parallel=1, format=1)
+    assert batch.run().returncode == 0
+    assert (batch.work / "ran").read_text().split() == ["1", "3"]
+    assert [line["format"] for line in batch.lines() if "format" in line] == [1, 2]
+    assert sorted(batch.results()) == [0, 1, 2, 3]
+
+
+def test_results_of_a_newer_version_are_refused(batch: BatchFolder) -> None:
+    write_results(batch, 0, format=3)
+    batch.fill_with_shell("touch ran", units=2)
+    ended = batch.run()
+    assert ended.returncode == 2
+    assert f"{batch.folder}/results.jsonl has format 3, supported are 1 to 2" in ended.stderr
+    assert "upgrade" in ended.stderr
+    assert not (batch.work / "ran").exists()
+
+
+def test_the_log_of_the_attempt_before_is_kept(batch: BatchFolder) -> None:
+    for attempt in (1, 2, 3):
+        (batch.folder / "results.jsonl").unlink(missing_ok=True)
+        batch.fill_with_shell(f"echo attempt {attempt}", attempt=attempt)
+        batch.run()
+    assert batch.log(0) == "attempt 3\n"
+    kept = {path.name: path.read_text() for path in batch.units_dir.glob("*.attempt-*.log")}
+    assert kept == {
+        "000000.attempt-1.log": "attempt 1\n",
+        "000000.attempt-2.log": "attempt 2\n",
+    }
+
+
+def test_a_kept_log_is_not_replaced_by_that_of_an_interrupted_execution(batch: BatchFolder) -> None:
+    (batch.units_dir / "000000.attempt-1.log").write_text("attempt 1\n")
+    (batch.units_dir / "000000.log").write_text("attempt 2, interr")
+    batch.fill_with_shell("echo attempt 2", attempt=2)
+    batch.run()
+    assert (batch.units_dir / "000000.attempt-1.log").read_text() == "attempt 1\n"
+    assert batch.log(0) == "attempt 2\n"
+
+
+WAITS = "echo $$ > pid.new.$1; mv pid.new.$1 pid.$1; until test -e go; do sleep 0.02; done"
+
+
+def test_units_of_a_killed_runner_are_killed_and_run_again(batch: BatchFolder) -> None:
+    batch.fill_with_shell(f"test $1 = 2 || {{ {WAITS}; }}", units=3)
+    guard = batch.start()
+    batch.wait_for_units("pid.0", "pid.1")
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    _, stderr = guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 128 + signal.SIGKILL
+    assert "the runner was killed: Killed (9). Units that were killed with it" in stderr
+    assert not lives(batch.work / "pid.0")
+    assert not lives(batch.work / "pid.1")
+    assert batch.lines()[-1]["killed"] == [0, 1]
+    assert batch.log(0) == "The unit was killed, because its runner was.\n"
+    (batch.work / "go").touch()
+    assert batch.run().returncode == 0
+    assert [batch.results()[index]["exit_code"] for index in range(3)] == [0, 0, 0]
+
+
+def test_units_that_ended_by_themselves_have_a_result_though_their_runner_is_killed(
     batch: BatchFolder,
 ) -> None:
-    batch.fill_with_shell("test -e pid && exit; echo $$ > pid.new; mv pid.new pid; sleep 1000")
-    killed = batch.start()
-    wait_until((batch.work / "pid").exists)
-    killed.kill()
-    killed.communicate(timeout=PATIENCE)
-    assert lives(batch.work / "pid")
+    """The runner sleeps while the units end, and is killed in its sleep."""
+    batch.fill_with_shell(
+        f"{WAITS}; echo {{}} > $out; test $1 != 1 || exit 7; test $1 != 2 || kill -11 $$",
+        units=3,
+        max_parallel=3,
+    )
+    guard = batch.start()
+    batch.wait_for_units("pid.0", "pid.1", "pid.2")
+    os.kill(batch.runner_pid(), signal.SIGSTOP)
+    (batch.work / "go").touch()
+    wait_until(lambda: not any(lives(batch.work / f"pid.{index}") for index in range(3)))
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    results = batch.results()
+    found = [(results[i]["exit_code"], results[i]["signal"], results[i]["error"]) for i in range(3)]
+    assert found == [(0, None, None), (7, None, None), (None, signal.SIGSEGV, None)]
+    assert [results[i]["has_output"] for i in range(3)] == [True, False, False]
+    assert all(r["started_at"] < r["ended_at"] and r["max_rss_kb"] > 0 for r in results.values())
+    assert "killed" not in batch.lines()[-1]
+
+
+def fill_with_journal(batch: BatchFolder, units: int, **options: Any) -> None:
+    """Units of a millisecond, which write an output and then their name into a journal."""
+    script = 'echo {} > "$4"; echo "$2" >> journal'
+    batch.fill(["sh", "-c", script, "sh"], [{}] * units, **options)
+
+
+def journal(batch: BatchFolder) -> list[int]:
+    """The units that have run, as often as they have."""
+    path = batch.work / "journal"
+    return [int(Path(line).name[:6]) for line in path.read_text().split()] if path.exists() else []
+
+
+def assert_only_killed_units_ran_twice(batch: BatchFolder, units: int) -> None:
+    ran, killed = journal(batch), {i for line in batch.lines() for i in line.get("killed", ())}
+    assert {index for index in ran if ran.count(index) > 1} <= killed
+    assert set(ran) == set(range(units)) == set(batch.results())
+    assert all(r["exit_code"] == 0 and r["has_output"] for r in batch.results().values())
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "Board.announce",  # and so before the unit is started
+        "os.posix_spawn",  # and so before its process id is noted
+        "Board.started",
+        "Unit.settle_output",  # and so before its result is appended
+        "ResultsFile.append",
+        "Children.reap",
+        "Board.remove",
+    ],
+)
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_no_result_is_lost_whenever_the_runner_is_killed(
+    batch: BatchFolder, moment: str, pause: float
+) -> None:
+    fill_with_journal(batch, units=6)
+    guard = batch.start_to_be_killed_at(moment, pause)
+    guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 128 + signal.SIGKILL
+    if pause:  # the units have ended in it
+        assert set(journal(batch)) == set(batch.results())
+        assert not any("killed" in line for line in batch.lines())
     assert batch.run().returncode == 0
-    wait_until(lambda: not lives(batch.work / "pid"))
-    assert batch.results()[0]["exit_code"] == 0
+    assert_only_killed_units_ran_twice(batch, units=6)
+
+
+def run_and_kill_at_random(batch: BatchFolder, kill: Callable[[int, int], None]) -> int:
+    """Start runners until one comes to its end, and kill them; how many were killed."""
+    for killed in range(1000):
+        before = len(journal(batch))
+        guard = batch.start()
+        enough = before + random.randint(1, 60)
+        wait_until(
+            lambda enough=enough, guard=guard: (
+                len(journal(batch)) >= enough or guard.poll() is not None
+            )
+        )
+        time.sleep(random.random() / 500)
+        if guard.poll() is None:
+            kill(guard.pid, batch.runner_pid())
+        guard.communicate(timeout=PATIENCE)
+        if guard.returncode == 0:
+            return killed
+    raise AssertionError("no runner came to its end")
+
+
+def test_every_unit_has_one_result_though_runners_are_killed_at_random(batch: BatchFolder) -> None:
+    fill_with_journal(batch, units=400, max_parallel=4)
+    killed = run_and_kill_at_random(batch, lambda _, runner: os.kill(runner, signal.SIGKILL))
+    assert killed > 3
+    assert_only_killed_units_ran_twice(batch, units=400)
+
+
+def test_every_unit_has_one_result_though_runner_and_guard_are_killed(batch: BatchFolder) -> None:
+    """Without guard, units that had ended just then run again; never more than `max_parallel`."""
+
+    def kill(guard: int, runner: int) -> None:
+        os.kill(guard, signal.SIGKILL)
+        os.kill(runner, signal.SIGKILL)
+
+    fill_with_journal(batch, units=200)
+    killed = run_and_kill_at_random(batch, kill)
+    assert killed > 1
+    assert set(journal(batch)) == set(range(200)) == set(batch.results())
+    assert len(journal(batch)) <= 200 + 2 * killed
+
+
+def test_units_whose_runner_and_guard_were_killed_do_not_run_on_beside_the_next_runner(
+    batch: BatchFolder,
+) -> None:
+    batch.fill_with_shell(f"test -e pid.$1 && exit; {WAITS}", units=2)
+    guard = batch.start()
+    batch.wait_for_units("pid.0", "pid.1")
+    guard.kill()
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    assert lives(batch.work / "pid.0")
+    assert batch.run().returncode == 0
+    assert not lives(batch.work / "pid.0")
+    assert [line["killed"] for line in batch.lines() if "killed" in line] == [[0, 1]]
+    assert [batch.results()[index]["exit_code"] for index in (0, 1)] == [0, 0]
+
+
+def test_a_runner_whose_guard_is_killed_carries_on(batch: BatchFolder) -> None:
+    batch.fill_with_shell(f"echo $1 >> ran; {WAITS}", units=4)
+    guard = batch.start()
+    batch.wait_for_units("pid.0", "pid.1")
+    guard.kill()
+    guard.wait(PATIENCE)
+    assert batch.run().returncode == 3
+    (batch.work / "go").touch()
+    wait_until(lambda: not lives(batch.runner_pid()))
+    assert sorted((batch.work / "ran").read_text().split()) == ["0", "1", "2", "3"]
+    assert batch.lines()[-1]["end"]
+    assert sorted(batch.results()) == [0, 1, 2, 3]
+
+
+def test_orphans_of_units_are_reaped(batch: BatchFolder) -> None:
+    batch.fill_with_shell(
+        "test $1 = 0 || { until test -e go; do sleep 0.02; done; exit; }\n"
+        "setsid sh -c 'echo $$ > new; mv new orphan; until test -e on; do sleep 0.02; done' &\n"
+        "until test -e orphan; do sleep 0.02; done",
+        units=2,
+    )
+    guard = batch.start()
+    results = batch.folder / "results.jsonl"
+    wait_until(lambda: results.exists() and "index" in results.read_text())
+    orphan = Path("/proc", (batch.work / "orphan").read_text().strip())
+    assert f"PPid:\t{guard.pid}\n" in (orphan / "status").read_text()
+    (batch.work / "on").touch()
+    wait_until(lambda: not orphan.exists())
+    (batch.work / "go").touch()
+    guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 0
+
+
+def test_without_ctypes_there_is_no_guard_and_all_else_is_as_ever(batch: BatchFolder) -> None:
+    batch.fill_with_shell("echo {} > $out; sleep 1000 & test $1 != 1 || exit 7", units=5)
+    code = "import sys, runpy; sys.modules['ctypes'] = None; sys.argv[:1] = []; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    runner = batch.start_python(code, str(RUNNER), str(batch.folder))
+    _, stderr = runner.communicate(timeout=PATIENCE)
+    assert (runner.returncode, stderr) == (0, "")
+    assert runner.pid == batch.runner_pid()
+    results = batch.results()
+    assert [results[index]["exit_code"] for index in range(5)] == [0, 7, 0, 0, 0]
+    assert all(result["max_rss_kb"] > 0 for result in results.values())
 
 
 def test_a_result_that_cannot_be_written_ends_the_runner_and_its_units(batch: BatchFolder) -> None:

@@ -9,13 +9,14 @@ import pytest
 from flows.launchers.base import (
     Batch,
     BatchUnit,
+    DamagedBatchError,
     DamagedResultsError,
     ResultsReader,
     UnitResult,
     write_batch,
 )
 
-HEAD = {"format": 1, "host": "node1", "pid": 1, "started_at": 1.0}
+HEAD = {"format": 2, "host": "node1", "pid": 1, "started_at": 1.0}
 
 
 def result_line(index: int, **changes: Any) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def test_a_batch_is_written_with_absolute_folders(
     monkeypatch.chdir(tmp_path)
     write_batch(batch(Path(), cwd=Path("here")))
     assert json.loads((tmp_path / "batch" / "batch.json").read_text()) == {
-        "format": 1,
+        "format": 2,
         "command": ["true"],
         "max_parallel": 1,
         "args": {"size": 1},
@@ -72,6 +73,7 @@ def test_a_batch_is_written_with_absolute_folders(
         "cwd": str(tmp_path / "here"),
         "env": None,
         "grace_seconds": 5.0,
+        "attempt": 1,
     }
     assert [file.name for file in (tmp_path / "batch").iterdir()] == ["batch.json"]
 
@@ -81,6 +83,7 @@ def test_a_batch_is_written_with_absolute_folders(
     [
         ({"command": ()}, "has no command"),
         ({"max_parallel": 0}, "would run 0 units at once"),
+        ({"attempt": 0}, "is attempt 0; the first is 1"),
         ({"units": [BatchUnit(1, "a", {}), BatchUnit(1, "b", {})]}, "2 units with the index 1"),
         ({"units": [BatchUnit(1, "a", {}), BatchUnit(2, "a", {})]}, "2 units with the name 'a'"),
     ],
@@ -90,6 +93,67 @@ def test_an_impossible_batch_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         batch(tmp_path, **changes)
+
+
+def begin(folder: Path, **changes: Any) -> Path:
+    """A `batch.json` as it was written, with changes; None takes an entry away."""
+    write_batch(batch(folder))
+    path = folder / "batch" / "batch.json"
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    return path
+
+
+def test_a_begun_batch_is_left_as_it_is(tmp_path: Path) -> None:
+    path = begin(tmp_path, cwd=None, env=None, unheard_of=1)
+    write_batch(batch(tmp_path))
+    inode = path.stat().st_ino
+    write_batch(batch(tmp_path))
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_parallel": 7},
+        {"format": 1},
+        {"format": 1, "attempt": None, "grace_seconds": None},
+    ],
+)
+def test_a_begun_batch_is_brought_up_to_date(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = begin(tmp_path, **changes)
+    write_batch(batch(tmp_path))
+    content = json.loads(path.read_text())
+    assert (content["format"], content["max_parallel"], content["attempt"]) == (2, 1, 1)
+    assert [file.name for file in path.parent.iterdir()] == ["batch.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": ["false"]}, r"does not match the job \(in: command\)"),
+        ({"args": {"size": 2}, "units": []}, r"does not match the job \(in: args, units\)"),
+        ({"units_dir": None}, r"does not match the job \(in: units_dir\)"),
+        ({"cwd": "/elsewhere"}, r"does not match the job \(in: cwd\)"),
+        ({"format": 3}, "has format 3, supported are 1 to 2; .* newer version: upgrade"),
+    ],
+)
+def test_another_batch_in_the_same_place_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = begin(tmp_path, **changes)
+    before = path.read_bytes()
+    with pytest.raises(DamagedBatchError, match=f"{path} {message}"):
+        write_batch(batch(tmp_path))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 2, "comm', b"\xff", b"[1]"])
+def test_a_damaged_batch_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = begin(tmp_path)
+    path.write_bytes(content)
+    with pytest.raises(DamagedBatchError, match=f"{path} is damaged: "):
+        write_batch(batch(tmp_path))
 
 
 def test_a_result_is_read_with_its_times_in_utc(path: Path) -> None:
@@ -165,6 +229,20 @@ def test_the_end_is_that_of_the_latest_runner(path: Path) -> None:
         assert reader.read() == []
         seen.append((reader.ended, reader.stopped))
     assert seen == [(False, False), (True, True), (False, False), (True, False)]
+
+
+def test_results_of_an_older_version_and_killed_units_are_read(path: Path) -> None:
+    append(path, HEAD | {"format": 1}, result_line(0), {"killed": [1], "at": 2.0})
+    append(path, HEAD, result_line(1), {"end": True, "ended_at": 3.0, "stopped": False})
+    reader = ResultsReader(path)
+    assert [result.index for result in reader.read()] == [0, 1]
+    assert reader.ended
+
+
+def test_results_of_a_newer_version_are_refused(path: Path) -> None:
+    append(path, HEAD | {"format": 3})
+    with pytest.raises(DamagedResultsError, match=f"{path} has format 3, .* upgrade"):
+        ResultsReader(path).read()
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,27 @@
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.launchers.base import Batch, BatchEnd, BatchUnit, Launcher, UnitResult
+from flows import unit_runner
+from flows.launchers.base import (
+    Batch,
+    BatchEnd,
+    BatchUnit,
+    DamagedBatchError,
+    DamagedFileError,
+    Launcher,
+    UnitResult,
+)
 from flows.launchers.local import LocalLauncher
 
 PATIENCE = 20.0
@@ -128,13 +138,159 @@ async def test_batches_run_side_by_side_with_one_launcher(job: Job) -> None:
     assert [result.exit_code for result in job.results] == [0, 0]
 
 
-async def test_a_job_keeps_the_unit_runner_it_began_with(job: Job) -> None:
-    await job.run(job.batch("true"))
+async def test_a_copy_of_the_unit_runner_by_an_older_version_is_renewed(job: Job) -> None:
     copy = job.folder / "batches" / "unit_runner.py"
-    copy.write_text("print('hello from the copy')")
-    await job.run(job.batch("true", folder=job.folder / "batches" / "1"))
-    stdout = job.folder / "batches" / "1" / "stdout"
-    assert stdout.read_text() == "hello from the copy\n"
+    copy.parent.mkdir()
+    copy.write_text("raise SystemExit('old')")
+    assert (await job.run(job.batch("true"))).missing == ()
+    assert copy.read_bytes() == Path(unit_runner.__file__).read_bytes()
+    assert {path.name for path in copy.parent.iterdir()} == {"0", "unit_runner.py"}
+
+
+async def test_a_batch_that_an_older_version_began_is_gone_on_with(job: Job) -> None:
+    batch = job.batch("echo $1 >> ran", units=4, max_parallel=1)
+    await job.run(batch)
+    (job.work / "ran").unlink()
+    begun = json.loads((batch.folder / "batch.json").read_text()) | {"format": 1}
+    del begun["attempt"]
+    (batch.folder / "batch.json").write_text(json.dumps(begun))
+    lines = (batch.folder / "results.jsonl").read_text().splitlines(keepends=True)
+    head = json.dumps(json.loads(lines[0]) | {"format": 1}) + "\n"
+    (batch.folder / "results.jsonl").write_text("".join([head, *lines[1:3]]))
+    (job.folder / "batches" / "unit_runner.py").write_text("raise SystemExit('old')")
+    job.results.clear()
+
+    assert await job.run(batch) == BatchEnd(missing=(), stopped=False, stderr="")
+    assert job.ran() == [2, 3]
+    assert job.indexes() == [0, 1, 2, 3]
+
+
+async def test_what_was_begun_and_cannot_be_gone_on_with_is_refused(job: Job) -> None:
+    await job.run(job.batch("true"))
+    with pytest.raises(DamagedBatchError, match="does not match the job"):
+        await job.run(job.batch("true", units=2))
+    (job.folder / "batches" / "0" / "batch.json").write_text("{")
+    with pytest.raises(DamagedFileError, match="is damaged"):
+        await job.run(job.batch("true"))
+
+
+async def test_who_follows_is_called_also_while_there_are_no_results(job: Job) -> None:
+    """The unit ends because of the second call without results."""
+    empty: list[float] = []
+
+    async def on_results(results: list[UnitResult]) -> None:
+        if results:
+            await job.take(results)
+        else:
+            empty.append(time.monotonic())
+        if len(empty) == 2:
+            (job.work / "go").touch()
+
+    await asyncio.wait_for(LocalLauncher().run(job.batch(WAITS), on_results), PATIENCE)
+    assert job.indexes() == [0]
+    assert empty[1] - empty[0] >= 1.0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command, so no file system can be filled")
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted to be filled: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Fill a disk but for some bytes."""
+    filling = disk / "filling"
+    with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filling, filling.stat().st_size - leave)
+
+
+def names_full_disk(path: Path) -> str:
+    return f"No space left on device: '{path}"
+
+
+async def test_a_batch_that_cannot_be_written_names_the_file(job: Job, small_disk: Path) -> None:
+    batch = job.batch("true", units=50, folder=small_disk / "0")
+    fill(small_disk, leave=0)
+    with pytest.raises(OSError, match=names_full_disk(batch.folder)):
+        await job.run(batch)
+    assert not list(batch.folder.glob("batch.json*"))
+
+
+async def test_a_copy_of_the_runner_that_cannot_be_written_is_named(
+    job: Job, small_disk: Path
+) -> None:
+    fill(small_disk, leave=16 * 1024)
+    with pytest.raises(OSError, match=names_full_disk(small_disk / "unit_runner.py")):
+        await job.run(job.batch("true", folder=small_disk / "0"))
+    assert not list(small_disk.glob("unit_runner.py*"))
+
+
+async def test_a_disk_that_becomes_full_is_named_and_the_batch_goes_on_when_it_is_not(
+    job: Job, small_disk: Path
+) -> None:
+    """Unit 5 fills the disk: soon neither results nor the runner's last words can be written."""
+    script = f"test $1 != 5 || head -c 1000000 /dev/zero > {small_disk}/filling"
+    batch = job.batch(script, units=60, folder=small_disk / "0")
+    end = await job.run(batch)
+    assert end.missing
+    assert not end.stopped
+    assert end.stderr.startswith("The unit runner ended early with exit code 74. It cannot write ")
+    assert names_full_disk(batch.folder / "probe") in end.stderr
+    assert not (batch.folder / "probe").exists()
+
+    (small_disk / "filling").unlink()
+    assert await job.run(batch) == BatchEnd(missing=(), stopped=False, stderr="")
+    assert set(job.indexes()) == set(range(60))
+
+
+async def test_a_runner_that_is_killed_with_its_guard_leaves_word(job: Job) -> None:
+    running = asyncio.create_task(job.run(job.batch(WAITS)))
+    await until((job.work / "pid.0").exists)
+    for pid in (os.getpgid(job.runner_pid()), job.runner_pid()):
+        os.kill(pid, signal.SIGKILL)
+    end = await running
+    assert (end.missing, end.stderr) == ((0,), "The unit runner was killed: Killed (9).")
+
+
+async def test_a_batch_whose_guard_is_killed_is_followed_to_its_end(job: Job) -> None:
+    running = asyncio.create_task(job.run(job.batch(WAITS, units=4)))
+    await until((job.work / "pid.0").exists)
+    os.kill(os.getpgid(job.runner_pid()), signal.SIGKILL)
+    (job.work / "go").touch()
+    assert await running == BatchEnd(missing=(), stopped=False, stderr="")
+    assert sorted(job.indexes()) == sorted(job.ran()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("killed", ["nobody", "the guard", "the runner"])
+async def test_a_batch_of_another_process_can_be_stopped(job: Job, killed: str) -> None:
+    """With its guard killed it is stopped as well, and a dead runner's guard is waited for."""
+    batch = job.batch(WAITS, units=3)
+    running = asyncio.create_task(job.run(batch))
+    await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
+    if killed == "the guard":
+        os.kill(os.getpgid(job.runner_pid()), signal.SIGKILL)
+    elif killed == "the runner":
+        os.kill(job.runner_pid(), signal.SIGKILL)
+    await LocalLauncher().stop(batch.folder)
+    assert not any(lives(pid) for pid in pids(job, [0, 1]))
+    end = await running
+    if killed == "the runner":
+        assert (end.missing, job.results) == ((0, 1, 2), [])
+    else:
+        assert (end.missing, end.stopped) == ((2,), True)
+        assert [result.error for result in job.results] == ["stopped", "stopped"]
 
 
 async def test_settings_of_the_platform_are_kept_from_units(
@@ -213,16 +369,6 @@ async def test_results_whose_handing_over_was_cancelled_are_handed_over_again(jo
     assert job.indexes() == [0]
 
 
-async def test_anyone_can_stop_a_batch(job: Job) -> None:
-    batch = job.batch(WAITS, units=3)
-    running = asyncio.create_task(job.run(batch))
-    await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
-    await LocalLauncher().stop(batch.folder)
-    end = await running
-    assert (end.missing, end.stopped) == ((2,), True)
-    assert [result.error for result in job.results] == ["stopped", "stopped"]
-
-
 @pytest.mark.parametrize("steps", [0, 1, 2, 20])
 async def test_a_batch_that_is_just_being_launched_can_be_stopped(job: Job, steps: int) -> None:
     launcher = LocalLauncher()
@@ -295,7 +441,7 @@ async def test_a_batch_outlives_the_process_that_started_it(job: Job) -> None:
     assert dead.returncode == -signal.SIGKILL
     await until((job.work / "pid.1").exists)
     runner = job.runner_pid()
-    assert os.getsid(runner) == runner
+    assert os.getsid(runner) != os.getsid(0)
 
     job.on_result = lambda _: (job.work / "go").touch()
     assert (await job.run(batch)).missing == ()
