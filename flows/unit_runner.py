@@ -138,8 +138,11 @@ class Lock:
 def read_batch(folder: str) -> dict[str, Any]:
     """The content of `batch.json`. Raises ValueError if it is not what it should be."""
     path = os.path.join(folder, "batch.json")
-    with open(path, encoding="utf-8") as file:
-        batch: dict[str, Any] = json.load(file)
+    try:
+        with open(path, encoding="utf-8") as file:
+            batch: dict[str, Any] = dict(json.load(file))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     check_format(path, batch.get("format"))
     missing = {"command", "max_parallel", "args", "units", "units_dir"} - set(batch)
     if missing:
@@ -528,7 +531,11 @@ class Guard:
             self.lock.sign()
             lost = self.take_over()
         except (OSError, ValueError) as error:
-            return complain(EXIT_NOT_WRITTEN, f"the runner was killed, and its guard: {error}")
+            kill_processes_of(self.folder)
+            return complain(
+                EXIT_NOT_WRITTEN,
+                f"the runner was killed, and units that had ended have no result: {error}",
+            )
         return complain(
             128 + ended.signal,
             f"the runner was killed: {signal.strsignal(ended.signal)} ({ended.signal}). "
@@ -569,27 +576,29 @@ class Guard:
 
     def unsettled(self, settled: set[int]) -> Iterator[tuple[int, Unit]]:
         """The units that were executed and have no result, with their processes."""
-        slots = [slot for slot in self.board.read() if slot[1] not in settled]
-        names = {unit["index"]: unit["name"] for unit in self.batch["units"]} if slots else {}
-        for slot in slots:
-            process: int | None = slot[0]
-            if process == Board.STARTING:
-                process = self.process_started(slot[4], {other[0] for other in slots})
-            if process is None:
+        slots = list(self.board.read())
+        names = {unit["index"]: unit["name"] for unit in self.batch["units"]}
+        for process, index, stopped, started_at, announced_at in slots:
+            if index in settled:
                 continue
-            unit = Unit(slot[1], os.path.join(self.batch["units_dir"], names[slot[1]]))
-            unit.stopped, unit.started_at = bool(slot[2]), slot[3]
+            if process == Board.STARTING:
+                found = self.process_started(announced_at, {slot[0] for slot in slots})
+                if found is None:
+                    continue
+                process = found
+            unit = Unit(index, os.path.join(self.batch["units_dir"], names[index]))
+            unit.stopped, unit.started_at = bool(stopped), started_at
             unit.open_log()
             yield process, unit
 
-    def process_started(self, since_boot: int, others: set[int]) -> int | None:
+    def process_started(self, announced_at: int, others: set[int]) -> int | None:
         """The unit that the runner just started when it was killed, so that it has no process id.
 
         It is a child, has a process group of its own or none yet, but no session, and has not
         started before it was announced. Of what units left behind, hardly anything is so.
         """
         own, group, session = os.getpid(), os.getpgrp(), os.getsid(0)
-        earliest = since_boot * os.sysconf("SC_CLK_TCK") // 10**9
+        earliest = announced_at * os.sysconf("SC_CLK_TCK") // 10**9
         found = []
         for process in processes():
             if process == self.runner or process in others:

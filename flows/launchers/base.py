@@ -98,9 +98,9 @@ def write_batch(batch: Batch) -> None:
     begun = _read_content(path)
     if begun is not None:
         _check_same(path, begun, content)
+    batch.folder.mkdir(parents=True, exist_ok=True)
+    batch.units_dir.mkdir(parents=True, exist_ok=True)
     if begun != content:
-        batch.folder.mkdir(parents=True, exist_ok=True)
-        batch.units_dir.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(content).encode())
 
 

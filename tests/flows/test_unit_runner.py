@@ -480,7 +480,8 @@ def test_a_damaged_line_is_named_and_nothing_runs(batch: BatchFolder) -> None:
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        ("{", "Expecting"),
+        ("{", "batch.json is damaged: Expecting"),
+        ("[1]", "batch.json is damaged: "),
         (
             '{"format": 3}',
             "batch.json has format 3, supported are 1 to 2; it was written by a newer",
@@ -598,6 +599,34 @@ def test_units_that_ended_by_themselves_have_a_result_though_their_runner_is_kil
     assert [results[i]["has_output"] for i in range(3)] == [True, False, False]
     assert all(r["started_at"] < r["ended_at"] and r["max_rss_kb"] > 0 for r in results.values())
     assert "killed" not in batch.lines()[-1]
+
+
+def test_a_unit_that_was_stopped_is_so_though_its_runner_is_killed(batch: BatchFolder) -> None:
+    batch.fill_with_shell(f"trap 'touch told' TERM; {WAITS}; test -e told", grace_seconds=1000)
+    guard = batch.start()
+    batch.wait_for_units("pid.0")
+    guard.terminate()
+    batch.wait_for_units("told")
+    os.kill(batch.runner_pid(), signal.SIGSTOP)
+    (batch.work / "go").touch()
+    wait_until(lambda: not lives(batch.work / "pid.0"))
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    assert (batch.results()[0]["exit_code"], batch.results()[0]["error"]) == (0, "stopped")
+    assert batch.log(0).endswith("The unit was stopped.\n")
+
+
+def test_a_guard_that_cannot_write_results_leaves_no_unit_running(batch: BatchFolder) -> None:
+    batch.fill_with_shell(WAITS)
+    guard = batch.start()
+    batch.wait_for_units("pid.0")
+    with (batch.folder / "results.jsonl").open("a") as results:
+        results.write("damaged\n")
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    _, stderr = guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 74
+    assert "results.jsonl, line 2 is damaged" in stderr
+    assert not lives(batch.work / "pid.0")
 
 
 def fill_with_journal(batch: BatchFolder, units: int, **options: Any) -> None:
