@@ -36,14 +36,22 @@ class JobFolder:
         """The folder of a workflow task's units."""
         return self.path / f"{order}_{slug(task_name)}"
 
+    def batches(self) -> list[Path]:
+        """The folders of all batches so far."""
+        return sorted(self.path.glob("*/batches/*/"))
+
     def log(self, message: str) -> None:
         """Append to the job's log, with the time."""
-        with self.log_path.open("a") as file:
-            file.write(f"{now().isoformat(' ', 'milliseconds')} {message}\n")
+        line = f"{now().isoformat(' ', 'milliseconds')} {message}\n"
+        try:
+            with self.log_path.open("a") as file:
+                file.write(line)
+        except OSError as error:  # of a full disk, it does not name the file
+            raise OSError(error.errno, error.strerror, str(self.log_path)) from error
 
     def read_log(self) -> str:
         """The job's log; empty before there is one."""
-        return self.log_path.read_text() if self.log_path.exists() else ""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
 def archive_path(folder: Path) -> Path:

@@ -250,7 +250,7 @@ class ResultsReader:
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedResultsError(
                 f"{self.path}, line {self._line_number} is not a result of the unit runner "
-                f"({error!r}): {line[:200]!r}"
+                f"({error!r}): {line[:200]!r}. Submit the job again: this one cannot go on."
             ) from error
 
     def _begin(self, found: object) -> None:

@@ -52,7 +52,9 @@ class LocalLauncher:
         try:
             if not runner.is_alive():
                 await asyncio.to_thread(write_batch, batch)
-                runner.start(self.python)
+                await results.hand_over()
+                if results.missing():
+                    runner.start(self.python)
             await _follow(runner, results)
         except asyncio.CancelledError:
             await self.stop(folder)
@@ -100,6 +102,20 @@ async def _ends_within(seconds: float, runner: "_Runner") -> bool:
             return False
         await asyncio.sleep(0.01)
     return True
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a unit runner works on the batch in this folder, whoever started it."""
+    try:
+        file = (folder / "lock").open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 class _Results:
@@ -159,7 +175,7 @@ class _Runner:
     def is_alive(self) -> bool:
         """Whether the runner or its guard lives: a killed guard leaves its runner running."""
         started = self._process is not None and self._process.poll() is None
-        return started or self._is_locked()
+        return started or is_running(self.folder)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it lives; if it has not been started, it will not be."""
@@ -201,22 +217,10 @@ class _Runner:
             probe.unlink(missing_ok=True)
         return ""
 
-    def _is_locked(self) -> bool:
-        try:
-            file = (self.folder / "lock").open("rb")
-        except FileNotFoundError:
-            return False
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
     def _holder(self) -> int | None:
         """The process that holds the lock, if one does; it says so a moment after it took it."""
         deadline = time.monotonic() + _SIGNED_WITHIN
-        while self._is_locked() and time.monotonic() < deadline:
+        while is_running(self.folder) and time.monotonic() < deadline:
             if text := (self.folder / "lock").read_text().strip():
                 return int(text)
             time.sleep(_SHORTEST_PAUSE)
