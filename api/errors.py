@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from flows.engine import EngineUnavailableError
+from fractal_models.database import is_outage
 
 _LOGGER = logging.getLogger("fractal.api")
 
@@ -73,14 +74,14 @@ async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONRespons
 
 
 async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
-    """By SQLSTATE class: 22 is data that a column cannot hold, 08, 53 and 57 an ailing server."""
+    """Of the SQLSTATE classes, 22 is data that a column cannot hold."""
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
     if sqlstate.startswith("22"):
         told = str(error.orig).rpartition(">: ")[2]
         return _answer(
             status.HTTP_422_UNPROCESSABLE_CONTENT, f"A value cannot be stored or looked up: {told}"
         )
-    if error.connection_invalidated or sqlstate[:2] in ("08", "53", "57"):
+    if is_outage(error):
         return await _database_away(request, error)
     raise error
 

@@ -69,6 +69,11 @@ class Settings(DatabaseSettings):
     prefect_ui_url: str | None = Field(
         default=None, description="Where people open the Prefect UI; default: beside the API"
     )
+    max_restarts: int = Field(
+        default=3,
+        ge=0,
+        description="How often in a row a job that makes no progress is started again",
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",
