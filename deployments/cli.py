@@ -101,6 +101,8 @@ def up(
                 _watch(stack, logs)
             finally:
                 typer.echo("\nStopping ...")
+                stack.stop_services()
+                _tell_left_jobs(stack)
     except KeyboardInterrupt:
         typer.echo("Stopped.")
 
@@ -119,18 +121,28 @@ def describe(stack: "Stack") -> str:
         ("Ended", stack.leftovers and f"{', '.join(stack.leftovers)}: left by a start before"),
     ]
     lines = [f"{name + ':':<12}{fact}" for name, fact in facts if fact]
+    lines += [f"Going on: {job}" for job in stack.going_on]
     return "\n".join([*lines, "", "Ctrl-C stops everything."])
 
 
 def _watch(stack: "Stack", logs: bool) -> None:
-    """Stay until a part of the stack ends, which is an error."""
+    """Keep the stack alive until a part dies again and again, which is an error."""
     while True:
         if logs:
             for service in stack.services:
                 for line in service.new_lines():
                     typer.echo(line)
-        stack.check()
+        for line in stack.keep_alive():
+            typer.echo(line)
         time.sleep(0.5)
+
+
+def _tell_left_jobs(stack: "Stack") -> None:
+    if stack.postgres.ended() is not None:
+        return
+    for job in stack.open_jobs():
+        units = "; its units go on running now" if job.has_running_units() else ""
+        typer.echo(f"Left: {job} goes on at the next start{units}.")
 
 
 @app.command()

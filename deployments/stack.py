@@ -4,9 +4,12 @@ import asyncio
 import fcntl
 import json
 import secrets
+import time
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ import httpx
 
 import migrations
 from deployments.initialise import Initialised, default_resource, initialise
-from deployments.postgres import Databases, embedded_postgres
+from deployments.open_jobs import OpenJob, read_open_jobs
+from deployments.postgres import EmbeddedPostgres, embedded_postgres
 from deployments.services import (
+    Part,
     Service,
     answers,
     end_leftovers,
@@ -27,6 +32,8 @@ from deployments.services import (
 from fractal_models.database import open_database
 
 _START_SECONDS = 120.0
+# A part that dies so often in so short a time is not started again.
+_DEATHS, _DEATHS_SECONDS = 3, 60.0
 
 
 class StackError(Exception):
@@ -51,7 +58,8 @@ class StackOptions:
 class Stack:
     """A running stack: where it is, how to get in, and what it consists of.
 
-    `leftovers` names the services of an earlier start that was killed, which were ended first.
+    `leftovers` names the services of an earlier start that was killed, which were ended first;
+    `going_on` are the jobs that an earlier start left.
     """
 
     data_dir: Path
@@ -60,15 +68,59 @@ class Stack:
     prefect_auth: str
     initialised: Initialised
     environment: dict[str, str]
-    databases: Databases
+    postgres: EmbeddedPostgres
     services: list[Service]
     leftovers: list[str]
+    going_on: list[OpenJob]
+    _deaths: dict[str, deque[float]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=_DEATHS)), repr=False
+    )
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All parts by name, each after those that it needs."""
+        return {part.name: part for part in (self.postgres, *self.services)}
 
     def check(self) -> None:
-        """Raises PostgresError or ServiceError if a part has ended."""
-        self.databases.check()
-        for service in self.services:
-            service.check()
+        """Raises ServiceError if a part has ended."""
+        for part in self.parts.values():
+            part.check()
+
+    def keep_alive(self) -> list[str]:
+        """Start the parts again that have ended, for whatever reason; a line on each.
+
+        Raises:
+            ServiceError: a part dies again and again, or PostgreSQL cannot be started.
+        """
+        return [
+            self._revive(part, how)
+            for part in self.parts.values()
+            if (how := part.ended()) is not None
+        ]
+
+    def start(self, name: str) -> None:
+        """Start a part that has ended."""
+        self.parts[name].start()
+        remember(self.services, self.data_dir / "services.json")
+
+    def stop_services(self) -> None:
+        """End all parts but PostgreSQL, each before those that it needs."""
+        for service in reversed(self.services):
+            service.stop()
+        (self.data_dir / "services.json").unlink(missing_ok=True)
+
+    def open_jobs(self) -> list[OpenJob]:
+        """The jobs that have not ended, as PostgreSQL has them now."""
+        return asyncio.run(read_open_jobs(self.postgres.fractal))
+
+    def _revive(self, part: Part, how: str) -> str:
+        deaths = self._deaths[part.name]
+        deaths.append(time.monotonic())
+        if len(deaths) == _DEATHS and deaths[-1] - deaths[0] < _DEATHS_SECONDS:
+            part.check()
+        self.start(part.name)
+        moment = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        return f"{moment} {part.name} ended {how} and was started again. Its log: {part.log}"
 
 
 @contextmanager
@@ -76,7 +128,7 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
     """The whole stack, healthy, for the life of a block; then ended in reverse order.
 
     Raises:
-        StackError, ServiceError, PostgresError, InitialisationError: it cannot be started.
+        StackError, ServiceError, InitialisationError: it cannot be started.
     """
     data_dir = options.data_dir.expanduser().absolute()
     with _locked(data_dir):
@@ -84,13 +136,13 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
         port = usable_port(options.host, options.port, "--port")
         prefect_port = usable_port("127.0.0.1", options.prefect_port, "--prefect-port")
         secret = _secrets(data_dir / "secrets.json")
-        with embedded_postgres(data_dir / "postgres") as databases:
+        with embedded_postgres(data_dir / "postgres") as postgres:
             resource = options.resource or default_resource(data_dir)
-            initialised = asyncio.run(_prepare(databases, options, resource, data_dir))
+            initialised = asyncio.run(_prepare(postgres, options, resource, data_dir))
             prefect_url = f"http://127.0.0.1:{prefect_port}"
-            environment = _environment(databases, prefect_url, secret, data_dir)
+            environment = _environment(postgres, prefect_url, secret, data_dir)
             services = [
-                _prefect_server(prefect_port, databases, environment, secret, data_dir),
+                _prefect_server(prefect_port, postgres, environment, secret, data_dir),
                 _service("worker", data_dir, environment, "--resource", initialised.resource_name),
                 _service("api", data_dir, environment, "--host", options.host, "--port", str(port)),
             ]
@@ -101,17 +153,16 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
                 prefect_auth=secret["prefect_auth"],
                 initialised=initialised,
                 environment=environment,
-                databases=databases,
+                postgres=postgres,
                 services=services,
                 leftovers=leftovers,
+                going_on=asyncio.run(read_open_jobs(postgres.fractal)),
             )
             try:
                 _start(stack)
                 yield stack
             finally:
-                for service in reversed(services):
-                    service.stop()
-                (data_dir / "services.json").unlink(missing_ok=True)
+                stack.stop_services()
 
 
 @contextmanager
@@ -156,10 +207,10 @@ def _secrets(path: Path) -> dict[str, str]:
 
 
 async def _prepare(
-    databases: Databases, options: StackOptions, resource: dict[str, Any], data_dir: Path
+    postgres: EmbeddedPostgres, options: StackOptions, resource: dict[str, Any], data_dir: Path
 ) -> Initialised:
-    await migrations.upgrade(databases.fractal)
-    async with open_database(databases.fractal) as sessions, sessions() as session:
+    await migrations.upgrade(postgres.fractal)
+    async with open_database(postgres.fractal) as sessions, sessions() as session:
         return await initialise(
             session,
             group_name="All",
@@ -172,10 +223,10 @@ async def _prepare(
 
 
 def _environment(
-    databases: Databases, prefect_url: str, secret: dict[str, str], data_dir: Path
+    postgres: EmbeddedPostgres, prefect_url: str, secret: dict[str, str], data_dir: Path
 ) -> dict[str, str]:
     return {
-        "FRACTAL_DATABASE_URL": databases.fractal.render_as_string(hide_password=False),
+        "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
         "FRACTAL_JWT_SECRET": secret["jwt_secret"],
         "FRACTAL_DATA_DIR": str(data_dir),
         "PREFECT_API_URL": f"{prefect_url}/api",
@@ -186,13 +237,13 @@ def _environment(
 
 def _prefect_server(
     port: int,
-    databases: Databases,
+    postgres: EmbeddedPostgres,
     environment: dict[str, str],
     secret: dict[str, str],
     data_dir: Path,
 ) -> Service:
     """The Prefect server; as `prefect server start` does it, but without a process in between."""
-    database_url = databases.prefect.render_as_string(hide_password=False)
+    database_url = postgres.prefect.render_as_string(hide_password=False)
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
         "PREFECT_SERVER_API_AUTH_STRING": secret["prefect_auth"],
@@ -216,8 +267,7 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
 def _start(stack: Stack) -> None:
     """Start all services at once (each waits for what it needs) until all are healthy."""
     for service in stack.services:
-        service.start()
-        remember(stack.services, stack.data_dir / "services.json")
+        stack.start(service.name)
     user, password = stack.prefect_auth.split(":", 1)
     auth = (user, password)
     wait_until(
@@ -232,8 +282,16 @@ def _start(stack: Stack) -> None:
 
 
 def _worker_is_online(stack: Stack, auth: tuple[str, str]) -> bool:
+    """Whether the worker has given a sign of life since it was started.
+
+    Prefect takes a worker of an earlier start, of the same name, for online a while longer.
+    """
     pool = stack.initialised.resource_name
     response = httpx.post(
         f"{stack.prefect_url}/api/work_pools/{pool}/workers/filter", json={}, auth=auth
     )
-    return response.is_success and any(w["status"] == "ONLINE" for w in response.json())
+    (started,) = (service.started for service in stack.services if service.name == "worker")
+    return response.is_success and any(
+        datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() >= started
+        for worker in response.json()
+    )

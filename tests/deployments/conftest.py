@@ -1,4 +1,4 @@
-"""The command line, as people use it: in processes of its own."""
+"""The command line: in this process where that shows the same, else as people use it."""
 
 import os
 import re
@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
 
+from deployments import cli
 from deployments.services import is_alive
+from fractal_models.settings import get_settings
 
 COMMAND = str(Path(sys.executable).with_name("fractal-prefect"))
 FREE_PORTS = ("--port", "0", "--prefect-port", "0")
@@ -42,19 +45,29 @@ class Ended:
 
 
 @pytest.fixture
-def fractal_prefect(tmp_path: Path) -> Run:
-    """Runs `fractal-prefect` with these arguments and settings to its end."""
+def fractal_prefect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `fractal-prefect` with these arguments and settings to its end, in this process."""
 
     def run(*arguments: object, **settings: str) -> Ended:
-        ended = subprocess.run(
-            [COMMAND, *map(str, arguments)],
-            env=environment(tmp_path) | settings,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [COMMAND, *map(str, arguments)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        get_settings.cache_clear()
+        capsys.readouterr()
+        try:
+            with (
+                patch.dict(os.environ, environment(tmp_path) | settings, clear=True),
+                pytest.raises(SystemExit) as ended,
+            ):
+                cli.main()
+        finally:
+            get_settings.cache_clear()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        told = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), told.out, told.err)
 
     return run
 
@@ -85,19 +98,26 @@ class Up:
         return self._output.read_text()
 
     def wait_until_ready(self) -> None:
+        self.wait_until(lambda: "Ctrl-C stops everything" in self.output)
+        self.find_parts()
+
+    def wait_until(self, seen: Callable[[], object]) -> None:
+        """Return when this is seen on a stack that runs."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while "Ctrl-C stops everything" not in self.output:
+        while not seen():
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
             time.sleep(0.1)
-        data_dir = self.told("Data")
+
+    def find_parts(self) -> None:
+        """Which processes the parts are now."""
         for child in psutil.Process(self.process.pid).children():
             words = " ".join(child.cmdline())
             for name in ("prefect.server", "cli worker", "cli api"):
                 if name in words:
                     self.parts[name.split(".")[0].split()[-1]] = child
-        server = Path(data_dir, "postgres", "data", "postmaster.pid").read_text().split()[0]
-        self.parts["postgres"] = psutil.Process(int(server))
+        server = Path(self.told("Data"), "postgres", "data", "postmaster.pid").read_text().split()
+        self.parts["postgres"] = psutil.Process(int(server[0]))
 
     def told(self, name: str) -> str:
         """What the output says after this name; empty if nothing."""
@@ -128,19 +148,3 @@ class Up:
 def _hear_ctrl_c() -> None:
     """As in a terminal. (Tests in the background are deaf to it, and so are their children.)"""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.fixture
-def up() -> Iterator[Callable[..., Up]]:
-    """Starts a stack as `fractal-prefect up` does, and waits until it is ready."""
-    started: list[Up] = []
-
-    def start(data_dir: Path, *arguments: str) -> Up:
-        up = Up(data_dir, *arguments)
-        started.append(up)
-        up.wait_until_ready()
-        return up
-
-    yield start
-    for each in reversed(started):
-        each.clean_up()

@@ -77,6 +77,30 @@ def test_the_words_of_an_earlier_start_are_not_told(make: Make) -> None:
     assert list(again.new_lines()) == []
 
 
+def test_only_the_tail_of_a_long_log_is_told(make: Make) -> None:
+    service = ended(make("print('long ' * 10_000); print('x' * 20_000); print('last')"))
+    words = service.last_words().splitlines()
+    assert words[-1] == "last"
+    assert set("".join(words[:-1])) == {"x"}
+
+
+def test_a_service_that_was_killed_can_be_started_again(make: Make) -> None:
+    service = make(STAYS)
+    spoken(service)
+    service.kill()
+    assert service.ended() == "by SIGKILL"
+    service.start()
+    assert service.ended() is None
+    assert spoken(service) == ["worker  | here"]
+
+
+def test_lines_from_before_a_restart_are_still_new(make: Make) -> None:
+    service = ended(make(SPEAKS))
+    service.start()
+    ended(service)
+    assert list(service.new_lines()) == ["worker  | first line", "worker  | last line"] * 2
+
+
 def test_new_lines_are_told_once_each_with_the_name_of_the_service(make: Make) -> None:
     service = ended(make("print('worker  | a'); print('b'); print('unfinished', end='')"))
     assert list(service.new_lines()) == ["worker  | a", "worker  | b"]
@@ -117,6 +141,14 @@ def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
     assert end_leftovers(tmp_path / "services.json") == ["worker"]
     ended(service)
     assert end_leftovers(tmp_path / "services.json") == []
+
+
+def test_a_service_that_has_ended_is_not_remembered(make: Make, tmp_path: Path) -> None:
+    gone, stays = ended(make("pass")), make(STAYS)
+    remember([gone, stays], tmp_path / "services.json")
+    (entry,) = json.loads((tmp_path / "services.json").read_text())
+    assert stays.process is not None
+    assert entry["pid"] == stays.process.pid
 
 
 def test_a_process_that_only_has_the_number_of_a_leftover_is_spared(

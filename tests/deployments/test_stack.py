@@ -1,26 +1,34 @@
-"""`fractal-prefect up`: what it starts, keeps and ends, however it ends itself."""
+"""`fractal-prefect up`: what it starts, keeps alive and ends, however it ends itself."""
 
+import json
 import os
+import re
 import select
 import signal
+import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from deployments.demo.client import FractalClient
 from deployments.services import is_alive
-from tests.deployments.conftest import Up
-
-Start = Callable[..., Up]
+from tests.deployments.conftest import PATIENCE_SECONDS, Up
 
 
 @dataclass(frozen=True)
 class FirstStart:
-    """A first start that was ended by SIGTERM: its folder, and what was seen of it."""
+    """A first start that was ended by SIGTERM: its folder, and what was seen of it.
+
+    It left a job which had not begun.
+    """
 
     data_dir: Path
     output: str
@@ -38,11 +46,60 @@ def first() -> Iterator[FirstStart]:
         try:
             up.wait_until_ready()
             token = log_in(up, up.told("Password"))
+            pause(up, True)
+            submit_job(up, data_dir)
             ended = order_of_ends(up)
             exit_code = up.process.wait()
         finally:
             up.clean_up()
         yield FirstStart(data_dir, up.output, exit_code, ended, token)
+
+
+@pytest.fixture(scope="module")
+def second(first: FirstStart) -> Iterator[Up]:
+    """A second start, which runs until the third one."""
+    up = Up(first.data_dir, "--logs")
+    try:
+        up.wait_until_ready()
+        yield up
+    finally:
+        up.clean_up()
+
+
+@pytest.fixture(scope="module")
+def third(first: FirstStart, second: Up) -> Iterator[Up]:
+    """A start after the second one was killed, whose parts live on."""
+    second.find_parts()
+    second.end(signal.SIGKILL)
+    assert all(map(is_alive, second.parts.values()))
+    up = Up(first.data_dir)
+    try:
+        up.wait_until_ready()
+        yield up
+    finally:
+        up.clean_up()
+
+
+def pause(up: Up, paused: bool) -> None:
+    """Let no job begin, or again all."""
+    url = f"{up.told('Prefect UI')}/api/work_pools/local"
+    httpx.patch(url, json={"is_paused": paused}, auth=secret(up)).raise_for_status()
+
+
+def submit_job(up: Up, data_dir: Path) -> None:
+    client = FractalClient(up.told("REST API"), up.told("Admin"), up.told("Password"))
+    base = f"/api/v2/project/{client.post('/api/v2/project/', {'name': 'stack'})['id']}"
+    task = client.post(
+        "/api/v2/task/", {"name": "True", "version": "1", "command_parallel": "true"}
+    )
+    workflow = client.post(f"{base}/workflow/", {"name": "Segment"})
+    client.post(f"{base}/workflow/{workflow['id']}/wftask/", [{"task_id": task["id"]}])
+    zarr_dir = str(data_dir / "projects" / "plate")
+    dataset = client.post(
+        f"{base}/dataset/import/",
+        {"name": "plate", "zarr_dir": zarr_dir, "images": [{"zarr_url": f"{zarr_dir}/A"}]},
+    )
+    client.post(f"{base}/job/submit/", {}, workflow_id=workflow["id"], dataset_id=dataset["id"])
 
 
 def order_of_ends(up: Up) -> list[str]:
@@ -65,11 +122,52 @@ def log_in(up: Up, password: str) -> str:
 
 
 def who_am_i(up: Up, token: str) -> str:
-    """The email to which the REST API thinks a token belongs."""
-    answer = httpx.get(
-        f"{up.told('REST API')}/auth/current-user/", headers={"Authorization": f"Bearer {token}"}
+    """The email to which the REST API thinks a token belongs; empty if it does not answer."""
+    return (ask_api(up, "auth/current-user/", token) or {}).get("email", "")
+
+
+def ask_api(up: Up, path: str, token: str) -> Any:
+    """What the REST API answers to a GET; None if it does not."""
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        answer = httpx.get(f"{up.told('REST API')}/{path}", headers=headers)
+    except httpx.TransportError:
+        return None
+    return answer.json() if answer.is_success else None
+
+
+def secret(up: Up) -> tuple[str, str]:
+    """User and password of Prefect."""
+    user, password = up.output.split("log in with: ")[1].split(")")[0].split(":")
+    return user, password
+
+
+def ask_prefect(up: Up, path: str) -> Any:
+    """What Prefect answers to a POST; None if it does not."""
+    try:
+        answer = httpx.post(f"{up.told('Prefect UI')}/api/{path}", json={}, auth=secret(up))
+    except httpx.TransportError:
+        return None
+    return answer.json() if answer.is_success else None
+
+
+def worker_lives(up: Up) -> bool:
+    """Whether Prefect has heard of the worker that runs now, not only of one before."""
+    workers = ask_prefect(up, "work_pools/local/workers/filter") or []
+    begun = up.parts["worker"].create_time()
+    return any(
+        datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() > begun
+        for worker in workers
     )
-    return str(answer.raise_for_status().json()["email"])
+
+
+def works(up: Up, name: str, token: str) -> bool:
+    """Whether a part does its work."""
+    if name == "worker":
+        return worker_lives(up)
+    if name == "prefect":
+        return ask_prefect(up, "flows/count") is not None
+    return who_am_i(up, token) == up.told("Admin")  # asks the database
 
 
 def test_a_first_start_tells_where_everything_is_and_the_password(first: FirstStart) -> None:
@@ -81,8 +179,14 @@ def test_a_first_start_tells_where_everything_is_and_the_password(first: FirstSt
 def test_sigterm_ends_all_parts_in_order(first: FirstStart) -> None:
     assert first.ended == ["api", "worker", "prefect", "postgres"]
     assert first.exit_code == 0
-    assert first.output.endswith("Stopping ...\nStopped.\n")
     assert not (first.data_dir / "services.json").exists()
+
+
+def test_a_stop_tells_which_jobs_are_left(first: FirstStart) -> None:
+    assert first.output.endswith(
+        "\nStopping ...\nLeft: job 1 (Segment on plate) goes on at the next start.\nStopped.\n"
+    )
+    assert "Going on" not in first.output
 
 
 def test_secrets_are_for_the_owner_only(first: FirstStart) -> None:
@@ -99,49 +203,96 @@ def test_the_lines_of_a_log_say_which_service_speaks_and_when(first: FirstStart)
     assert level.strip() == "INFO"
 
 
-def test_a_second_start_keeps_users_and_secrets(first: FirstStart, up: Start) -> None:
-    again = up(first.data_dir, "--logs")
-    assert "Password:" not in again.output
-    assert "Kept:" not in again.output
-    assert who_am_i(again, first.token) == again.told("Admin")
-    assert again.end(signal.SIGINT) == 0
-    assert "\napi     | " in again.output
+def test_a_second_start_tells_which_jobs_go_on(first: FirstStart, second: Up) -> None:
+    assert "\nGoing on: job 1 (Segment on plate)\n" in second.output
+    pause(second, False)
+    second.wait_until(lambda: ask_api(second, "api/v2/job/", first.token)[0]["status"] == "done")
 
 
-def test_prefect_answers_only_those_who_know_its_secret(first: FirstStart, up: Start) -> None:
-    running = up(first.data_dir)
-    url = f"{running.told('Prefect UI')}/api/flows/count"
-    user, password = running.output.split("log in with: ")[1].split(")")[0].split(":")
+def test_a_second_start_is_ready_when_its_own_worker_is(second: Up) -> None:
+    assert worker_lives(second)
+
+
+def test_a_second_start_keeps_users_and_secrets(first: FirstStart, second: Up) -> None:
+    assert "Password:" not in second.output
+    assert "Kept:" not in second.output
+    assert who_am_i(second, first.token) == second.told("Admin")
+
+
+def test_logs_are_shown_if_asked_for(first: FirstStart, second: Up) -> None:
+    second.wait_until(lambda: "\napi     | " in second.output)
+    assert "api     | " not in first.output
+
+
+def test_prefect_answers_only_those_who_know_its_secret(second: Up) -> None:
+    url = f"{second.told('Prefect UI')}/api/flows/count"
     assert httpx.post(url, json={}).status_code == 401
-    assert httpx.post(url, json={}, auth=(user, password)).status_code == 200
-
-
-def test_after_sigkill_the_next_start_takes_over(first: FirstStart, up: Start) -> None:
-    killed = up(first.data_dir)
-    killed.end(signal.SIGKILL)
-    assert all(map(is_alive, killed.parts.values()))
-    again = up(first.data_dir)
-    assert "Ended:      api, worker, prefect: left by a start before" in again.output
-    assert again.parts["postgres"] == killed.parts["postgres"]
-    assert not any(is_alive(killed.parts[name]) for name in ("api", "worker", "prefect"))
-    assert who_am_i(again, first.token) == again.told("Admin")
-    assert again.end() == 0
-    assert again.ends_whole()
+    assert httpx.post(url, json={}, auth=secret(second)).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "number", "how"),
     [
-        ("worker", "Error: worker ended by SIGKILL. Its last words ("),
-        ("postgres", "Error: PostgreSQL ended. Its log: "),
+        ("api", signal.SIGKILL, "by SIGKILL"),
+        ("worker", signal.SIGKILL, "by SIGKILL"),
+        ("prefect", signal.SIGKILL, "by SIGKILL"),
+        ("postgres", signal.SIGKILL, "without shutting down, as by SIGKILL"),
+        ("postgres", signal.SIGQUIT, "by shutting down"),
     ],
 )
-def test_a_part_that_dies_ends_the_others_and_is_named(
-    first: FirstStart, up: Start, name: str, told: str
+def test_a_part_that_dies_comes_back_and_is_named(
+    first: FirstStart, second: Up, name: str, number: signal.Signals, how: str
 ) -> None:
-    running = up(first.data_dir)
-    running.parts[name].kill()
-    assert running.process.wait() == 1
-    assert told in running.output
-    assert "Traceback" not in running.output
-    assert running.ends_whole()
+    second.find_parts()
+    died = second.parts[name]
+    died.send_signal(number)
+    told = rf"^20\S+ \S+ {name} ended {how} and was started again\. Its log: (\S+)$"
+    second.wait_until(lambda: re.search(told, second.output, re.MULTILINE))
+    (log,) = re.findall(told, second.output, re.MULTILINE)
+    assert Path(log).is_file()
+    second.find_parts()
+    assert second.parts[name] != died
+    second.wait_until(lambda: works(second, name, first.token))
+    entries = json.loads((first.data_dir / "services.json").read_text())
+    known = {entry["name"]: entry["pid"] for entry in entries}
+    assert known == {part: second.parts[part].pid for part in ("prefect", "worker", "api")}
+
+
+def test_after_sigkill_the_next_start_takes_over(first: FirstStart, second: Up, third: Up) -> None:
+    assert "Ended:      api, worker, prefect: left by a start before" in third.output
+    assert third.parts["postgres"] == second.parts["postgres"]
+    assert not any(is_alive(second.parts[name]) for name in ("api", "worker", "prefect"))
+    assert who_am_i(third, first.token) == third.told("Admin")
+
+
+def test_a_part_that_dies_again_and_again_is_given_up(third: Up) -> None:
+    port = int(third.told("REST API").rsplit(":", 1)[1])
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        third.parts["api"].kill()
+        third.wait_until(lambda: not is_alive(third.parts["api"]))
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert third.process.wait(PATIENCE_SECONDS) == 1
+    assert "api ended by SIGKILL and was started again" in third.output
+    assert third.output.count(" and was started again") == 2
+    _, last = third.output.split("\nStopping ...\n")
+    assert last.startswith("Error: api ended with exit code 1. Its last words (")
+    assert f"127.0.0.1:{port} cannot be used (Address already in use)" in last
+    assert "Traceback" not in third.output
+    assert third.ends_whole()
+
+
+def test_ctrl_c_while_starting_ends_what_was_started(first: FirstStart, third: Up) -> None:
+    third.process.wait(PATIENCE_SECONDS)
+    up = Up(first.data_dir)
+    try:
+        up.wait_until(lambda: (first.data_dir / "services.json").exists())
+        children = psutil.Process(up.process.pid).children()
+        assert up.end(signal.SIGINT) == 0
+        assert up.output.endswith("Stopped.\n")
+        assert children
+        assert not any(map(is_alive, children))
+        assert not (first.data_dir / "postgres" / "data" / "postmaster.pid").exists()
+    finally:
+        up.clean_up()
