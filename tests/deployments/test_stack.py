@@ -230,6 +230,13 @@ def test_prefect_answers_only_those_who_know_its_secret(second: Up) -> None:
     assert httpx.post(url, json={}, auth=secret(second)).status_code == 200
 
 
+def test_after_sigkill_the_next_start_takes_over(first: FirstStart, second: Up, third: Up) -> None:
+    assert "Ended:      api, worker, prefect: left by a start before" in third.output
+    assert third.parts["postgres"] == second.parts["postgres"]
+    assert not any(is_alive(second.parts[name]) for name in ("api", "worker", "prefect"))
+    assert who_am_i(third, first.token) == third.told("Admin")
+
+
 @pytest.mark.parametrize(
     ("name", "number", "how"),
     [
@@ -241,28 +248,31 @@ def test_prefect_answers_only_those_who_know_its_secret(second: Up) -> None:
     ],
 )
 def test_a_part_that_dies_comes_back_and_is_named(
-    first: FirstStart, second: Up, name: str, number: signal.Signals, how: str
+    first: FirstStart, third: Up, name: str, number: signal.Signals, how: str
 ) -> None:
-    second.find_parts()
-    died = second.parts[name]
+    third.find_parts()
+    died = third.parts[name]
     died.send_signal(number)
     told = rf"^20\S+ \S+ {name} ended {how} and was started again\. Its log: (\S+)$"
-    second.wait_until(lambda: re.search(told, second.output, re.MULTILINE))
-    (log,) = re.findall(told, second.output, re.MULTILINE)
+    third.wait_until(lambda: re.search(told, third.output, re.MULTILINE))
+    (log,) = re.findall(told, third.output, re.MULTILINE)
     assert Path(log).is_file()
-    second.find_parts()
-    assert second.parts[name] != died
-    second.wait_until(lambda: works(second, name, first.token))
+    third.find_parts()
+    assert third.parts[name] != died
+    third.wait_until(lambda: works(third, name, first.token))
     entries = json.loads((first.data_dir / "services.json").read_text())
     known = {entry["name"]: entry["pid"] for entry in entries}
-    assert known == {part: second.parts[part].pid for part in ("prefect", "worker", "api")}
+    assert known == {part: third.parts[part].pid for part in ("prefect", "worker", "api")}
 
 
-def test_after_sigkill_the_next_start_takes_over(first: FirstStart, second: Up, third: Up) -> None:
-    assert "Ended:      api, worker, prefect: left by a start before" in third.output
-    assert third.parts["postgres"] == second.parts["postgres"]
-    assert not any(is_alive(second.parts[name]) for name in ("api", "worker", "prefect"))
-    assert who_am_i(third, first.token) == third.told("Admin")
+def takes(listener: socket.socket, port: int) -> bool:
+    """Whether the port could be taken: a process that was killed has it for some moments."""
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_part_that_dies_again_and_again_is_given_up(third: Up) -> None:
@@ -270,12 +280,10 @@ def test_a_part_that_dies_again_and_again_is_given_up(third: Up) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         third.parts["api"].kill()
-        third.wait_until(lambda: not is_alive(third.parts["api"]))
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
+        third.wait_until(lambda: takes(taken, port))  # long before the next one has its imports
         assert third.process.wait(PATIENCE_SECONDS) == 1
     assert "api ended by SIGKILL and was started again" in third.output
-    assert third.output.count(" and was started again") == 2
+    assert third.output.count(" api ended ") >= 3
     _, last = third.output.split("\nStopping ...\n")
     assert last.startswith("Error: api ended with exit code 1. Its last words (")
     assert f"127.0.0.1:{port} cannot be used (Address already in use)" in last
@@ -284,13 +292,14 @@ def test_a_part_that_dies_again_and_again_is_given_up(third: Up) -> None:
 
 
 def test_ctrl_c_while_starting_ends_what_was_started(first: FirstStart, third: Up) -> None:
-    third.process.wait(PATIENCE_SECONDS)
+    third.clean_up()
     up = Up(first.data_dir)
     try:
         up.wait_until(lambda: (first.data_dir / "services.json").exists())
         children = psutil.Process(up.process.pid).children()
         assert up.end(signal.SIGINT) == 0
         assert up.output.endswith("Stopped.\n")
+        assert "Traceback" not in up.output
         assert children
         assert not any(map(is_alive, children))
         assert not (first.data_dir / "postgres" / "data" / "postmaster.pid").exists()
