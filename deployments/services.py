@@ -18,6 +18,7 @@ import psutil
 
 _STOP_SECONDS = 90  # a worker waits for its flow runs to end their units
 _TAIL_BYTES = 16 * 1024
+_CLOCK_SECONDS = 10  # when a process was started seems to change when the clock is adjusted
 
 
 class ServiceError(Exception):
@@ -212,7 +213,7 @@ def end_leftovers(path: Path) -> list[str]:
     for entry in reversed(json.loads(path.read_text())):
         try:
             process = psutil.Process(entry["pid"])
-            if process.create_time() != entry["started"]:
+            if abs(process.create_time() - entry["started"]) > _CLOCK_SECONDS:
                 continue  # the number was given to another process since
             end(process)
             ended.append(str(entry["name"]))

@@ -143,6 +143,16 @@ def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
     assert end_leftovers(tmp_path / "services.json") == []
 
 
+def test_leftovers_are_known_also_after_the_clock_was_adjusted(make: Make, tmp_path: Path) -> None:
+    service = make(STAYS)
+    spoken(service)
+    remember([service], tmp_path / "services.json")
+    (entry,) = json.loads((tmp_path / "services.json").read_text())
+    entry["started"] += 1
+    (tmp_path / "services.json").write_text(json.dumps([entry]))
+    assert end_leftovers(tmp_path / "services.json") == ["worker"]
+
+
 def test_a_service_that_has_ended_is_not_remembered(make: Make, tmp_path: Path) -> None:
     gone, stays = ended(make("pass")), make(STAYS)
     remember([gone, stays], tmp_path / "services.json")
