@@ -172,14 +172,13 @@ def api(
     """Serve the REST API."""
     import uvicorn
 
-    import migrations
     from deployments.services import usable_port
 
     settings = _settings()
     settings.require_jwt_secret()
     host = host or settings.host
     port = usable_port(host, settings.port if port is None else port, "--port")
-    asyncio.run(migrations.require_newest(settings.async_database_url))
+    asyncio.run(_require_database(settings))
     from api.app import create_app
 
     uvicorn.run(
@@ -196,10 +195,8 @@ def worker(
     resource: Annotated[str, typer.Option(help="Name of the resource to run jobs on.")],
 ) -> None:
     """Run the jobs of a resource."""
-    import migrations
-
     settings = _settings()
-    asyncio.run(migrations.require_newest(settings.async_database_url))
+    asyncio.run(_require_database(settings))
     from deployments.worker import serve
 
     _run_until_signalled(serve(settings, resource))
@@ -285,6 +282,14 @@ def _settings() -> Settings:
     # Jobs start within a second of being submitted.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
     return settings
+
+
+async def _require_database(settings: Settings) -> None:
+    """The database, at the newest schema. One that is away is waited for: it may be restarting."""
+    import migrations
+
+    await migrations.wait_for_database(settings.async_database_url, typer.echo)
+    await migrations.require_newest(settings.async_database_url)
 
 
 def _read_json(path: Path | None) -> dict[str, Any] | None:

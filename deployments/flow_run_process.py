@@ -5,15 +5,18 @@ Importing Prefect and the flows takes seconds; forking a process that has done s
 
 import asyncio
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 from uuid import UUID
 
 from flows.work_pools import ENTRYPOINT_VARIABLE
 
+_PR_SET_PDEATHSIG = 1
 _PRELOAD = ["deployments.preload"]  # imported once, by the server
 
 _context = multiprocessing.get_context("forkserver")
@@ -38,17 +41,27 @@ def _run(flow_run_id: str, environment: dict[str, str]) -> None:
     from prefect.engine import handle_engine_signals
 
     os.setsid()  # signals to the worker's terminal are not for its flow runs
+    _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
     try:
         with handle_engine_signals(UUID(flow_run_id)):
-            asyncio.run(_run_flow(UUID(flow_run_id)))
+            asyncio.run(run_flow(UUID(flow_run_id)))
     finally:
         # Prefect sends its last logs and events at exit; a forked process leaves that out.
         atexit._run_exitfuncs()
 
 
-async def _run_flow(flow_run_id: UUID) -> None:
+def _end_with_the_worker() -> None:
+    """Have the kernel send SIGTERM when the server goes, and with it the worker: by SIGKILL, say.
+
+    The next worker takes the flow run up; nobody could tell a process without a worker to stop.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def run_flow(flow_run_id: UUID) -> None:
     """What `python -m prefect.engine` does, in one event loop and with one client."""
     from prefect.context import AsyncClientContext
     from prefect.flow_engine import run_flow_async

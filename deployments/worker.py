@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import httpx
 from anyio.abc import TaskStatus
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -19,22 +20,20 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker, BaseWorkerResult
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
-from flows.dispatcher import dispatch_waiting_jobs
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
-from flows.stopping import STOP_SIGNAL
+from flows.reconciler import Reconciler, keep_looking
+from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.work_pools import LocalJobConfiguration, LocalVariables
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -44,7 +43,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
-_DISPATCH_SECONDS = 5
+_LOOK_SECONDS = 1.0
+# After which a job that found the database away tries again.
+_RETRY_SECONDS = 5.0
 
 
 class UnknownResourceError(Exception):
@@ -64,9 +65,14 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
     _description = "Runs Fractal jobs on this machine."
     _display_name = "Fractal local"
 
-    # Of running flow runs; which of them were told to stop.
-    _processes: dict[UUID, ForkServerProcess]
-    _stopping: set[UUID]
+    # Of running flow runs, by process id; which of them were told to stop.
+    _processes: dict[int, tuple[UUID, ForkServerProcess]]
+    _stopping: set[int]
+
+    def __init__(self, engine: Engine, reconciler: Reconciler, resource_name: str) -> None:
+        super().__init__(work_pool_name=resource_name, name=socket.gethostname())
+        self.engine = engine
+        self.reconciler = reconciler
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -75,9 +81,25 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         await super().setup()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """One poll: end the flow runs that were cancelled, start those that are due."""
-        await self._stop_cancelled()
-        return await super().get_and_submit_flow_runs()
+        """One poll: end the flow runs that were cancelled, start those that are due.
+
+        While Prefect is away there is nothing to do. (The loop around this would soon wait for
+        minutes, and then give up.)
+        """
+        try:
+            await self._stop_cancelled()
+            return await super().get_and_submit_flow_runs()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            logger.warning("Prefect does not answer, will ask again: %r", error)
+            return []
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Start a flow run. That Prefect does not answer must not end the worker."""
+        try:
+            await super()._submit_run(flow_run)
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            logger.warning("Flow run %s could not be started: %r", flow_run.name, error)
+            self._submitting_flow_run_ids.discard(flow_run.id)
 
     async def run(
         self,
@@ -89,17 +111,20 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         process = await asyncio.to_thread(
             start_flow_run, str(flow_run.id), _environment(configuration)
         )
-        self._processes[flow_run.id] = process
+        pid = process.pid or 0
+        self._processes[pid] = flow_run.id, process
         if task_status is not None:
-            task_status.started(process.pid or 0)
+            task_status.started(pid)
+        left = True
         try:
             await anyio.wait_readable(process.sentinel)
+            left = False
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(process)
-                del self._processes[flow_run.id]
-                self._stopping.discard(flow_run.id)
-                await self._conclude(flow_run, process.exitcode)
+                del self._processes[pid]
+                self._stopping.discard(pid)
+                await self._conclude(flow_run, process.exitcode, left=left)
         return LocalWorkerResult(identifier=str(process.pid), status_code=0)
 
     async def kill_infrastructure(
@@ -109,47 +134,63 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         grace_seconds: int = 30,
     ) -> None:
         """End the process of a flow run that has not begun."""
-        for process in self._processes.values():
-            if str(process.pid) == infrastructure_pid:
-                await _end(process, grace_seconds)
-                return
-        raise InfrastructureNotFound(f"No flow run of this worker has process {infrastructure_pid}")
+        if int(infrastructure_pid) not in self._processes:
+            raise InfrastructureNotFound(f"No flow run here has process {infrastructure_pid}.")
+        _, process = self._processes[int(infrastructure_pid)]
+        await _end(process, grace_seconds)
 
     async def _stop_cancelled(self) -> None:
         """Tell the flow runs that are being cancelled to stop; they end by themselves."""
-        running = [id for id in self._processes if id not in self._stopping]
+        running = {
+            flow_run_id: pid
+            for pid, (flow_run_id, _) in self._processes.items()
+            if pid not in self._stopping
+        }
         if not running:
             return
         cancelled = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                id=FlowRunFilterId(any_=running),
+                id=FlowRunFilterId(any_=list(running)),
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
             ),
             sort=FlowRunSort.ID_DESC,
             limit=len(running),
         )
         for flow_run in cancelled:
-            process = self._processes.get(flow_run.id)
-            if process is not None and process.pid is not None:
-                self._stopping.add(flow_run.id)
-                with suppress(ProcessLookupError):  # it has just ended by itself
-                    os.kill(process.pid, STOP_SIGNAL)
+            self._stopping.add(running[flow_run.id])
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(running[flow_run.id], STOP_SIGNAL)
 
-    async def _conclude(self, flow_run: FlowRun, exit_code: int | None) -> None:
-        """Run the hooks that the process, being gone, cannot run itself."""
+    async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
+        """Do what the process of a flow run cannot do itself, being gone (`left`: by our doing)."""
+        if (job_id := flow_run.parameters.get("job_id")) is None:
+            await self._end_collection(flow_run, exit_code)
+        elif left or exit_code == EXIT_INTERRUPTED:
+            await self._go_on(flow_run, int(job_id), 0.0 if left else _RETRY_SECONDS)
+        elif exit_code != EXIT_SUPERFLUOUS:
+            # What it left is the reconciler's, as if this worker were gone too; but at once.
+            self.reconciler.process_ended(int(job_id))
+
+    async def _go_on(self, flow_run: FlowRun, job_id: int, delay_seconds: float) -> None:
+        """Have an interrupted job executed again soon. If Prefect is away, the reconciler will."""
+        try:
+            await self.engine.go_on(flow_run.id, "Interrupted.", delay_seconds=delay_seconds)
+        except (EngineUnavailableError, PrefectHTTPStatusError) as error:
+            logger.warning("Job %s, which was interrupted, waits for Prefect: %s", job_id, error)
+            self.reconciler.process_ended(job_id)
+
+    async def _end_collection(self, flow_run: FlowRun, exit_code: int | None) -> None:
+        """Give a flow run that is not a job its end, and run its hooks for that."""
         flow_run = await self.client.read_flow_run(flow_run.id)
         state = flow_run.state
         if state is None or not state.is_final():
-            cancelling = state is not None and state.is_cancelling()
+            stopped = state is not None and state.is_cancelling()
             state = (
                 Cancelled(message="The flow run was stopped.")
-                if cancelling
+                if stopped
                 else Crashed(message=f"Its process ended unexpectedly, with exit code {exit_code}.")
             )
             await self.client.set_flow_run_state(flow_run.id, state, force=True)
-        await self._run_hooks(flow_run, state)
-
-    async def _run_hooks(self, flow_run: FlowRun, state: State[Any]) -> None:
         if not (state.is_cancelled() or state.is_crashed()):
             return
         flow: Flow[..., Any] = await load_flow_from_flow_run(flow_run)
@@ -175,10 +216,12 @@ async def serve(settings: Settings, resource_name: str) -> None:
         async with sessions() as session:
             resource = await _find_resource(session, resource_name)
         await _publish(engine, resource)
-        worker = LocalWorker(work_pool_name=resource_name, name=socket.gethostname())
+        reconciler = Reconciler(sessions, engine, resource_name, settings.max_restarts)
+        worker = LocalWorker(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_dispatch(sessions, engine, resource_name))
+            looking = group.create_task(keep_looking(reconciler, _LOOK_SECONDS))
             await worker.start()
+            looking.cancel()
 
 
 async def _find_resource(session: AsyncSession, name: str) -> Resource:
@@ -198,18 +241,6 @@ async def _publish(engine: Engine, resource: Resource) -> None:
         except EngineUnavailableError as error:
             logger.info("Waiting for Prefect. %s", error)
             await asyncio.sleep(0.5)
-
-
-async def _dispatch(
-    sessions: async_sessionmaker[AsyncSession], engine: Engine, resource_name: str
-) -> None:
-    while True:
-        await asyncio.sleep(_DISPATCH_SECONDS)
-        try:
-            async with sessions() as session:
-                await dispatch_waiting_jobs(session, engine, resource_name)
-        except (EngineUnavailableError, PrefectHTTPStatusError, SQLAlchemyError, OSError) as error:
-            logger.warning("Waiting jobs could not be looked after, will try again: %s", error)
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

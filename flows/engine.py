@@ -1,26 +1,39 @@
 """What Fractal asks of Prefect: a work pool per resource, a flow run per job or collection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import LogCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from flows.work_pools import work_pool_of
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
+from fractal_models.tables.columns import now
 
 # Prefect's name of each flow, and where workers import it from.
 ENTRYPOINTS = {"run-job": "flows.job.run_job", "collect-tasks": "flows.collect.collect_tasks"}
 
 _PATIENCE_SECONDS = 10.0
+_PAGE = 200  # Prefect's limit
 
 
 class EngineUnavailableError(Exception):
@@ -39,15 +52,21 @@ class Engine:
     async def publish_resource(self, resource: Resource) -> None:
         """Make or update the resource's work pool and its deployments.
 
+        What was set of them in Prefect (a pause, limits, job variables) stays.
+
         Raises:
             UnsupportedResourceError: no launcher for this type of resource.
         """
         pool_type, template = work_pool_of(resource)
         async with _reachable():
-            await self._client.create_work_pool(
-                WorkPoolCreate(name=resource.name, type=pool_type, base_job_template=template),
-                overwrite=True,
-            )
+            try:
+                await self._client.create_work_pool(
+                    WorkPoolCreate(name=resource.name, type=pool_type, base_job_template=template)
+                )
+            except ObjectAlreadyExists:
+                await self._client.update_work_pool(
+                    resource.name, WorkPoolUpdate(base_job_template=template)
+                )
             for flow_name, entrypoint in ENTRYPOINTS.items():
                 await self._client.create_deployment(
                     flow_id=await self._client.create_flow_from_name(flow_name),
@@ -71,7 +90,9 @@ class Engine:
             f"run-job/{resource_name}",
             name=f"job {job.id}: {job.workflow_dump['name']} on {job.dataset_dump['name']}",
             parameters={"job_id": job.id},
-            key=f"job-{job.id}",
+            # The time tells apart the jobs of several databases that share a Prefect server; the
+            # count lets a job whose flow run was deleted have another.
+            key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
         )
 
     async def submit_collection(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
@@ -80,11 +101,71 @@ class Engine:
             f"collect-tasks/{resource_name}",
             name=f"collect {activity.pkg_name} {activity.version}",
             parameters={"activity_id": activity.id},
-            key=f"task-group-activity-{activity.id}",
+            key=f"task-group-activity-{activity.id}-{activity.timestamp_started.isoformat()}",
         )
 
+    async def flow_runs(self, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
+        """The flow runs that exist of these, by id."""
+        found: dict[UUID, FlowRun] = {}
+        async with _reachable():
+            for begin in range(0, len(ids), _PAGE):
+                page = await self._client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        id=FlowRunFilterId(any_=list(ids[begin : begin + _PAGE]))
+                    ),
+                    sort=FlowRunSort.ID_DESC,
+                    limit=_PAGE,
+                )
+                found |= {flow_run.id: flow_run for flow_run in page}
+        return found
+
+    async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
+        """Restart a flow run that nobody executes any more, if it was running."""
+        flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
+        if flow_run is None or flow_run.state is None or not flow_run.state.is_running():
+            return
+        await self.restart(flow_run_id, reason, delay_seconds=delay_seconds)
+
+    async def restart(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
+        """Have a flow run executed again, whatever its state; task runs of it that ran, crashed."""
+        async with _reachable():
+            lost = await self._client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+                task_run_filter=TaskRunFilter(
+                    state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
+                ),
+                sort=TaskRunSort.ID_DESC,
+                limit=_PAGE,
+            )
+            for task_run in lost:
+                await self._client.set_task_run_state(
+                    task_run.id, Crashed(message=reason), force=True
+                )
+        when = now() + timedelta(seconds=delay_seconds)
+        await self._force(flow_run_id, AwaitingRetry(message=reason, scheduled_time=when))
+
+    async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
+        """Give a flow run that nobody executes its end."""
+        await self._force(flow_run_id, state)
+
+    async def log(self, flow_run_id: UUID, message: str) -> None:
+        """One line in the log of a flow run."""
+        line = LogCreate(
+            name="prefect.flow_runs",
+            level=logging.WARNING,
+            message=message,
+            timestamp=now(),
+            flow_run_id=flow_run_id,
+        )
+        async with _reachable():
+            await self._client.create_logs([line])
+
+    async def _force(self, flow_run_id: UUID, state: State[Any]) -> None:
+        async with _reachable():
+            await self._client.set_flow_run_state(flow_run_id, state, force=True)
+
     async def cancel(self, flow_run_id: UUID) -> bool:
-        """Ask a flow run to stop. True if it had not begun and so has ended already."""
+        """Ask a flow run to stop. True if it has ended already, as one that waits does."""
         async with _reachable():
             try:
                 result: OrchestrationResult[Any] = await self._client.set_flow_run_state(

@@ -10,28 +10,53 @@ from typing import Any, Literal
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import col, update
+from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.launchers.base import UnitResult
 from flows.units import PlannedUnit
 from fractal_models.database import saved_id
 from fractal_models.images import Image
-from fractal_models.tables import HistoryRun, JobV2
+from fractal_models.tables import HistoryImageCache, HistoryRun, HistoryUnit, JobV2
 from fractal_models.tables.columns import now
 
 Status = Literal["done", "failed"]
 
+_UNIT_ID = col(HistoryUnit.id)
+
 
 async def end_job(session: AsyncSession, job_id: int, *, status: Status, log: str) -> bool:
     """Give a submitted job its end and commit. False if it had ended before: nothing changes."""
-    ended = await session.exec(
+    ended = await session.execute(
         update(JobV2)
         .where(col(JobV2.id) == job_id, col(JobV2.status) == "submitted")
         .values(status=status, end_timestamp=now(), log=log)
+        .returning(col(JobV2.id))
     )
+    found = ended.first() is not None
     await session.commit()
-    return bool(ended.rowcount)
+    return found
+
+
+async def runs_of_job(session: AsyncSession, job_id: int) -> dict[int, HistoryRun]:
+    """The HistoryRuns that a job has so far, by the order of their workflow task."""
+    found = await session.exec(select(HistoryRun).where(HistoryRun.job_id == job_id))
+    return {run.workflowtask_dump["order"]: run for run in found}
+
+
+async def image_statuses(
+    session: AsyncSession, dataset_id: int | None, workflow_task_id: int
+) -> dict[str, str]:
+    """The status of the latest unit of a workflow task on each image that it ran on, by URL."""
+    found = await session.execute(
+        select(HistoryImageCache.zarr_url, HistoryUnit.status)
+        .join(HistoryUnit, col(HistoryImageCache.latest_history_unit_id) == _UNIT_ID)
+        .where(
+            HistoryImageCache.dataset_id == dataset_id,
+            HistoryImageCache.workflowtask_id == workflow_task_id,
+        )
+    )
+    return dict(found.tuples().all())
 
 
 async def open_run(
@@ -56,17 +81,46 @@ async def open_run(
     return saved_id(run)
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedUnit:
+    """A unit that an executor before this one wrote down."""
+
+    id: int
+    status: str
+    logfile: str
+    zarr_urls: list[str]
+
+
+async def units_of_run(session: AsyncSession, run_id: int) -> list[RecordedUnit]:
+    """The units of a run so far, in the order in which they were written."""
+    found = await session.execute(
+        select(HistoryUnit.id, HistoryUnit.status, HistoryUnit.logfile, HistoryUnit.zarr_urls)
+        .where(HistoryUnit.history_run_id == run_id)
+        .order_by(_UNIT_ID)
+    )
+    return [RecordedUnit(*row) for row in found]
+
+
 async def create_units(
-    session: AsyncSession, run_id: int, units: Sequence[PlannedUnit], units_dir: Path
+    session: AsyncSession,
+    run_id: int,
+    units: Sequence[PlannedUnit],
+    logfiles: Sequence[str],
+    *,
+    point_images: bool,
 ) -> list[int]:
-    """Write and commit the units of a phase, as submitted; their ids, in the same order."""
-    logfiles = [str(log_path(units_dir, unit)) for unit in units]
+    """Write and commit the units of a phase, as submitted; their ids, in the same order.
+
+    With `point_images`, the units of the run become the latest ones of their images.
+    """
     rows = [
         {"logfile": logfile, "zarr_urls": unit.zarr_urls}
         for logfile, unit in zip(logfiles, units, strict=True)
     ]
     created = await session.execute(_INSERT_UNITS, {"run_id": run_id, "units": rows})
     ids = {logfile: unit_id for unit_id, logfile in created}
+    if point_images:
+        await session.execute(_UPSERT_IMAGE_CACHE, {"run_id": run_id})
     await session.commit()
     return [ids[logfile] for logfile in logfiles]
 
@@ -76,31 +130,38 @@ def log_path(units_dir: Path, unit: PlannedUnit) -> Path:
     return units_dir / f"{unit.name}.log"
 
 
-async def point_images_to_units(session: AsyncSession, run_id: int) -> None:
-    """Make the units of a run the latest ones of their images, and commit."""
-    await session.execute(_UPSERT_IMAGE_CACHE, {"run_id": run_id})
+async def begin_attempt(session: AsyncSession, unit_ids: Sequence[int], attempt: int) -> None:
+    """Note and commit that units run again."""
+    await session.execute(update(HistoryUnit).where(_UNIT_ID.in_(unit_ids)).values(attempt=attempt))
     await session.commit()
 
 
 @dataclass(frozen=True, slots=True)
 class EndedUnit:
-    """A HistoryUnit's end: its row, whether its images are done, and what the runner measured."""
+    """A HistoryUnit's end: its row, what becomes of its images, and what the runner measured.
+
+    The init unit of a compound task stays `submitted`: its images are not done yet.
+    """
 
     id: int
-    succeeded: bool
+    status: Literal["submitted", "done", "failed"]
     result: UnitResult | None  # None: it never ran, or was lost with its runner
 
 
-async def record_units(session: AsyncSession, units: Iterable[EndedUnit]) -> None:
-    """Write and commit the ends of units."""
+async def record_units(session: AsyncSession, job_id: int, units: Iterable[EndedUnit]) -> None:
+    """Write and commit the ends of units; one that has an end keeps it.
+
+    A new end is progress: the job may be started again as often as at its beginning.
+    """
     rows = [_unit_row(unit) for unit in units]
-    if rows:
-        await session.execute(_UPDATE_UNITS, {"units": rows})
-        await session.commit()
+    recorded = await session.execute(_UPDATE_UNITS, {"units": rows})
+    if recorded.first() is not None:
+        await session.execute(_PROGRESS, {"job_id": job_id})
+    await session.commit()
 
 
 def _unit_row(unit: EndedUnit) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": unit.id, "status": "done" if unit.succeeded else "failed"}
+    row: dict[str, Any] = {"id": unit.id, "status": unit.status}
     if (result := unit.result) is not None:
         row |= {
             "has_warnings": result.has_warnings,
@@ -130,13 +191,15 @@ class RunEnd:
 async def close_run(
     session: AsyncSession, job: JobV2, run_id: int, workflow_task: dict[str, Any], end: RunEnd
 ) -> None:
-    """Record the end of a workflow task in one transaction: wholly or not at all.
+    """Record the end of a workflow task in one transaction: wholly or not at all, and once.
 
-    That is the HistoryRun's status, units that are not ended (failed), the dataset's images and
-    history, and the accounting.
+    That is the HistoryRun's status, the units (those that have not ended, fail), the dataset's
+    images and history, the accounting, and that the job made progress.
     """
-    await session.execute(_CLOSE_RUN, {"run_id": run_id, "status": end.status})
-    await session.execute(_FAIL_UNITS, {"run_id": run_id, "all": end.all_units_fail})
+    closed = await session.execute(_CLOSE_RUN, {"run_id": run_id, "status": end.status})
+    if closed.first() is None:
+        return  # before, by an executor that did not live to hear of it
+    await session.execute(_END_UNITS, {"run_id": run_id, "all_fail": end.all_units_fail})
     entry = {
         "history_run_id": run_id,
         "job_id": job.id,
@@ -160,7 +223,25 @@ async def close_run(
         await session.execute(_FORGET_IMAGES, removed)
     counts = {"num_tasks": end.num_units, "num_new_images": end.num_new_images}
     await session.execute(_ACCOUNT, {"job_id": job.id, "timestamp": now(), **counts})
+    await session.execute(_PROGRESS, {"job_id": job.id})
     await session.commit()
+
+
+async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
+    """Record as failed what a job began and nobody will end; its image list stays as it is."""
+    for run in (await runs_of_job(session, saved_id(job))).values():
+        if run.status == "submitted":
+            units = await units_of_run(session, saved_id(run))
+            end = RunEnd(
+                status="failed",
+                num_units=len(units),
+                num_failed_units=sum(unit.status != "done" for unit in units),
+                images=None,
+                num_new_images=0,
+                removed=(),
+                all_units_fail=False,
+            )
+            await close_run(session, job, saved_id(run), run.workflowtask_dump, end)
 
 
 _INSERT_UNITS = text(
@@ -182,8 +263,12 @@ _UPDATE_UNITS = text(
         id int, status text, has_warnings bool, started_at timestamptz, ended_at timestamptz,
         exit_code int, max_rss_kb bigint, cpu_seconds float, host text)
     WHERE historyunit.id = ended.id
+    AND historyunit.status = 'submitted' AND historyunit.ended_at IS NULL
+    RETURNING historyunit.id
     """
 ).bindparams(bindparam("units", type_=JSONB))
+
+_PROGRESS = text("UPDATE jobv2 SET restarts = 0 WHERE id = :job_id AND restarts > 0")
 
 _UPSERT_IMAGE_CACHE = text(
     """
@@ -198,12 +283,17 @@ _UPSERT_IMAGE_CACHE = text(
     """
 )
 
-_CLOSE_RUN = text("UPDATE historyrun SET status = :status WHERE id = :run_id")
+_CLOSE_RUN = text(
+    "UPDATE historyrun SET status = :status WHERE id = :run_id AND status = 'submitted' "
+    "RETURNING id"
+)
 
-_FAIL_UNITS = text(
+# An init unit that did its part has waited for the others; what has no end by now has failed.
+_END_UNITS = text(
     """
-    UPDATE historyunit SET status = 'failed'
-    WHERE history_run_id = :run_id AND (status = 'submitted' OR (:all AND status = 'done'))
+    UPDATE historyunit
+    SET status = CASE WHEN NOT :all_fail AND exit_code = 0 THEN 'done' ELSE 'failed' END
+    WHERE history_run_id = :run_id AND (status = 'submitted' OR (:all_fail AND status = 'done'))
     """
 )
 

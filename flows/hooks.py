@@ -6,17 +6,20 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.history import Status
 from flows.job_folder import JobFolder, write_archive
+from flows.last_words import printable
 from flows.workflow_task_run import WorkflowTaskRun
-from fractal_models.database import open_database
+from fractal_models.database import open_database, saved_id
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2
 
@@ -30,7 +33,8 @@ async def job_done(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 async def job_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """The flow raised an exception."""
-    await _end_job(flow_run, "failed", f"Job failed. {state.message or ''}")
+    message = (state.message or "").removeprefix("Flow run encountered an exception: ")
+    await _end_job(flow_run, "failed", f"Job failed. {message}")
 
 
 async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -38,25 +42,27 @@ async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
     await _end_job(flow_run, "failed", f"Job stopped. {state.message or ''}")
 
 
-async def job_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """The process of the flow run ended before the flow did."""
-    await _end_job(flow_run, "failed", f"Job crashed. {state.message or ''}")
-
-
 async def _end_job(flow_run: FlowRun, status: Status, message: str) -> None:
-    """Write the job's end, then zip its folder (which nobody waits for)."""
+    """Write the end of the flow run's job, then zip its folder (which nobody waits for)."""
     job_id = int(flow_run.parameters["job_id"])
     async with (
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
     ):
         job = await session.get(JobV2, job_id)
-        if job is None or job.status != "submitted":
-            return
-        folder = JobFolder(Path(job.working_dir or ""))
-        log = await asyncio.to_thread(_finish_log, folder, message.strip())
-        await history.end_job(session, job_id, status=status, log=log)
-    if folder.path.exists():
+        if job is not None and job.flow_run_id == flow_run.id:
+            await conclude_job(session, job, status, message)
+
+
+async def conclude_job(session: AsyncSession, job: JobV2, status: Status, message: str) -> None:
+    """Give a submitted job its end, with its whole log, and zip its folder."""
+    if job.status != "submitted":
+        return
+    await history.abandon_runs(session, job)
+    folder = JobFolder(Path(job.working_dir or ""))
+    log = await asyncio.to_thread(_finish_log, folder, printable(message.strip()))
+    ended = await history.end_job(session, saved_id(job), status=status, log=log)
+    if ended and folder.path.exists():
         await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
 
 
@@ -64,17 +70,21 @@ def _finish_log(folder: JobFolder, message: str) -> str:
     """The job's whole log. A job whose folder cannot be written still gets its end."""
     try:
         folder.log(message)
-        return folder.read_log()
+        return printable(folder.read_log())
     except OSError as error:
-        logger.warning("%s could not be written: %s", folder.log_path, error)
-        return f"{message}\n({folder.log_path} could not be written: {error})"
+        logger.warning("The end of a log could not be written: %s", error)
+        with suppress(OSError):
+            message = f"{printable(folder.read_log())}{message}"
+        return f"{message}\n(The end of this log could not be written: {error})"
 
 
 async def open_history_run(
     run: WorkflowTaskRun, task: Task[..., Any], task_run: TaskRun, state: State[Any]
 ) -> None:
     """A workflow task begins: its HistoryRun."""
-    async with run.job.sessions() as session:
+    if run.history_run_id is not None:
+        return  # before an interruption
+    async with run.job.database() as session:
         run.history_run_id = await history.open_run(session, run.job.job, run.dump, len(run.inputs))
 
 
@@ -85,6 +95,6 @@ async def close_history_run(
     if run.history_run_id is None:
         return
     end = run.end("done" if state.is_completed() else "failed")
-    async with run.job.sessions() as session:
+    async with run.job.database() as session:
         await history.close_run(session, run.job.job, run.history_run_id, run.dump, end)
     run.recorded = True

@@ -1,31 +1,40 @@
-"""A job while it runs: its row, its images, its folder, and what stops it."""
+"""A job while it runs: its row, its images, its folder, and what stops or interrupts it."""
 
 import asyncio
+import atexit
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from uuid import UUID
 
 from prefect.logging import get_run_logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows import history
 from flows.job_folder import JobFolder
+from flows.job_lock import LockedError, lock_job
 from flows.launchers.base import Launcher
 from flows.launchers.local import LocalLauncher
-from fractal_models.database import open_database
-from fractal_models.images import Image
-from fractal_models.settings import get_settings
-from fractal_models.tables import DatasetV2, JobV2, ProjectV2, Resource
+from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
+from fractal_models.database import is_outage, open_database, saved_id
+from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
+from fractal_models.settings import Settings, get_settings
+from fractal_models.tables import DatasetV2, HistoryRun, JobV2, ProjectV2, Resource
 
 # In which the worker passes the runner configuration of a flow run to its process.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
 
+_LAST_WORDS_SECONDS = 5
+
 
 class JobUnavailableError(Exception):
-    """There is no such job to run: it is unknown, or has ended."""
+    """This flow run has no job to run: it is unknown, has ended, or is another flow run's."""
 
 
 class JobStoppedError(Exception):
@@ -36,28 +45,44 @@ class JobRun:
     """One job on its way through its workflow tasks.
 
     `images` is the dataset's image list as last recorded; `type_filters` are the job's, joined by
-    the output types of the tasks that are done.
+    the output types of the tasks that are done; `recorded` are the HistoryRuns that an executor
+    before this one left, by the order of their workflow task.
     """
 
     def __init__(
         self,
         job: JobV2,
         dataset: DatasetV2,
+        recorded: dict[int, HistoryRun],
         launcher: Launcher,
         parallel_tasks: int,
+        max_restarts: int,
         sessions: async_sessionmaker[AsyncSession],
     ) -> None:
         self.job = job
         self.zarr_dir = dataset.zarr_dir
         self.images: list[Image] = dataset.images
+        self.recorded = recorded
         self.type_filters: dict[str, bool] = dict(job.type_filters)
+        self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
+        # A filter by how the first task's latest units ended is for that task alone.
+        self.statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
         self.folder = JobFolder(Path(job.working_dir or ""))
         self.launcher = launcher
         self.parallel_tasks = parallel_tasks
-        self.sessions = sessions
-        self.stopping = False
+        self.max_restarts = max_restarts
+        self._stopped = asyncio.Event()
+        self._sessions = sessions
         self._batch: Path | None = None
         self._stopping_batch: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> int:
+        return saved_id(self.job)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped.is_set()
 
     @property
     def workflow_tasks(self) -> list[dict[str, Any]]:
@@ -65,16 +90,44 @@ class JobRun:
         tasks: list[dict[str, Any]] = self.job.workflow_dump["task_list"]
         return tasks
 
+    @property
+    def how_it_begins(self) -> str:
+        return "goes on" if self.recorded else "begins"
+
     def say(self, message: str) -> None:
         """One line in the job's log and in the Prefect log."""
         get_run_logger().info(message)
         self.folder.log(message)
 
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[AsyncSession]:
+        """A session. If the database goes away meanwhile, the job is interrupted."""
+        try:
+            async with self._sessions() as session:
+                yield session
+        except Exception as error:
+            if is_outage(error):
+                interrupt(self.folder, f"the database is away ({error})")
+            raise
+
+    def terminate(self) -> None:
+        """The worker ends, or its machine: another one will take the job up."""
+        # Prefect sends its last logs and events at exit; not for longer than this.
+        signal.alarm(_LAST_WORDS_SECONDS)
+        self.folder.log("Interrupted: the worker ends. Units that run go on.")
+        atexit._run_exitfuncs()
+        leave(EXIT_INTERRUPTED)
+
     def stop(self) -> None:
         """Begin no more units, and end those that run."""
-        self.stopping = True
+        self._stopped.set()
         if self._batch is not None and self._stopping_batch is None:
             self._stopping_batch = asyncio.create_task(self.launcher.stop(self._batch))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the job is told to stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     @asynccontextmanager
     async def batch(self, folder: Path) -> AsyncIterator[None]:
@@ -94,26 +147,73 @@ class JobRun:
                 await self._stopping_batch
 
 
+def interrupt(folder: JobFolder, reason: str) -> NoReturn:
+    """Leave a job where it is, as a crash would; the flow run, run again, goes on from there."""
+    with suppress(OSError):  # not a reason to stay
+        folder.log(f"Interrupted: {reason}. Units that run go on; the job will be taken up again.")
+    leave(EXIT_INTERRUPTED)
+
+
 @asynccontextmanager
-async def open_job(job_id: int) -> AsyncIterator[JobRun]:
-    """Everything a job needs while it runs.
+async def open_job(job_id: int, flow_run_id: UUID) -> AsyncIterator[JobRun]:
+    """Everything that this process needs to execute a job, of which it is the only executor.
+
+    Ends the process, and touches nothing, if another one executes the job for the same flow run, or
+    if the database is away.
 
     Raises:
-        JobUnavailableError: no such job, or it has ended.
+        JobUnavailableError: there is nothing to execute for this flow run.
     """
-    async with open_database(get_settings().async_database_url) as sessions:
-        async with sessions() as session:
-            job = await session.get(JobV2, job_id)
-            if job is None:
-                raise JobUnavailableError(f"There is no job {job_id}.")
-            if job.status != "submitted":
-                raise JobUnavailableError(f"Job {job_id} has ended, it is {job.status}.")
-            dataset = await session.get_one(DatasetV2, job.dataset_id)
-            project = await session.get_one(ProjectV2, job.project_id)
-            resource = await session.get_one(Resource, project.resource_id)
-        run = JobRun(job, dataset, LocalLauncher(), _parallel_tasks(resource), sessions)
+    settings = get_settings()
+    async with open_database(settings.async_database_url) as sessions:
+        try:
+            run = await _open(settings, sessions, job_id, flow_run_id)
+        except LockedError:
+            leave(EXIT_SUPERFLUOUS)
+        except Exception as error:
+            if is_outage(error):
+                leave(EXIT_INTERRUPTED)
+            raise
         run.folder.create()
         yield run
+
+
+async def _open(
+    settings: Settings, sessions: async_sessionmaker[AsyncSession], job_id: int, flow_run_id: UUID
+) -> JobRun:
+    async with sessions() as session:
+        job = await _claim(session, job_id, flow_run_id)
+        interrupted = partial(interrupt, JobFolder(Path(job.working_dir or "")))
+        await lock_job(settings.async_database_url, job_id, interrupted)
+        job = await _claim(session, job_id, flow_run_id)  # who had the lock may have ended it
+        dataset = await session.get_one(DatasetV2, job.dataset_id)
+        project = await session.get_one(ProjectV2, job.project_id)
+        resource = await session.get_one(Resource, project.resource_id)
+        recorded = await history.runs_of_job(session, job_id)
+    return JobRun(
+        job,
+        dataset,
+        recorded,
+        LocalLauncher(),
+        _parallel_tasks(resource),
+        settings.max_restarts,
+        sessions,
+    )
+
+
+async def _claim(session: AsyncSession, job_id: int, flow_run_id: UUID) -> JobV2:
+    """The submitted job of this flow run, which becomes its flow run if it has none yet."""
+    job = await session.get(JobV2, job_id, populate_existing=True)
+    if job is None:
+        raise JobUnavailableError(f"There is no job {job_id}.")
+    if job.flow_run_id is None:  # who made the flow run did not live to write it down
+        job.flow_run_id = flow_run_id
+        await session.commit()
+    if job.flow_run_id != flow_run_id:
+        raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
+    if job.status != "submitted":
+        raise JobUnavailableError(f"Job {job_id} has ended already, it is {job.status}.")
+    return job
 
 
 def _parallel_tasks(resource: Resource) -> int:

@@ -1,8 +1,7 @@
 """The units of one phase of a workflow task while they run."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -12,12 +11,22 @@ from prefect.cache_policies import NO_CACHE
 from flows import history
 from flows.history import EndedUnit
 from flows.job_run import JobRun, JobStoppedError
-from flows.launchers.base import Batch, BatchEnd, BatchUnit, UnitResult
+from flows.last_words import printable
+from flows.launchers.base import (
+    BATCH_FILE,
+    RESULTS_FILE,
+    Batch,
+    BatchEnd,
+    BatchUnit,
+    ResultsReader,
+    UnitResult,
+)
 from flows.progress import Progress
 from flows.units import PlannedUnit, UnitPlan
 from fractal_models.images import InitOutput, InvalidTaskOutput, TaskOutput
+from fractal_models.schemas.meta import Retry
 
-# How often ended units are written to the database and to the progress artifact.
+# How often ended units are written to the database.
 _RECORD_SECONDS = 1.0
 
 Output = TypeVar("Output", InitOutput, TaskOutput)
@@ -26,13 +35,14 @@ Output = TypeVar("Output", InitOutput, TaskOutput)
 class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
+    Units run in batches, one per attempt: the first has all units, the next ones those that failed.
     After `run`, every unit is either in `outputs` or in `failures` (why), both by unit index.
     """
 
     def __init__(
         self,
         job: JobRun,
-        history_run_id: int,
+        title: str,
         plan: UnitPlan,
         units_dir: Path,
         parse: Callable[[bytes | None], Output],
@@ -42,63 +52,114 @@ class Phase(Generic[Output]):
         self.outputs: dict[int, Output] = {}
         self.failures: dict[int, str] = {}
         self._job = job
-        self._history_run_id = history_run_id
+        self._title = f"{title}, {plan.component}"
         self._units_dir = units_dir
         self._parse: Callable[[bytes | None], Output] = parse
         self._progress = progress
         self._ids: list[int] = []
+        self._is_last_attempt = True
+        self._ended: set[int] = set()  # in the current attempt
         self._unrecorded: dict[int, EndedUnit] = {}
         self._recorded_at = time.monotonic()
 
-    async def run(self, *, point_images: bool) -> None:
-        """Run all units; with `point_images`, they become the latest units of their images.
+    async def run(self, units: list[int], retry: Retry) -> None:
+        """Run all units, which have these ids in the database.
 
         Raises:
             JobStoppedError: the job was told to stop; what had ended is recorded.
+            DamagedFileError, OSError: the files of a batch cannot be read or written.
         """
-        if not self.plan.units:
+        self._ids = units
+        waiting = list(self.plan.units)
+        for attempt in range(1, retry.max + 2):
+            self._is_last_attempt = attempt > retry.max
+            await self._attempt(waiting, attempt, retry)
+            waiting = self.units_that(sorted(self.failures))
+            if not waiting:
+                return
+
+    async def _attempt(self, units: list[PlannedUnit], attempt: int, retry: Retry) -> None:
+        """Run units; if this is not the first time, after the delay."""
+        self._ended = set()
+        batch = self._batch(units, attempt)
+        if (self._batch([], attempt + 1).folder / BATCH_FILE).exists():
+            await self._read_again(batch)
             return
-        async with self._job.sessions() as session:
-            self._ids = await history.create_units(
-                session, self._history_run_id, self.plan.units, self._units_dir
+        if attempt > 1 and not (batch.folder / BATCH_FILE).exists():
+            self._job.say(
+                f"{self._title}: {_count(units)} failed and will run again in "
+                f"{retry.delay_seconds:g} s (attempt {attempt} of {retry.max + 1})."
             )
-            if point_images:
-                await history.point_images_to_units(session, self._history_run_id)
-        batch = self._batch()
-        count = len(batch.units)
-        named = run_batch.with_options(
-            task_run_name=f"{self.plan.component}: {count} unit{'s' if count > 1 else ''}"
-        )
+            await self._job.pause(retry.delay_seconds)
+            async with self._job.database() as session:
+                ids = [self._ids[unit.index] for unit in units]
+                await history.begin_attempt(session, ids, attempt)
+        named = run_batch.with_options(task_run_name=f"{self._title}: {_count(units)}")
         async with self._job.batch(batch.folder):
             end = await named(self, batch)
         if end.stopped or self._job.stopping:
             raise JobStoppedError("The job was stopped.")
 
+    async def _read_again(self, batch: Batch) -> None:
+        """Collect the results of an attempt which, before an interruption, led to the next one."""
+        reader = ResultsReader(batch.folder / RESULTS_FILE)
+        while results := reader.read():
+            await self._collect(results)
+        for unit in batch.units:
+            if unit.index not in self._ended:
+                self._fail(unit.index, "lost with its unit runner", result=None)
+
     async def follow(self, batch: Batch) -> BatchEnd:
-        """Launch a batch and collect its results to its end."""
-        end = await self._job.launcher.run(batch, self._collect)
-        reason = "stopped before it began" if end.stopped else f"lost with its runner. {end.stderr}"
-        for index in end.missing:
-            self._fail(index, reason.strip(), result=None)
-        await self._record()
+        """Launch a batch, or find it running, and collect its results to its end.
+
+        A batch whose runner died is launched again for the units that it left, as long as that
+        leads to anything.
+        """
+        try:
+            end = await self._run_to_end(batch)
+            lost = f"lost. {_words(end)}"
+            for index in end.missing:
+                self._fail(index, "stopped before it began" if end.stopped else lost, result=None)
+            await self._record()
+        except Exception:
+            await self._job.launcher.stop(batch.folder)  # its units must not go on unrecorded
+            raise
         return end
+
+    async def _run_to_end(self, batch: Batch) -> BatchEnd:
+        tries_left = self._job.max_restarts
+        while True:
+            known = len(self._ended)
+            end = await self._job.launcher.run(batch, self._collect)
+            if len(self._ended) > known:
+                tries_left = self._job.max_restarts
+            if not end.missing or end.stopped or self._job.stopping or not tries_left:
+                return end
+            tries_left -= 1
+            self._job.say(
+                f"{self._title}: {_count(end.missing)} did not end with their runner, and will be "
+                f"launched again. {_words(end)}"
+            )
 
     def units_that(self, indices: Iterable[int]) -> list[PlannedUnit]:
         """The units with these indices."""
         return [self.plan.units[index] for index in indices]
 
-    def _batch(self) -> Batch:
+    def _batch(self, units: list[PlannedUnit], attempt: int) -> Batch:
+        name = self.plan.component if attempt == 1 else f"{self.plan.component}-{attempt}"
         return Batch(
-            folder=self._units_dir / "batches" / self.plan.component,
+            folder=self._units_dir / "batches" / name,
             units_dir=self._units_dir,
             command=tuple(self.plan.command),
             common_args=self.plan.common_args,
-            units=[BatchUnit(unit.index, unit.name, unit.args) for unit in self.plan.units],
+            units=[BatchUnit(unit.index, unit.name, unit.args) for unit in units],
             max_parallel=self._job.parallel_tasks,
+            attempt=attempt,
         )
 
     async def _collect(self, results: list[UnitResult]) -> None:
         for result in results:
+            self._ended.add(result.index)
             if result.succeeded:
                 self._read_output(result)
             else:
@@ -116,20 +177,26 @@ class Phase(Generic[Output]):
                 log.write(f"\nThe unit failed: {error}\n")
             self._fail(unit.index, str(error), result)
         else:
-            self._unrecorded[unit.index] = EndedUnit(self._ids[unit.index], True, result)
+            self.failures.pop(unit.index, None)  # of an attempt before
+            self._unrecorded[unit.index] = EndedUnit(
+                self._ids[unit.index],
+                "submitted" if self.plan.component == "init" else "done",
+                result,
+            )
 
     def _fail(self, index: int, reason: str, result: UnitResult | None) -> None:
         self.failures[index] = reason
-        self._unrecorded[index] = EndedUnit(self._ids[index], False, result)
+        if self._is_last_attempt or self._job.stopping:
+            self._unrecorded[index] = EndedUnit(self._ids[index], "failed", result)
 
     async def _record(self) -> None:
-        ended, self._unrecorded = self._unrecorded, {}
         self._recorded_at = time.monotonic()
-        if not ended:
+        if not self._unrecorded:
             return
-        async with self._job.sessions() as session:
-            await history.record_units(session, ended.values())
-        await self._progress.advance(len(ended))
+        async with self._job.database() as session:
+            await history.record_units(session, self._job.id, self._unrecorded.values())
+        self._progress.advance(len(self._unrecorded))
+        self._unrecorded = {}
 
 
 @task(name="batch", cache_policy=NO_CACHE, persist_result=False)
@@ -147,9 +214,10 @@ def describe_failure(result: UnitResult) -> str:
     return f"exit code {result.exit_code}"
 
 
-async def last_log_lines(path: Path, lines: int = 5) -> str:
-    """The end of a unit's log; empty if there is none."""
-    if not path.exists():
-        return ""
-    text = await asyncio.to_thread(path.read_text, errors="replace")
-    return "\n".join(text.strip().splitlines()[-lines:])
+def _words(end: BatchEnd) -> str:
+    """What the runner of a batch said last."""
+    return printable(end.stderr).strip() or "The unit runner ended early and left no word."
+
+
+def _count(units: Sized) -> str:
+    return f"{len(units)} unit{'' if len(units) == 1 else 's'}"

@@ -2,17 +2,21 @@
 
 import asyncio
 from functools import partial
+from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import history, hooks
 from flows.job_run import JobRun
-from flows.phase import Phase, last_log_lines
+from flows.last_words import last_lines
+from flows.phase import Phase
 from flows.progress import Progress, show_failures
-from flows.units import UnitPlan
 from flows.workflow_task_run import WorkflowTaskRun
-from fractal_models.images import InitOutput, parse_init_output, parse_task_output
+from fractal_models.database import saved_id
+from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
+
+_TOLD_FAILURES = 100
 
 
 class WorkflowTaskFailedError(Exception):
@@ -26,12 +30,40 @@ class NotRecordedError(Exception):
 async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> None:
     """Run one workflow task of a job as a Prefect task, and take over its image list.
 
+    One whose end is recorded is not run again; one that was begun is gone on with.
+
     Raises:
         WorkflowTaskFailedError: units failed.
         JobStoppedError: the job was told to stop.
         NotRecordedError: the end of the workflow task is not in the database.
     """
     run = WorkflowTaskRun(job, workflow_task)
+    await _take_up(run)
+    if run.recorded_status == "failed":
+        _raise_again(run)
+    if run.recorded_status == "done":
+        job.say(f"{run.title}: was done when the job was interrupted.")
+    else:
+        await _run(run)
+    job.type_filters |= run.task["output_types"]
+
+
+async def _take_up(run: WorkflowTaskRun) -> None:
+    """Find what an executor before this one left of a workflow task, and choose its images."""
+    earlier = run.job.recorded.get(run.order)
+    statuses = {}
+    async with run.job.database() as session:
+        if earlier is not None:
+            run.history_run_id = saved_id(earlier)
+            run.recorded_status = earlier.status
+            run.recorded_units = await history.units_of_run(session, run.history_run_id)
+        elif run.wanted_statuses is not None:
+            dataset_id = run.job.job.dataset_id
+            statuses = await history.image_statuses(session, dataset_id, run.dump["id"])
+    run.take_inputs(statuses)
+
+
+async def _run(run: WorkflowTaskRun) -> None:
     recorded = execute.with_options(
         name=run.task["name"],
         task_run_name=run.title,
@@ -43,8 +75,7 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
     if not run.recorded:
         raise NotRecordedError(f"The end of workflow task {run.title!r} could not be recorded.")
     if run.merged is not None:
-        job.images = run.merged.images
-    job.type_filters |= run.task["output_types"]
+        run.job.images = run.merged.images
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -53,47 +84,73 @@ async def execute(run: WorkflowTaskRun) -> None:
     if run.history_run_id is None:
         raise NotRecordedError(f"The start of workflow task {run.title!r} could not be recorded.")
     plan = run.plan_first_phase()
-    run.job.say(f"{run.title}: begins, {len(run.inputs)} images, type filters {run.type_filters}.")
+    how = "goes on" if run.recorded_units else "begins"
+    run.job.say(f"{run.title}: {how}, {len(run.inputs)} images, type filters {run.type_filters}.")
     progress = Progress(f"{run.key}-progress", run.title)
-    if run.is_compound:
-        plan = await _init(run, plan, progress)
-    last_phase = Phase(
-        run.job, run.history_run_id, plan, run.units_dir, parse_task_output, progress
-    )
-    run.phases.append(last_phase)
-    await progress.expect(len(plan.units))
-    await last_phase.run(point_images=not run.is_compound)
+    async with progress.shown():
+        if run.is_compound:
+            init = run.phase(plan, parse_init_output, progress)
+            await _run_phase(run, init, progress)
+            await _raise_for_failures(run)
+            plan = run.plan_compute_phase(init.outputs[0])
+        last_phase = run.phase(plan, parse_task_output, progress)
+        try:
+            await _run_phase(run, last_phase, progress)
+        except Exception:  # what had ended before counts
+            run.merged = await asyncio.to_thread(run.merge, last_phase)
+            raise
     run.merged = await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
     run.job.say(f"{run.title}: done, {run.num_units} units.{_describe_merge(run)}")
 
 
-async def _init(run: WorkflowTaskRun, plan: UnitPlan, progress: Progress) -> UnitPlan:
-    """Run the init phase of a compound task; the plan of its second phase."""
-    assert run.history_run_id is not None  # checked by the caller
-    init: Phase[InitOutput] = Phase(
-        run.job, run.history_run_id, plan, run.units_dir, parse_init_output, progress
-    )
-    run.phases.append(init)
-    await progress.expect(len(plan.units))
-    await init.run(point_images=True)
-    await _raise_for_failures(run)
-    return run.plan_compute_phase(init.outputs[0])
+async def _run_phase(
+    run: WorkflowTaskRun, phase: Phase[InitOutput] | Phase[TaskOutput], progress: Progress
+) -> None:
+    """Run the units of a phase, which are in the database from then on."""
+    units = phase.plan.units
+    if not units:
+        return
+    progress.expect(len(units))
+    known = {unit.logfile: unit.id for unit in run.recorded_units}
+    logfiles = [str(history.log_path(run.units_dir, unit)) for unit in units]
+    if logfiles[0] in known:
+        ids = [known[logfile] for logfile in logfiles]
+    else:
+        async with run.job.database() as session:
+            # The images of a compound task belong to its init unit.
+            is_first = phase is run.phases[0]
+            assert run.history_run_id is not None  # checked by the caller
+            ids = await history.create_units(
+                session, run.history_run_id, units, logfiles, point_images=is_first
+            )
+    retry = run.retry("parallel" if phase.plan.component == "parallel" else "non_parallel")
+    await phase.run(ids, retry)
 
 
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     if not run.failures:
         return
     rows = []
-    for phase, index, reason in run.failures[:100]:
+    for phase, index, reason in run.failures[:_TOLD_FAILURES]:
         unit = phase.plan.units[index]
-        path = history.log_path(run.units_dir, unit)
+        log = await asyncio.to_thread(last_lines, history.log_path(run.units_dir, unit))
         images = ", ".join(unit.zarr_urls[:5]) or "(no images)"
-        rows.append({"images": images, "reason": reason, "log": await last_log_lines(path)})
+        rows.append({"images": images, "reason": reason, "log": log})
     await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
     raise WorkflowTaskFailedError(
         f"{run.title}: {len(run.failures)} of {run.num_units} units failed. "
         f"The first: {rows[0]['reason']}, on {rows[0]['images']}.\n{rows[0]['log']}".rstrip()
+    )
+
+
+def _raise_again(run: WorkflowTaskRun) -> None:
+    """The job was interrupted after a workflow task had failed, before the job's end."""
+    failed = [Path(unit.logfile) for unit in run.recorded_units if unit.status == "failed"]
+    told = f" The first, {failed[0]}:\n{last_lines(failed[0])}" if failed else ""
+    raise WorkflowTaskFailedError(
+        f"{run.title}: failed before the job was interrupted, with {len(failed)} of "
+        f"{len(run.recorded_units)} units.{told}"
     )
 
 

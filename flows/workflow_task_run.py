@@ -1,15 +1,17 @@
 """One workflow task of a job: which images it sees, what its units made of the image list."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from flows.history import RunEnd, Status
+from flows.history import RecordedUnit, RunEnd, Status
 from flows.job_folder import slug
 from flows.job_run import JobRun
-from flows.phase import Phase
+from flows.phase import Output, Phase
+from flows.progress import Progress
 from flows.units import (
     COMPOUND,
     CONVERTERS,
+    PlanError,
     TaskType,
     UnitPlan,
     plan_compute_phase,
@@ -20,11 +22,13 @@ from fractal_models.images import (
     Image,
     InitOutput,
     MergeResult,
+    Scalar,
     TaskOutput,
     filter_images,
     merge_images,
     task_type_filters,
 )
+from fractal_models.schemas.meta import Retry, retry_of
 
 
 class WorkflowTaskRun:
@@ -42,6 +46,8 @@ class WorkflowTaskRun:
         self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
         self.merged: MergeResult | None = None
         self.history_run_id: int | None = None
+        self.recorded_status: str | None = None  # and units: of an executor before this one
+        self.recorded_units: list[RecordedUnit] = []
         self.recorded = False
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none
@@ -52,8 +58,41 @@ class WorkflowTaskRun:
             )
         except FilterError as error:
             self.problem = error
-        if self.problem is None and self.type not in CONVERTERS:
-            self.inputs = filter_images(job.images, self.type_filters, job.job.attribute_filters)
+
+    def take_inputs(self, statuses: Mapping[str, str]) -> None:
+        """Choose the images that the task sees.
+
+        `statuses` tells how the latest unit of this task on an image ended, where that matters. A
+        task that was begun before an interruption keeps the images that it began with.
+        """
+        if self.problem is not None or self.type in CONVERTERS:
+            return
+        if self.recorded_units:
+            first = self.recorded_units[: None if self.type == "parallel" else 1]
+            began_with = {url for unit in first for url in unit.zarr_urls}
+            self.inputs = [i for i in self.job.images if i["zarr_url"] in began_with]
+            return
+        self.inputs = filter_images(self.job.images, self.type_filters, self.job.attribute_filters)
+        if (wanted := self.wanted_statuses) is not None:
+            self.inputs = [i for i in self.inputs if statuses.get(i["zarr_url"], "unset") in wanted]
+
+    @property
+    def wanted_statuses(self) -> Sequence[Scalar] | None:
+        """Of its images, for the first task of a job with such a filter; else None."""
+        is_first = self.order == self.job.workflow_tasks[0]["order"]
+        return self.job.statuses if is_first else None
+
+    def retry(self, phase: Literal["parallel", "non_parallel"]) -> Retry:
+        """How often units that fail run again; a workflow task may override its task.
+
+        Raises:
+            PlanError: it is not valid.
+        """
+        name = f"meta_{phase}"
+        try:
+            return retry_of({**(self.task.get(name) or {}), **(self.dump.get(name) or {})})
+        except ValueError as error:
+            raise PlanError(f"{name} is wrong: {error}") from error
 
     @property
     def is_compound(self) -> bool:
@@ -88,6 +127,17 @@ class WorkflowTaskRun:
             command_parallel=self.task["command_parallel"],
         )
 
+    def phase(
+        self,
+        plan: UnitPlan,
+        parse: Callable[[bytes | None], Output],
+        progress: Progress,
+    ) -> Phase[Output]:
+        """The next phase, with its units to be run."""
+        phase = Phase(self.job, self.title, plan, self.units_dir, parse, progress)
+        self.phases.append(phase)
+        return phase
+
     @property
     def failures(self) -> list[tuple[Phase[Any], int, str]]:
         """The units that failed: their phase, their index, why."""
@@ -101,15 +151,21 @@ class WorkflowTaskRun:
     def num_units(self) -> int:
         return sum(len(phase.plan.units) for phase in self.phases)
 
+    @property
+    def num_succeeded(self) -> int:
+        return sum(len(phase.outputs) for phase in self.phases)
+
     def merge(self, last_phase: Phase[TaskOutput]) -> MergeResult | None:
         """The image list with the outputs of the units that succeeded.
 
-        A compound task's units succeed or fail together, so one failure leaves the list as it is.
+        A compound task's units succeed or fail together, so unless all of them succeeded the list
+        stays as it is.
 
         Raises:
             ImageListError: the outputs break the rules of image lists.
         """
-        if self.failures and (self.is_compound or not last_phase.outputs):
+        succeeded, units = len(last_phase.outputs), len(last_phase.plan.units)
+        if succeeded < units and (self.is_compound or not succeeded):
             return None
         processed = self.inputs
         if self.type == "parallel":
@@ -130,7 +186,7 @@ class WorkflowTaskRun:
         return RunEnd(
             status=status,
             num_units=self.num_units,
-            num_failed_units=self.num_units if together else len(self.failures),
+            num_failed_units=self.num_units if together else self.num_units - self.num_succeeded,
             images=merged.images if merged and merged.images != self.job.images else None,
             num_new_images=merged.num_new if merged else 0,
             removed=merged.removed if merged else (),

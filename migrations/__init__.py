@@ -1,6 +1,7 @@
 """Alembic migrations of the Fractal schema."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
@@ -8,6 +9,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL
+
+from fractal_models.database import DatabaseAwayError, connect
+
+_PATIENCE_SECONDS = 60
 
 
 class DatabaseUnusableError(Exception):
@@ -51,6 +56,22 @@ async def require_newest(url: URL) -> None:
             f"The database {url.render_as_string()} is at schema {found or 'none'}, this version "
             f"needs {newest}: run `fractal-prefect db upgrade`."
         )
+
+
+async def wait_for_database(url: URL, tell: Callable[[str], object]) -> None:
+    """Return when PostgreSQL answers, or after a minute: it may be starting or restarting too."""
+    for attempt in range(_PATIENCE_SECONDS):
+        try:
+            connection = await connect(url, timeout=10)
+        except DatabaseAwayError as error:
+            if attempt % 10 == 0:
+                tell(f"Waiting for the database. {error}")
+            await asyncio.sleep(1)
+        except asyncpg.PostgresError:
+            return  # it answers, if with a no
+        else:
+            await connection.close()
+            return
 
 
 async def _revision(url: URL) -> str | None:

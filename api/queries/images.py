@@ -11,11 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.paging import Paging
-from fractal_models.images import Image
+from fractal_models.images import STATUS_ATTRIBUTE, Image
 from fractal_models.schemas.dataset import ImageQuery
-
-# The attribute that shows, in `status/images/`, how an image's latest unit ended. Clients know it.
-STATUS_ATTRIBUTE = "__wftask_dataset_image_status__"
 
 _LISTED = """
     SELECT image, place

@@ -127,7 +127,8 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     if job.id is None or job.status != "submitted":
         raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
-    if job.flow_run_id is None or await engine.cancel(job.flow_run_id):
+    begun = job.working_dir is not None and Path(job.working_dir).exists()
+    if job.flow_run_id is None or (await engine.cancel(job.flow_run_id) and not begun):
         await end_job(session, job.id, status="failed", log="The job was stopped before it began.")
 
 

@@ -13,6 +13,10 @@ class DemoError(Exception):
     """The demo did not go as it should; the message says where."""
 
 
+class AwayError(DemoError):
+    """The REST API does not answer, or has no answer at the moment."""
+
+
 class FractalClient:
     """A logged-in user of the REST API."""
 
@@ -78,9 +82,12 @@ class FractalClient:
             page, seen, total = page + 1, seen + len(answer["items"]), answer["total_count"]
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        response = self._http.request(method, path, **options)
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise AwayError(f"{method} {path} was not answered: {error!r}") from error
         if response.is_error:
-            raise DemoError(
+            raise (AwayError if response.is_server_error else DemoError)(
                 f"{method} {path} was answered with {response.status_code}: {response.text}"
             )
         return response.json() if response.content else None

@@ -5,6 +5,7 @@ Pure functions and Pydantic schemas; no database. A stored image list is a list 
 """
 
 from fractal_models.images.filters import (
+    STATUS_ATTRIBUTE,
     AttributeFilters,
     FilterError,
     TypeFilters,
@@ -38,6 +39,7 @@ from fractal_models.images.schema import (
 )
 
 __all__ = [
+    "STATUS_ATTRIBUTE",
     "AttributeFilters",
     "FilterError",
     "Image",

@@ -7,6 +7,10 @@ from pydantic import AfterValidator, BeforeValidator
 
 from fractal_models.images.schema import Image, ImageError, ImageTypes, Scalar, check_keys
 
+# The attribute that tells clients, and lets them filter by, how an image's latest unit of a
+# workflow task ended: `submitted`, `done`, `failed`, or `unset`. No image has it of its own.
+STATUS_ATTRIBUTE = "__wftask_dataset_image_status__"
+
 
 class FilterError(ImageError):
     """Filters that are no valid ones, or contradict each other."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import Input, JsonObject, NonEmpty, Output, Timestamp
 from fractal_models.schemas.manifest import TaskType
+from fractal_models.schemas.meta import Meta
 from fractal_models.schemas.project import ProjectRead
 from fractal_models.schemas.task import TaskRead
 
@@ -38,8 +39,8 @@ class WorkflowTaskUpdate(WorkflowTaskArguments):
 
     alias: NonEmpty | None = None
     description: NonEmpty | None = None
-    meta_non_parallel: JsonObject | None = None
-    meta_parallel: JsonObject | None = None
+    meta_non_parallel: Meta | None = None
+    meta_parallel: Meta | None = None
     type_filters: TypeFilters = {}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.queries.images import STATUS_ATTRIBUTE
+from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.tables import HistoryImageCache, HistoryRun, HistoryUnit
 
 IMAGES = [f"/plate/{index}" for index in range(4)]

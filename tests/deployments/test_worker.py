@@ -96,7 +96,7 @@ async def test_a_job_that_prefect_refuses_waits_until_the_reason_is_mended(
         await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
 
     async def refused() -> bool:
-        return "Waiting jobs could not be looked after" in worker.last_words(100)
+        return "waits, Prefect refuses it" in worker.last_words(100)
 
     (worker,) = (service for service in stack.services if service.name == "worker")
     await set_variables({"parallel_tasks_per_job": "many"})

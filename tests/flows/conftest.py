@@ -1,5 +1,118 @@
-"""The lab, under the name by which the tests of this folder know it."""
+"""The lab, under the name by which the tests of this folder know it; jobs that keep a journal."""
 
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.client.orchestration import PrefectClient
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from benchmarks.consistency import Unit, events, examine, task_bodies
+from deployments.stack import Stack
+from flows.job_folder import JobFolder
+from flows.job_lock import locked_jobs
+from flows.launchers.local import is_running
+from fractal_models.database import make_engine, session_factory
 from tests.lab import Lab, collected, eventually
 
 __all__ = ["Lab", "collected", "eventually"]
+
+_numbers = count(1)
+
+
+class Journal:
+    """The file in which the units of one job write that they began and ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What makes the units of a workflow task write here."""
+        return {"journal": str(self.path)}
+
+    def began(self) -> list[Unit]:
+        return list(events(self.path, "begin").elements())
+
+    def ended(self) -> list[Unit]:
+        return list(events(self.path, "end").elements())
+
+    async def reaches(self, units: int) -> None:
+        """Return when so many units have ended."""
+
+        async def ended() -> int:
+            return len(self.ended())
+
+        await eventually(ended, lambda now: now >= units)
+
+
+@pytest.fixture
+def journal(stack: Stack) -> Journal:
+    return Journal(stack.data_dir / f"journal-{next(_numbers)}.jsonl")
+
+
+@pytest.fixture(scope="session")
+async def journal_lab(lab: Lab) -> Lab:
+    """The lab, with the tasks whose units keep a journal."""
+    for body in task_bodies("of the tests"):
+        task = await lab.ok("POST", "/api/v2/task/", json=body)
+        lab.tasks[body["name"]] = task["id"]
+    return lab
+
+
+@pytest.fixture(scope="session")
+async def fractal(stack: Stack) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Sessions on the stack's database."""
+    engine = make_engine(make_url(stack.environment["FRACTAL_DATABASE_URL"]))
+    yield session_factory(engine)
+    await engine.dispose()
+
+
+async def require_consistent(
+    sessions: async_sessionmaker[AsyncSession], job: dict[str, Any], journal: Journal
+) -> None:
+    """A job is done, and did everything once; its process has ended."""
+
+    async def locked() -> set[int]:
+        async with sessions() as session:
+            return await locked_jobs(session)
+
+    await eventually(locked, lambda now: job["id"] not in now)
+    async with sessions() as session:
+        findings = await examine(session, job["id"], journal.path)
+    assert findings.faults == []
+
+
+async def process_of(prefect: PrefectClient, job: dict[str, Any]) -> psutil.Process:
+    """The process that executes a job, when there is one."""
+
+    async def find() -> psutil.Process | None:
+        flow_run = await prefect.read_flow_run(job["flow_run_id"])
+        if not flow_run.state or not flow_run.state.is_running() or not flow_run.infrastructure_pid:
+            return None
+        try:
+            return psutil.Process(int(flow_run.infrastructure_pid))
+        except psutil.NoSuchProcess:
+            return None
+
+    found: psutil.Process = await eventually(find, bool)
+    return found
+
+
+async def runner_of(job: dict[str, Any]) -> psutil.Process:
+    """The unit runner that works for a job, when there is one."""
+
+    async def find() -> psutil.Process | None:
+        for batch in JobFolder(Path(job["working_dir"])).batches():
+            if is_running(batch) and (pid := (batch / "lock").read_text()):
+                return psutil.Process(int(pid))
+        return None
+
+    found: psutil.Process = await eventually(find, bool)
+    return found

@@ -4,12 +4,15 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
 
+from deployments.stack import Stack
 from tests.flows.conftest import Lab, collected, eventually
 
 
@@ -77,16 +80,41 @@ async def test_the_same_version_is_not_collected_twice(lab: Lab, wheel: Path) ->
     assert "fractal-tasks-probe" in answer.json()["detail"]
 
 
-async def test_a_cancelled_collection_is_undone(lab: Lab, prefect: PrefectClient) -> None:
-    activity = await collect(lab, package="fractal-tasks-core", package_version="2.0.0")
-    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
-    await eventually(lambda: asyncio.to_thread(Path(group["venv_path"]).exists), bool)
+async def flow_run_of(prefect: PrefectClient, activity: dict[str, Any]) -> FlowRun:
     name = f"collect {activity['pkg_name']} {activity['version']}"
     (flow_run,) = await prefect.read_flow_runs(
         flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])),
         sort=FlowRunSort.ID_DESC,
         limit=1,
     )
+    return flow_run
+
+
+async def test_a_collection_that_dies_with_its_worker_is_undone(
+    lab: Lab, stack: Stack, prefect: PrefectClient
+) -> None:
+    activity = await collect(lab, package="fractal-tasks-core", package_version="1.5.3")
+    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+
+    async def process() -> str | None:
+        return (await flow_run_of(prefect, activity)).infrastructure_pid
+
+    psutil.Process(int(await eventually(process, bool))).suspend()
+    worker = stack.parts["worker"]
+    await asyncio.to_thread(worker.kill)
+    psutil.Process(int(await eventually(process, bool))).kill()
+    await asyncio.to_thread(stack.start, worker.name)
+    ended = await failed(lab, activity)
+    assert "collect the package again" in ended["log"]
+    assert ended["taskgroupv2_id"] is None
+    assert not Path(group["path"]).exists()
+
+
+async def test_a_cancelled_collection_is_undone(lab: Lab, prefect: PrefectClient) -> None:
+    activity = await collect(lab, package="fractal-tasks-core", package_version="2.0.0")
+    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+    await eventually(lambda: asyncio.to_thread(Path(group["venv_path"]).exists), bool)
+    flow_run = await flow_run_of(prefect, activity)
     await prefect.set_flow_run_state(flow_run.id, Cancelling())
     ended = await failed(lab, activity)
     assert ended["taskgroupv2_id"] is None

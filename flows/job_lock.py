@@ -1,0 +1,102 @@
+"""One executor per job: a lock in PostgreSQL that a flow run's process holds as long as it lives.
+
+Activities of task groups, e.g. collections, have such locks too.
+
+An advisory lock belongs to a connection, so it is free as soon as PostgreSQL knows that its
+holder is gone: at once if the process ends, within a minute if its host vanishes. Whoever finds
+the lock of a submitted job free knows that nobody executes it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+from sqlalchemy import URL, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.database import connect
+
+# The first of the two keys of these locks; the second is the id of the job or of the activity.
+_JOBS, _ACTIVITIES = 0x46524A42, 0x46524143
+
+# PostgreSQL asks a silent host whether it lives after 10 s, and gives it up after 40.
+_KEEP_ALIVE = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+_PING_SECONDS, _PATIENCE_SECONDS = 5.0, 20.0
+
+_watching: set[asyncio.Task[None]] = set()  # an event loop does not keep its tasks
+
+
+class LockedError(Exception):
+    """Another process executes this job or activity."""
+
+
+async def lock_job(url: URL, job_id: int, on_lost: Callable[[str], object]) -> None:
+    """Take the lock of a job, for as long as this event loop runs.
+
+    So what runs after the flow, its hooks, is under the lock too. `on_lost` is called, with the
+    reason, if the lock is lost before.
+
+    Raises:
+        LockedError: another process holds it.
+        DatabaseAwayError: PostgreSQL does not answer.
+    """
+    await _lock(url, _JOBS, job_id, f"fractal job {job_id}", on_lost)
+
+
+async def lock_activity(url: URL, activity_id: int, on_lost: Callable[[str], object]) -> None:
+    """Take the lock of an activity, as `lock_job`."""
+    await _lock(url, _ACTIVITIES, activity_id, f"fractal activity {activity_id}", on_lost)
+
+
+async def _lock(url: URL, kind: int, id_: int, what: str, on_lost: Callable[[str], object]) -> None:
+    settings = {**_KEEP_ALIVE, "application_name": what}
+    connection = await connect(url, server_settings=settings)
+    if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", kind, id_):
+        await connection.close()
+        raise LockedError(f"Another process executes {what}.")
+    _watching.add(asyncio.create_task(_watch(connection, on_lost)))
+
+
+async def _watch(connection: asyncpg.Connection, on_lost: Callable[[str], object]) -> None:
+    """Notice the loss of a connection, also where nothing is heard of it."""
+
+    def closed(_: object) -> None:
+        on_lost("PostgreSQL closed its connection")
+
+    connection.add_termination_listener(closed)
+    try:
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            await connection.execute("SELECT 1", timeout=_PATIENCE_SECONDS)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        on_lost(f"PostgreSQL does not answer ({error!r})")
+    finally:
+        connection.remove_termination_listener(closed)
+
+
+async def locked_jobs(session: AsyncSession) -> set[int]:
+    """The ids of the jobs that are being executed."""
+    return await _locked(session, _JOBS)
+
+
+async def locked_activities(session: AsyncSession) -> set[int]:
+    """The ids of the activities that are being executed."""
+    return await _locked(session, _ACTIVITIES)
+
+
+async def _locked(session: AsyncSession, kind: int) -> set[int]:
+    found = await session.execute(_LOCKED, {"kind": kind})
+    return set(found.scalars())
+
+
+_LOCKED = text(
+    """
+    SELECT objid::int FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = :kind AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+)

@@ -1,0 +1,26 @@
+"""The end of what a program wrote, as text that can be stored and shown anywhere."""
+
+import os
+import re
+from pathlib import Path
+
+_TAIL_BYTES = 16 * 1024
+_LINE_LENGTH = 500
+# All control characters but tab and newline: PostgreSQL refuses NUL, terminals obey escapes.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+
+
+def printable(text: str) -> str:
+    """A text without control characters, which would be refused or obeyed somewhere."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def last_lines(path: Path, lines: int = 5) -> str:
+    """The last lines of a file, each the last 500 characters of it; empty if there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    found = [line[-_LINE_LENGTH:] for line in text.strip().splitlines()[-lines:]]
+    return printable("\n".join(found))

@@ -1,0 +1,40 @@
+"""What the `meta` of a workflow task may say about how its units run."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fractal_models.schemas.base import JsonObject
+
+
+class Retry(BaseModel):
+    """Units that fail run up to `max` times more, `delay_seconds` after all others have ended."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    max: int = Field(default=0, ge=0, le=100)
+    delay_seconds: float = Field(default=0.0, ge=0, le=86_400)
+
+
+def retry_of(meta: dict[str, Any]) -> Retry:
+    """The `retry` of a `meta_parallel` or `meta_non_parallel`.
+
+    Raises:
+        ValueError: it is wrong; the message says how.
+    """
+    try:
+        return Retry.model_validate(meta.get("retry", {}))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(['retry', *map(str, problem['loc'])])}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ValueError(f'{problems}. Write e.g. {{"max": 2, "delay_seconds": 5}}') from None
+
+
+def _with_valid_retry(meta: JsonObject) -> JsonObject:
+    retry_of(meta)
+    return meta
+
+
+Meta = Annotated[JsonObject, AfterValidator(_with_valid_retry)]
