@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test chaos lint lock clean
 
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
 
 test: $(READY) browser
 	$(BIN)/pytest $(PYTEST)
+
+# Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50".
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -23,7 +27,8 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/# via/p' requirements.lock > $(VENV)/uv.txt
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt
-	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python \
+	    requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	touch $@
 

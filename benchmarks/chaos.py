@@ -1,0 +1,316 @@
+"""Kills and freezes the parts of a stack at random while jobs run; then looks for what was lost.
+
+    python benchmarks/chaos.py [--seed 7] [--rounds 200] [--jobs 3] [--images 40] [--pause 8]
+
+Runs on an embedded stack of its own. What is done, and in which order, is a function of the seed.
+The journals that the units write themselves are held against the database. The exit code is 1 if
+anything is wrong; then the stack's folder is kept.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from json import loads
+from math import inf
+from pathlib import Path
+from signal import SIGINT, SIGSTOP, SIGTERM, default_int_handler, signal
+
+import httpx
+
+from benchmarks.consistency import Findings, examine, examine_accounting
+from benchmarks.havoc import Act, Havoc, Round, describe, processes_of, schedule
+from benchmarks.workload import Job, Workload
+from deployments.demo.client import DemoError, FractalClient
+from deployments.services import ServiceError
+from deployments.stack import Stack, StackError, StackOptions, running_stack
+from flows.job_lock import locked_jobs
+from flows.launchers.local import is_running
+from fractal_models.database import open_database
+
+ADMIN, PASSWORD = "chaos@example.org", "of the benchmark"
+
+# Acts at random can hit a job more often between two of its units than it would be taken up again.
+MAX_RESTARTS = "20"
+
+_TICK_SECONDS = 0.05
+_VICTIM_SECONDS = 15.0  # to wait for a process that an act can hit
+_REST_SECONDS = 300.0  # for all jobs to end, when nothing is done to them any more
+_GONE_SECONDS = 10.0
+_SHOWN_FAULTS = 40
+
+
+@dataclass
+class Story:
+    """What happened: acts with their time, jobs, what is wrong."""
+
+    began: float = field(default_factory=time.time)
+    acts: list[tuple[float, Act]] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    jobs: list[Job] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    rounds: int = 0
+
+    def tell(self, text: str) -> None:
+        print(f"{time.time() - self.began:7.1f} s  {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=3, help="jobs that run at a time")
+    parser.add_argument("--images", type=int, default=40, help="images of each converter of a job")
+    parser.add_argument("--pause", type=float, default=8.0, help="longest pause between rounds, s")
+    parser.add_argument("--patience", type=float, default=30.0, help="to the next unit, s")
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.rounds} rounds", flush=True)
+    os.environ["FRACTAL_MAX_RESTARTS"] = MAX_RESTARTS
+    for number in (SIGINT, SIGTERM):  # in the background the first would be ignored
+        signal(number, default_int_handler)
+    folder = Path(tempfile.mkdtemp(prefix="fractal-chaos-"))
+    story = Story()
+    rounds = schedule(options.seed, options.rounds, options.pause)
+    try:
+        make = partial(Workload, seed=options.seed, at_once=options.jobs, images=options.images)
+        run(folder, rounds, make, story)
+    except (StackError, ServiceError, DemoError) as error:
+        story.findings.wrong.append(f"the run ended early: {error}")
+    finally:
+        leftovers(folder, story.findings)
+    report(story, options.patience)
+    if story.findings.faults:
+        print(
+            f"\nEverything is kept in {folder}. Again: --seed {options.seed} and the same options"
+        )
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+def run(
+    folder: Path,
+    rounds: list[Round],
+    make_workload: Callable[[FractalClient, Path], Workload],
+    story: Story,
+) -> None:
+    """Live through the rounds on a new stack, and examine what is left."""
+    options = StackOptions(
+        data_dir=folder, port=0, prefect_port=0, admin_email=ADMIN, admin_password=PASSWORD
+    )
+    with running_stack(options) as stack, ThreadPoolExecutor(1) as pool:
+        workload = make_workload(FractalClient(stack.api_url, ADMIN, PASSWORD), folder)
+        story.jobs = workload.jobs
+        havoc = Havoc(stack, story.tell)
+        story.ended = havoc.ended
+        working = pool.submit(workload.run)
+        try:
+            _live_through(rounds, havoc, working, story)
+            workload.end()
+            _rest(stack, havoc, workload, working, story)
+        finally:
+            workload.give_up()
+            havoc.thaw()
+        _examine_prefect(stack, workload, story.findings)
+        stack.stop_services()
+        asyncio.run(_examine_all(stack, story))
+
+
+def _live_through(rounds: list[Round], havoc: Havoc, working: Future[None], story: Story) -> None:
+    for number, this in enumerate(rounds, 1):
+        _pass(this.pause, havoc, working)
+        for act in this.acts:
+            done = _strike(act, havoc, working)
+            if done is None:
+                story.missed[act.kind] += 1
+            else:
+                story.acts.append((time.time(), act))
+            story.tell(f"{number}/{len(rounds)}  {done or f'{act.kind}: there was none'}")
+        story.rounds = number
+
+
+def _strike(act: Act, havoc: Havoc, working: Future[None]) -> str | None:
+    """Do an act, as soon as there is a process for it."""
+    deadline = time.monotonic() + _VICTIM_SECONDS
+    while (done := havoc.strike(act)) is None and time.monotonic() < deadline:
+        _pass(_TICK_SECONDS, havoc, working)
+    return done
+
+
+def _pass(seconds: float, havoc: Havoc, working: Future[None]) -> None:
+    """Let time pass, in which the stack is looked after."""
+    until = time.monotonic() + seconds
+    while True:
+        havoc.tend()
+        if working.done():
+            working.result()  # raises what ended it
+        if time.monotonic() >= until:
+            return
+        time.sleep(_TICK_SECONDS)
+
+
+def _rest(
+    stack: Stack, havoc: Havoc, workload: Workload, working: Future[None], story: Story
+) -> None:
+    """Wait until everything is up and all jobs have ended."""
+    story.tell(f"waiting for {len(workload.running)} jobs to end")
+    deadline = time.monotonic() + _REST_SECONDS
+    while not (working.done() and havoc.is_quiet):
+        havoc.tend()
+        if time.monotonic() > deadline:
+            for job in workload.running:
+                story.findings.wrong.append(_how_it_hangs(stack, job))
+            return
+        time.sleep(_TICK_SECONDS)
+    working.result()
+
+
+def _how_it_hangs(stack: Stack, job: Job) -> str:
+    open_jobs = {job.id: job for job in stack.open_jobs()}
+    if (found := open_jobs.get(job.id)) is None:
+        return f"job {job.id} has ended, but the API did not tell"
+    log = Path(found.folder or "", "job.log")
+    last = log.read_text().splitlines()[-1:] if log.exists() else "(no log)"
+    lines = job.journal.read_text().splitlines()
+    last_unit = f"{time.time() - loads(lines[-1])['at']:.0f} s ago" if lines else "never"
+    units = "has" if found.has_running_units() else "has no"
+    return (
+        f"job {job.id} hangs after {_REST_SECONDS:.0f} s of peace: it {units} unit runner, "
+        f"a unit wrote last {last_unit}, its log ends with {last}"
+    )
+
+
+def _examine_prefect(stack: Stack, workload: Workload, findings: Findings) -> None:
+    """Whether the flow runs of all jobs have ended well. Those that just ended may say so late."""
+    user, password = stack.prefect_auth.split(":", 1)
+    url = f"{stack.prefect_url}/api/flow_runs/filter"
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        states: Counter[str] = Counter()
+        offset = 0
+        while page := httpx.post(url, json={"offset": offset}, auth=(user, password)).json():
+            states.update(flow_run["state_name"] for flow_run in page)
+            offset += len(page)
+        expected = {"Completed": len(workload.jobs)}
+        if states == expected or time.monotonic() > deadline:
+            findings.expect("states of flow runs", dict(states), expected)
+            return
+        time.sleep(0.5)
+
+
+async def _examine_all(stack: Stack, story: Story) -> None:
+    """Hold the database against the journals, when no part but PostgreSQL runs any more."""
+    async with open_database(stack.postgres.fractal) as sessions, sessions() as session:
+        for job in story.jobs:
+            story.findings.add(await examine(session, job.id, job.journal), f"job {job.id}")
+        story.findings.add(await examine_accounting(session), "accounting")
+        locked = await locked_jobs(session)
+    story.findings.expect("jobs whose lock is held", locked, set())
+    held = [folder for folder in stack.data_dir.glob("jobs/*/*/batches/*/") if is_running(folder)]
+    story.findings.expect("batches whose lock is held", held, [])
+
+
+def leftovers(folder: Path, findings: Findings) -> None:
+    """Find processes that outlived their stack."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    findings.wrong += [f"a process is left behind: {describe(process)}" for process in left]
+    for process in left:
+        process.kill()
+
+
+@dataclass
+class Recovery:
+    """Seconds from each act to the next line of a unit, as far as a job had units left.
+
+    `last_act` are those of acts that no other one followed before that line, and `waits` the
+    seconds until a unit or another act came. A process that stands still recovers from when it
+    goes on.
+    """
+
+    any_unit: list[float] = field(default_factory=list)
+    last_act: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    every_job: list[float] = field(default_factory=list)
+
+
+def recovery_of(story: Story) -> Recovery:
+    """How long the jobs that had been submitted before each act took to go on."""
+    by_job = [
+        (job.submitted_at, [loads(line)["at"] for line in job.journal.read_text().splitlines()])
+        for job in story.jobs
+    ]
+    moments = sorted(
+        moment + (act.seconds if act.number == SIGSTOP else 0.0) for moment, act in story.acts
+    )
+    recovery = Recovery()
+    for moment, following in zip(moments, [*moments[1:], inf], strict=True):
+        nexts = [
+            times[bisect_right(times, moment)]
+            for submitted_at, times in by_job
+            if submitted_at <= moment and times and times[-1] > moment
+        ]
+        if nexts:
+            first = min(nexts)
+            recovery.any_unit.append(first - moment)
+            recovery.every_job.append(max(nexts) - moment)
+            recovery.waits.append(min(first, following) - moment)
+            recovery.last_act += [first - moment] if first <= following else []
+    return recovery
+
+
+def report(story: Story, patience: float) -> None:
+    """The table, and a line for each finding."""
+    findings = story.findings
+    recovery = recovery_of(story)
+    worst = max(recovery.waits, default=0.0)
+    if worst >= patience:
+        findings.wrong.append(f"no unit ran for {worst:.1f} s after an act, {patience:g} s allowed")
+    done = sum(job.status == "done" for job in story.jobs)
+    rows: list[tuple[str, object]] = [
+        ("rounds", f"{story.rounds} in {time.time() - story.began:.0f} s"),
+        *sorted(Counter(act.kind for _, act in story.acts).items()),
+        *((f"{kind}, no process", count) for kind, count in sorted(story.missed.items())),
+        *((f"{name} ended by itself", count) for name, count in sorted(story.ended.items())),
+        ("jobs done", f"{done} of {len(story.jobs)}"),
+        ("units", findings.num_units),
+        ("units killed with their runner", f"{len(findings.killed)}, which began again"),
+        ("  of which at their very end", f"{len(findings.ended_twice)}, which ended twice"),
+        ("units lost", len(findings.lost)),
+        ("units run twice", len(findings.twice)),
+        ("to the next unit", _times(recovery.any_unit)),
+        ("  from the last act before it", _times(recovery.last_act)),
+        ("to the next unit of every job", _times(recovery.every_job)),
+    ]
+    print()
+    for name, value in rows:
+        print(f"{name:<32}{value}")
+    faults = findings.faults
+    print(f"\n{len(faults)} findings" + (":" if faults else ""))
+    for fault in faults[:_SHOWN_FAULTS]:
+        print(f"- {fault}")
+    if len(faults) > _SHOWN_FAULTS:
+        print(f"- and {len(faults) - _SHOWN_FAULTS} more")
+
+
+def _times(seconds: list[float]) -> str:
+    if not seconds:
+        return "(no act was followed by a unit)"
+    return f"median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
