@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import OrchestrationResult
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import AwaitingRetry, Cancelling, Crashed
@@ -120,17 +120,20 @@ class Engine:
         return found
 
     async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
-        """Restart a flow run that nobody executes any more, if it was running."""
+        """Restart a flow run that nobody executes any more, if it was running or about to."""
         flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
-        if flow_run is None or flow_run.state is None or not flow_run.state.is_running():
-            return
-        await self.restart(flow_run_id, reason, delay_seconds=delay_seconds)
+        state = flow_run.state if flow_run is not None else None
+        if flow_run is not None and state and (state.is_running() or state.is_pending()):
+            await self.restart(flow_run, reason, delay_seconds=delay_seconds)
 
-    async def restart(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
-        """Have a flow run executed again, whatever its state; task runs of it that ran, crashed."""
+    async def restart(self, flow_run: FlowRun, reason: str, *, delay_seconds: float = 0) -> bool:
+        """Have a flow run that crashed or was running executed again; task runs that ran, crashed.
+
+        False if it has been told to stop or has ended meanwhile: then it stays as it is.
+        """
         async with _reachable():
             lost = await self._client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])),
                 task_run_filter=TaskRunFilter(
                     state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
                 ),
@@ -142,11 +145,19 @@ class Engine:
                     task_run.id, Crashed(message=reason), force=True
                 )
         when = now() + timedelta(seconds=delay_seconds)
-        await self._force(flow_run_id, AwaitingRetry(message=reason, scheduled_time=when))
+        async with _reachable():
+            result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
+                flow_run.id,
+                AwaitingRetry(message=reason, scheduled_time=when),
+                # Unless forced, Prefect lets a flow run that is being cancelled only end.
+                force=flow_run.state is not None and flow_run.state.is_final(),
+            )
+        return result.status is SetStateStatus.ACCEPT
 
     async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
         """Give a flow run that nobody executes its end."""
-        await self._force(flow_run_id, state)
+        async with _reachable():
+            await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def log(self, flow_run_id: UUID, message: str) -> None:
         """One line in the log of a flow run."""
@@ -159,10 +170,6 @@ class Engine:
         )
         async with _reachable():
             await self._client.create_logs([line])
-
-    async def _force(self, flow_run_id: UUID, state: State[Any]) -> None:
-        async with _reachable():
-            await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def cancel(self, flow_run_id: UUID) -> bool:
         """Ask a flow run to stop. True if it has ended already, as one that waits does."""

@@ -7,7 +7,6 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 import asyncio
 import logging
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prefect import Flow, Task
@@ -59,7 +58,7 @@ async def conclude_job(session: AsyncSession, job: JobV2, status: Status, messag
     if job.status != "submitted":
         return
     await history.abandon_runs(session, job)
-    folder = JobFolder(Path(job.working_dir or ""))
+    folder = JobFolder.of(job)
     log = await asyncio.to_thread(_finish_log, folder, printable(message.strip()))
     ended = await history.end_job(session, saved_id(job), status=status, log=log)
     if ended and folder.path.exists():

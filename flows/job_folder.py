@@ -4,7 +4,9 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Self
 
+from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
 
 JOB_LOG = "job.log"
@@ -19,6 +21,13 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def of(cls, job: JobV2) -> Self:
+        """The folder of a job, which it has from its submission on."""
+        if job.working_dir is None:
+            raise ValueError(f"Job {job.id} has no folder.")
+        return cls(Path(job.working_dir))
 
     @property
     def log_path(self) -> Path:

@@ -67,7 +67,7 @@ class JobRun:
         self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
         # A filter by how the first task's latest units ended is for that task alone.
         self.statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
-        self.folder = JobFolder(Path(job.working_dir or ""))
+        self.folder = JobFolder.of(job)
         self.launcher = launcher
         self.parallel_tasks = parallel_tasks
         self.max_restarts = max_restarts
@@ -183,7 +183,7 @@ async def _open(
 ) -> JobRun:
     async with sessions() as session:
         job = await _claim(session, job_id, flow_run_id)
-        interrupted = partial(interrupt, JobFolder(Path(job.working_dir or "")))
+        interrupted = partial(interrupt, JobFolder.of(job))
         await lock_job(settings.async_database_url, job_id, interrupted)
         job = await _claim(session, job_id, flow_run_id)  # who had the lock may have ended it
         dataset = await session.get_one(DatasetV2, job.dataset_id)

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -171,9 +170,10 @@ class Reconciler:
             await _stop_batches(job)
             await hooks.conclude_job(session, job, "failed", f"Job failed. {why}")
             return
+        if not await self._engine.restart(flow_run, f"Taken up again: {how}."):
+            return  # it is being stopped
         job.restarts += 1
         count = f"restart {job.restarts} of at most {self._max_restarts} without progress"
-        await self._engine.restart(flow_run.id, f"Taken up again: {how}.")
         await session.commit()
         await self._tell(job, f"Job {job.id} is taken up again: {how} ({count}).")
 
@@ -192,13 +192,16 @@ class Reconciler:
                 await self._engine.end(flow_run.id, Cancelled(message=message))
         elif verdict is Verdict.CONCLUDE_DONE and await _all_done(session, job):
             await hooks.conclude_job(session, job, "done", "Job done.")
+        elif verdict is Verdict.CONCLUDE_DONE:
+            why = "its flow run was set to Completed before all of its workflow tasks were done"
+            await hooks.conclude_job(session, job, "failed", f"Job failed: {why}.")
         else:
             await hooks.conclude_job(session, job, "failed", f"Job failed. {message}")
 
     async def _tell(self, job: JobV2, message: str) -> None:
         """One line in the job's log, in the log of its flow run, and in the worker's."""
         logger.warning("%s", message)
-        folder = JobFolder(Path(job.working_dir or ""))
+        folder = JobFolder.of(job)
         try:
             if folder.path.exists():
                 await asyncio.to_thread(folder.log, message)
@@ -257,5 +260,5 @@ async def _all_done(session: AsyncSession, job: JobV2) -> bool:
 async def _stop_batches(job: JobV2) -> None:
     """End the units of a job that nobody executes."""
     launcher = LocalLauncher()
-    for folder in await asyncio.to_thread(JobFolder(Path(job.working_dir or "")).batches):
+    for folder in await asyncio.to_thread(JobFolder.of(job).batches):
         await launcher.stop(folder)
