@@ -146,7 +146,7 @@ class Reconciler:
             if flow_run is None:
                 await self._dispatch(session, job)
             elif verdict is Verdict.RESTART:
-                await self._restart(session, job, flow_run)
+                await self._restart(session, job, flow_run, ended=math.isinf(seconds))
             else:
                 await self._conclude(session, job, flow_run, verdict)
 
@@ -160,10 +160,14 @@ class Reconciler:
         why = "Prefect was away" if was is None else f"flow run {was} is gone"
         await self._tell(job, f"Job {job.id} gets its flow run: {why} before.")
 
-    async def _restart(self, session: AsyncSession, job: JobV2, flow_run: FlowRun) -> None:
+    async def _restart(
+        self, session: AsyncSession, job: JobV2, flow_run: FlowRun, *, ended: bool
+    ) -> None:
+        """Have a job whose process died (`ended`: that is known) executed again, or give it up."""
         assert flow_run.state is not None  # judged by it
+        died = ended or not flow_run.state.is_pending()  # else it was never begun, which is no try
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
-        if job.restarts >= self._max_restarts:
+        if died and job.restarts >= self._max_restarts:
             why = f"Given up after {job.restarts} restarts without progress: {how}."
             await self._engine.end(flow_run.id, Failed(message=why))
             await self._tell(job, why)
@@ -172,7 +176,7 @@ class Reconciler:
             return
         if not await self._engine.restart(flow_run, f"Taken up again: {how}."):
             return  # it is being stopped
-        job.restarts += 1
+        job.restarts += died
         count = f"restart {job.restarts} of at most {self._max_restarts} without progress"
         await session.commit()
         await self._tell(job, f"Job {job.id} is taken up again: {how} ({count}).")
