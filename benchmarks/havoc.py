@@ -177,16 +177,23 @@ def _pid_of(stack: Stack, name: str) -> int | None:
 
 
 def runners(data_dir: Path) -> list[psutil.Process]:
-    """The unit runners that execute a batch below this folder; not their guards."""
+    """The unit runners that execute a batch below this folder, of those that have a guard.
+
+    A runner is the child of its guard. Until it has signed it, the lock names the guard; who kills
+    first the one and then the other may rightly see units run twice.
+    """
     found = []
     for process in psutil.process_iter():
-        match _command(process):
-            case [*_, program, folder] if Path(program).name == "unit_runner.py" and Path(
-                folder
-            ).is_relative_to(data_dir):
-                with suppress(FileNotFoundError, ValueError):
-                    if int(Path(folder, "lock").read_text()) == process.pid:
-                        found.append(process)
+        command = _command(process)
+        with suppress(psutil.Error, FileNotFoundError, ValueError):
+            if (
+                len(command) > 1
+                and Path(command[-2]).name == "unit_runner.py"
+                and Path(command[-1]).is_relative_to(data_dir)
+                and psutil.Process(process.ppid()).cmdline() == command
+                and int(Path(command[-1], "lock").read_text()) == process.pid
+            ):
+                found.append(process)
     return found
 
 
