@@ -6,10 +6,10 @@ from uuid import UUID
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed, Failed
 
 from flows import hooks
-from flows.job_run import JobStoppedError, JobUnavailableError, open_job
+from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.stopping import STOP_SIGNAL, on_signals
 from flows.workflow_task import run_workflow_task
 
@@ -38,6 +38,9 @@ async def run_job(job_id: int) -> State[Any] | None:
                 job.say(f"Job {job_id} {job.how_it_begins}, in {job.folder.path}.")
                 for workflow_task in job.workflow_tasks:
                     await run_workflow_task(job, workflow_task)
+    except JobEndedError as ended:
+        state = Completed if ended.status == "done" else Failed
+        return state(message=str(ended))
     except (JobStoppedError, JobUnavailableError) as reason:
         return Cancelled(message=str(reason))
     return None

@@ -37,6 +37,14 @@ class JobUnavailableError(Exception):
     """This flow run has no job to run: it is unknown, has ended, or is another flow run's."""
 
 
+class JobEndedError(JobUnavailableError):
+    """The job has ended already: this flow run was executed once more, for nothing."""
+
+    def __init__(self, job_id: int, status: str) -> None:
+        super().__init__(f"Job {job_id} has ended already, it is {status}.")
+        self.status = status
+
+
 class JobStoppedError(Exception):
     """The job was told to stop."""
 
@@ -212,7 +220,7 @@ async def _claim(session: AsyncSession, job_id: int, flow_run_id: UUID) -> JobV2
     if job.flow_run_id != flow_run_id:
         raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
     if job.status != "submitted":
-        raise JobUnavailableError(f"Job {job_id} has ended already, it is {job.status}.")
+        raise JobEndedError(job_id, job.status)
     return job
 
 

@@ -174,6 +174,24 @@ async def test_what_ended_before_a_stop_is_in_the_image_list(
     assert processed == {Path(url).name for _, url in journal.ended()}
 
 
+async def test_a_flow_run_of_a_done_job_that_is_executed_again_ends_as_completed(
+    journal_lab: Lab, journal: Journal, prefect: PrefectClient, fractal: Sessions
+) -> None:
+    job = await _submit(journal_lab, journal, seconds=0.01)
+    await journal_lab.ended(job)
+    again = AwaitingRetry(message="Executed again.")
+    await prefect.set_flow_run_state(job["flow_run_id"], again, force=True)
+
+    async def final_message() -> str:
+        state = (await prefect.read_flow_run(job["flow_run_id"])).state
+        assert state is not None
+        return f"{state.name}: {state.message}" if state.is_final() else ""
+
+    told = await eventually(final_message, bool)
+    assert told == f"Completed: Job {job['id']} has ended already, it is done."
+    await require_consistent(fractal, job, journal)
+
+
 async def _submit(lab: Lab, journal: Journal, seconds: float) -> dict[str, Any]:
     """A job of 12 units that take so long each; with its workflow and its dataset."""
     args = {**journal.args, "seconds": seconds}
