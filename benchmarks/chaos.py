@@ -170,8 +170,8 @@ def _rest(
     while not (working.done() and havoc.is_quiet):
         havoc.tend()
         if time.monotonic() > deadline:
-            for job in workload.running:
-                story.findings.wrong.append(_how_it_hangs(stack, job))
+            hanging = [_how_it_hangs(stack, job) for job in workload.running]
+            story.findings.wrong += hanging or ["the API or another part did not come back"]
             return
         time.sleep(_TICK_SECONDS)
     working.result()
@@ -200,7 +200,10 @@ def _examine_prefect(stack: Stack, workload: Workload, findings: Findings) -> No
     while True:
         states: Counter[str] = Counter()
         offset = 0
-        while page := httpx.post(url, json={"offset": offset}, auth=(user, password)).json():
+        while True:
+            answer = httpx.post(url, json={"offset": offset}, auth=(user, password))
+            if not (page := answer.raise_for_status().json()):
+                break
             states.update(flow_run["state_name"] for flow_run in page)
             offset += len(page)
         expected = {"Completed": len(workload.jobs)}
