@@ -170,7 +170,10 @@ async def examine(session: AsyncSession, job_id: int, journal: Path) -> Findings
     expected = expected_of(tasks, dataset)
     findings.num_units = expected.units.total()
     may_fail = {
-        name for task in tasks for name in (task["args_parallel"] or {}).get("fail_first", ())
+        name
+        for task in tasks
+        for how in ("fail_first", "spoil_first")
+        for name in (task["args_parallel"] or {}).get(how, ())
     }
     compare(findings, journal, expected.units, _killed_of(Path(job.working_dir or "")), may_fail)
     log = (job.log or "").strip().splitlines()

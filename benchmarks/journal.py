@@ -5,7 +5,8 @@
 Standard library only, so that a unit takes milliseconds. Each unit appends two lines to the file
 that its argument `journal` names: `{"event": "begin" or "end", "kind", "unit", "pid", "at"}`, where
 `unit` is the image that it is for (or `all`). It takes `seconds`; one whose image is named in
-`fail_first` fails when it runs for the first time.
+`fail_first` fails when it runs for the first time, by its exit code; one that is named in
+`spoil_first` by an output that cannot be read.
 """
 
 import argparse
@@ -95,10 +96,13 @@ def main() -> int:
         with path.open("a") as journal:  # one write, which appends as a whole
             journal.write(json.dumps(line | {"pid": os.getpid(), "at": time.time()}) + "\n")
 
-    fails = Path(unit).name in args.get("fail_first", ()) and not ran(path, options.kind, unit)
+    name, is_first = Path(unit).name, not ran(path, options.kind, unit)
     note("begin")
     time.sleep(args.get("seconds", 0))
-    if fails:
+    if is_first and name in args.get("spoil_first", ()):
+        options.out_json.write_text("spoilt")
+        return 0
+    if is_first and name in args.get("fail_first", ()):
         print("this unit fails when it runs for the first time")
         return 1
     output = KINDS[options.kind](args)

@@ -113,6 +113,7 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         )
         pid = process.pid or 0
         self._processes[pid] = flow_run.id, process
+        self.reconciler.executing.add(flow_run.id)
         if task_status is not None:
             task_status.started(pid)
         left = True
@@ -123,6 +124,8 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
             with anyio.CancelScope(shield=True):
                 await _end(process)
                 del self._processes[pid]
+                if flow_run.id not in dict(self._processes.values()):
+                    self.reconciler.executing.discard(flow_run.id)
                 self._stopping.discard(pid)
                 await self._conclude(flow_run, process.exitcode, left=left)
         return LocalWorkerResult(identifier=str(process.pid), status_code=0)
@@ -151,7 +154,9 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         cancelled = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 id=FlowRunFilterId(any_=list(running)),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+                ),
             ),
             sort=FlowRunSort.ID_DESC,
             limit=len(running),
@@ -216,7 +221,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
         async with sessions() as session:
             resource = await _find_resource(session, resource_name)
         await _publish(engine, resource)
-        reconciler = Reconciler(sessions, engine, resource_name, settings.max_restarts)
+        reconciler = Reconciler(sessions, engine, settings, resource_name)
         worker = LocalWorker(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = group.create_task(keep_looking(reconciler, _LOOK_SECONDS))

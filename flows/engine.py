@@ -29,6 +29,8 @@ from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
 from fractal_models.tables.columns import now
 
+logger = logging.getLogger(__name__)
+
 # Prefect's name of each flow, and where workers import it from.
 ENTRYPOINTS = {"run-job": "flows.job.run_job", "collect-tasks": "flows.collect.collect_tasks"}
 
@@ -126,10 +128,18 @@ class Engine:
         if flow_run is not None and state and (state.is_running() or state.is_pending()):
             await self.restart(flow_run, reason, delay_seconds=delay_seconds)
 
-    async def restart(self, flow_run: FlowRun, reason: str, *, delay_seconds: float = 0) -> bool:
+    async def restart(
+        self,
+        flow_run: FlowRun,
+        reason: str,
+        *,
+        delay_seconds: float = 0,
+        always: bool = False,
+    ) -> bool:
         """Have a flow run that crashed or was running executed again; task runs that ran, crashed.
 
-        False if it has been told to stop or has ended meanwhile: then it stays as it is.
+        False if Prefect refuses, because it was told to stop meanwhile: then it stays as it is,
+        unless it is to be executed `always`.
         """
         async with _reachable():
             lost = await self._client.read_task_runs(
@@ -150,9 +160,12 @@ class Engine:
                 flow_run.id,
                 AwaitingRetry(message=reason, scheduled_time=when),
                 # Unless forced, Prefect lets a flow run that is being cancelled only end.
-                force=flow_run.state is not None and flow_run.state.is_final(),
+                force=always or flow_run.state is None or flow_run.state.is_final(),
             )
-        return result.status is SetStateStatus.ACCEPT
+        accepted = result.status is SetStateStatus.ACCEPT
+        if not accepted:
+            logger.warning("Prefect does not restart %s: %s", flow_run.name, result.details)
+        return accepted
 
     async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
         """Give a flow run that nobody executes its end."""

@@ -38,6 +38,39 @@ async def end_job(session: AsyncSession, job_id: int, *, status: Status, log: st
     return found
 
 
+async def end_job_without_flow_run(session: AsyncSession, job_id: int, log: str) -> bool:
+    """End a submitted job that has no flow run as failed, and commit. False if it has one now."""
+    ended = await session.execute(
+        update(JobV2)
+        .where(
+            col(JobV2.id) == job_id,
+            col(JobV2.status) == "submitted",
+            col(JobV2.flow_run_id).is_(None),
+        )
+        .values(status="failed", end_timestamp=now(), log=log)
+        .returning(col(JobV2.id))
+    )
+    found = ended.first() is not None
+    await session.commit()
+    return found
+
+
+async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:
+    """Tell a job to stop, and commit. Who executes it asks now and then. The first reason stays."""
+    await session.execute(
+        update(JobV2)
+        .where(col(JobV2.id) == job_id, col(JobV2.stop_reason).is_(None))
+        .values(stop_reason=reason)
+    )
+    await session.commit()
+
+
+async def stop_reason(session: AsyncSession, job_id: int) -> str | None:
+    """Why a job was told to stop; None if it was not."""
+    found = await session.exec(select(JobV2.stop_reason).where(JobV2.id == job_id))
+    return found.first()
+
+
 async def runs_of_job(session: AsyncSession, job_id: int) -> dict[int, HistoryRun]:
     """The HistoryRuns that a job has so far, by the order of their workflow task."""
     found = await session.exec(select(HistoryRun).where(HistoryRun.job_id == job_id))

@@ -6,7 +6,8 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect import Flow, Task
@@ -83,8 +84,11 @@ async def open_history_run(
     """A workflow task begins: its HistoryRun."""
     if run.history_run_id is not None:
         return  # before an interruption
-    async with run.job.database() as session:
-        run.history_run_id = await history.open_run(session, run.job.job, run.dump, len(run.inputs))
+    with _kept(run):
+        async with run.job.database() as session:
+            run.history_run_id = await history.open_run(
+                session, run.job.job, run.dump, len(run.inputs)
+            )
 
 
 async def close_history_run(
@@ -94,6 +98,17 @@ async def close_history_run(
     if run.history_run_id is None:
         return
     end = run.end("done" if state.is_completed() else "failed")
-    async with run.job.database() as session:
-        await history.close_run(session, run.job.job, run.history_run_id, run.dump, end)
-    run.recorded = True
+    with _kept(run):
+        async with run.job.database() as session:
+            await history.close_run(session, run.job.job, run.history_run_id, run.dump, end)
+        run.recorded = True
+
+
+@contextmanager
+def _kept(run: WorkflowTaskRun) -> Iterator[None]:
+    """Let the flow, which never sees a hook's exception, say what the database refused."""
+    try:
+        yield
+    except Exception as error:
+        run.not_recorded = error
+        raise

@@ -8,7 +8,8 @@ the lock of a submitted job free knows that nobody executes it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 from sqlalchemy import URL, text
@@ -47,18 +48,37 @@ async def lock_job(url: URL, job_id: int, on_lost: Callable[[str], object]) -> N
     await _lock(url, _JOBS, job_id, f"fractal job {job_id}", on_lost)
 
 
+@asynccontextmanager
+async def holding_job(url: URL, job_id: int) -> AsyncIterator[None]:
+    """The lock of a job for a block, in which nobody else executes it.
+
+    Raises:
+        LockedError, DatabaseAwayError: as `lock_job`.
+    """
+    connection = await _locked_connection(url, _JOBS, job_id, f"fractal reconciler, job {job_id}")
+    try:
+        yield
+    finally:
+        await connection.close(timeout=_PATIENCE_SECONDS)
+
+
 async def lock_activity(url: URL, activity_id: int, on_lost: Callable[[str], object]) -> None:
     """Take the lock of an activity, as `lock_job`."""
     await _lock(url, _ACTIVITIES, activity_id, f"fractal activity {activity_id}", on_lost)
 
 
 async def _lock(url: URL, kind: int, id_: int, what: str, on_lost: Callable[[str], object]) -> None:
+    connection = await _locked_connection(url, kind, id_, what)
+    _watching.add(asyncio.create_task(_watch(connection, on_lost)))
+
+
+async def _locked_connection(url: URL, kind: int, id_: int, what: str) -> asyncpg.Connection:
     settings = {**_KEEP_ALIVE, "application_name": what}
     connection = await connect(url, server_settings=settings)
     if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", kind, id_):
         await connection.close()
         raise LockedError(f"Another process executes {what}.")
-    _watching.add(asyncio.create_task(_watch(connection, on_lost)))
+    return connection
 
 
 async def _watch(connection: asyncpg.Connection, on_lost: Callable[[str], object]) -> None:

@@ -31,6 +31,7 @@ from fractal_models.tables import DatasetV2, HistoryRun, JobV2, ProjectV2, Resou
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
 
 _LAST_WORDS_SECONDS = 5
+_OBEY_SECONDS = 2.0
 
 
 class JobUnavailableError(Exception):
@@ -79,6 +80,7 @@ class JobRun:
         self.launcher = launcher
         self.parallel_tasks = parallel_tasks
         self.max_restarts = max_restarts
+        self.why_it_stops = ""
         self._stopped = asyncio.Event()
         self._sessions = sessions
         self._batch: Path | None = None
@@ -126,8 +128,9 @@ class JobRun:
         atexit._run_exitfuncs()
         leave(EXIT_INTERRUPTED)
 
-    def stop(self) -> None:
+    def stop(self, why: str = "It was told to.") -> None:
         """Begin no more units, and end those that run."""
+        self.why_it_stops = self.why_it_stops or why
         self._stopped.set()
         if self._batch is not None and self._stopping_batch is None:
             self._stopping_batch = asyncio.create_task(self.launcher.stop(self._batch))
@@ -139,13 +142,7 @@ class JobRun:
 
     @asynccontextmanager
     async def batch(self, folder: Path) -> AsyncIterator[None]:
-        """While the batch in this folder runs, `stop` ends it.
-
-        Raises:
-            JobStoppedError: the job was told to stop, before the batch or during it.
-        """
-        if self.stopping:
-            raise JobStoppedError("The job was stopped.")
+        """While the batch in this folder runs, `stop` ends it."""
         self._batch = folder
         try:
             yield
@@ -153,6 +150,15 @@ class JobRun:
             self._batch = None
             if self._stopping_batch is not None:
                 await self._stopping_batch
+
+    async def obey(self) -> None:
+        """Ask the database, now and then, whether the job is to stop."""
+        while not self.stopping:
+            async with self.database() as session:
+                why = await history.stop_reason(session, self.id)
+            if why is not None:
+                self.stop(why)
+            await asyncio.sleep(_OBEY_SECONDS)
 
 
 def interrupt(folder: JobFolder, reason: str) -> NoReturn:
@@ -183,7 +189,11 @@ async def open_job(job_id: int, flow_run_id: UUID) -> AsyncIterator[JobRun]:
                 leave(EXIT_INTERRUPTED)
             raise
         run.folder.create()
-        yield run
+        obeying = asyncio.create_task(run.obey())
+        try:
+            yield run
+        finally:
+            obeying.cancel()
 
 
 async def _open(
@@ -198,7 +208,7 @@ async def _open(
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
         recorded = await history.runs_of_job(session, job_id)
-    return JobRun(
+    run = JobRun(
         job,
         dataset,
         recorded,
@@ -207,6 +217,9 @@ async def _open(
         settings.max_restarts,
         sessions,
     )
+    if job.stop_reason is not None:
+        run.stop(job.stop_reason)
+    return run
 
 
 async def _claim(session: AsyncSession, job_id: int, flow_run_id: UUID) -> JobV2:

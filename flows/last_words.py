@@ -15,6 +15,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
+def add_last_line(path: Path, line: str) -> None:
+    """End a file with a line, unless it ends with it already."""
+    with path.open("a+b") as file:
+        end = f"\n{printable(line)}\n".encode()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
+        if file.read() != end:
+            file.write(end)
+
+
 def last_lines(path: Path, lines: int = 5) -> str:
     """The last lines of a file, each the last 500 characters of it; empty if there is none."""
     if not path.exists():

@@ -1,7 +1,8 @@
 """The units of one phase of a workflow task while they run."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Sized
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,15 +12,15 @@ from prefect.cache_policies import NO_CACHE
 from flows import history
 from flows.history import EndedUnit
 from flows.job_run import JobRun, JobStoppedError
-from flows.last_words import printable
+from flows.last_words import add_last_line, printable
 from flows.launchers.base import (
-    BATCH_FILE,
     RESULTS_FILE,
     Batch,
     BatchEnd,
     BatchUnit,
     ResultsReader,
     UnitResult,
+    units_of_batch,
 )
 from flows.progress import Progress
 from flows.units import PlannedUnit, UnitPlan
@@ -59,6 +60,7 @@ class Phase(Generic[Output]):
         self._ids: list[int] = []
         self._is_last_attempt = True
         self._ended: set[int] = set()  # in the current attempt
+        self._failed: dict[int, EndedUnit] = {}  # in any attempt
         self._unrecorded: dict[int, EndedUnit] = {}
         self._recorded_at = time.monotonic()
 
@@ -72,42 +74,50 @@ class Phase(Generic[Output]):
         self._ids = units
         waiting = list(self.plan.units)
         for attempt in range(1, retry.max + 2):
+            self._ended = set()
             self._is_last_attempt = attempt > retry.max
-            await self._attempt(waiting, attempt, retry)
+            batch = self._batch(waiting, attempt)
+            ran_again = units_of_batch(self._batch(waiting, attempt + 1).folder)
+            if ran_again is not None:
+                await self._read_again(batch, ran_again)
+            else:
+                await self._attempt(batch, retry)
             waiting = self.units_that(sorted(self.failures))
             if not waiting:
                 return
 
-    async def _attempt(self, units: list[PlannedUnit], attempt: int, retry: Retry) -> None:
-        """Run units; if this is not the first time, after the delay."""
-        self._ended = set()
-        batch = self._batch(units, attempt)
-        if (self._batch([], attempt + 1).folder / BATCH_FILE).exists():
-            await self._read_again(batch)
-            return
-        if attempt > 1 and not (batch.folder / BATCH_FILE).exists():
+    async def _attempt(self, batch: Batch, retry: Retry) -> None:
+        """Run a batch; if it is not the first attempt, after the delay."""
+        has_begun = units_of_batch(batch.folder) is not None
+        if batch.attempt > 1 and not has_begun:
             self._job.say(
-                f"{self._title}: {_count(units)} failed and will run again in "
-                f"{retry.delay_seconds:g} s (attempt {attempt} of {retry.max + 1})."
+                f"{self._title}: {_count(batch.units)} failed and will run again in "
+                f"{retry.delay_seconds:g} s (attempt {batch.attempt} of {retry.max + 1})."
             )
             await self._job.pause(retry.delay_seconds)
+        if self._job.stopping and not has_begun:
+            await self._record_failures()
+            raise JobStoppedError(self._job.why_it_stops)
+        if batch.attempt > 1:
             async with self._job.database() as session:
-                ids = [self._ids[unit.index] for unit in units]
-                await history.begin_attempt(session, ids, attempt)
-        named = run_batch.with_options(task_run_name=f"{self._title}: {_count(units)}")
+                ids = [self._ids[unit.index] for unit in batch.units]
+                await history.begin_attempt(session, ids, batch.attempt)
+        named = run_batch.with_options(task_run_name=f"{self._title}: {_count(batch.units)}")
         async with self._job.batch(batch.folder):
             end = await named(self, batch)
-        if end.stopped or self._job.stopping:
-            raise JobStoppedError("The job was stopped.")
+        all_succeeded = self.outputs.keys() >= {unit.index for unit in batch.units}
+        if (end.stopped or self._job.stopping) and not all_succeeded:
+            raise JobStoppedError(self._job.why_it_stops or "Its units were stopped.")
 
-    async def _read_again(self, batch: Batch) -> None:
-        """Collect the results of an attempt which, before an interruption, led to the next one."""
-        reader = ResultsReader(batch.folder / RESULTS_FILE)
-        while results := reader.read():
-            await self._collect(results)
-        for unit in batch.units:
-            if unit.index not in self._ended:
-                self._fail(unit.index, "lost with its unit runner", result=None)
+    async def _read_again(self, batch: Batch, ran_again: set[int]) -> None:
+        """Take over the results of an attempt that led to the next one before an interruption.
+
+        Units that `ran_again` had failed. What their files hold now is of the next attempt.
+        """
+        async for results in _results_of(batch):
+            await self._collect([result for result in results if result.index not in ran_again])
+        for index in ran_again:
+            self.failures[index] = "failed in an attempt before"
 
     async def follow(self, batch: Batch) -> BatchEnd:
         """Launch a batch, or find it running, and collect its results to its end.
@@ -119,7 +129,9 @@ class Phase(Generic[Output]):
             end = await self._run_to_end(batch)
             lost = f"lost. {_words(end)}"
             for index in end.missing:
-                self._fail(index, "stopped before it began" if end.stopped else lost, result=None)
+                self._fail(index, "stopped before it ended" if end.stopped else lost, result=None)
+            if end.stopped:
+                await self._record_failures()
             await self._record()
         except Exception:
             await self._job.launcher.stop(batch.folder)  # its units must not go on unrecorded
@@ -128,18 +140,27 @@ class Phase(Generic[Output]):
 
     async def _run_to_end(self, batch: Batch) -> BatchEnd:
         tries_left = self._job.max_restarts
-        while True:
+        while not self._job.stopping:
             known = len(self._ended)
             end = await self._job.launcher.run(batch, self._collect)
             if len(self._ended) > known:
                 tries_left = self._job.max_restarts
-            if not end.missing or end.stopped or self._job.stopping or not tries_left:
+            if not end.missing or end.stopped or not tries_left:
                 return end
             tries_left -= 1
             self._job.say(
                 f"{self._title}: {_count(end.missing)} did not end with their runner, and will be "
                 f"launched again. {_words(end)}"
             )
+        return await self._stop(batch)
+
+    async def _stop(self, batch: Batch) -> BatchEnd:
+        """Stop a batch that perhaps runs, and collect what it did."""
+        await self._job.launcher.stop(batch.folder)
+        async for results in _results_of(batch):
+            await self._collect(results)
+        missing = tuple(unit.index for unit in batch.units if unit.index not in self._ended)
+        return BatchEnd(missing=missing, stopped=True, stderr="")
 
     def units_that(self, indices: Iterable[int]) -> list[PlannedUnit]:
         """The units with these indices."""
@@ -158,36 +179,50 @@ class Phase(Generic[Output]):
         )
 
     async def _collect(self, results: list[UnitResult]) -> None:
-        for result in results:
-            self._ended.add(result.index)
-            if result.succeeded:
-                self._read_output(result)
-            else:
-                self._fail(result.index, describe_failure(result), result)
+        if results:
+            ends = await asyncio.to_thread(lambda: [self._end_of(result) for result in results])
+            for result, end in zip(results, ends, strict=True):
+                self._ended.add(result.index)
+                if isinstance(end, str):
+                    self._fail(result.index, end, result)
+                else:
+                    self._succeed(result, end)
         if time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
             await self._record()
 
-    def _read_output(self, result: UnitResult) -> None:
+    def _end_of(self, result: UnitResult) -> Output | str:
+        """The output of a unit, or why it failed."""
+        if not result.succeeded:
+            return describe_failure(result)
         unit = self.plan.units[result.index]
         path = self._units_dir / f"{unit.name}.out.json"
         try:
-            self.outputs[unit.index] = self._parse(path.read_bytes() if result.has_output else None)
+            return self._parse(path.read_bytes() if result.has_output else None)
         except (InvalidTaskOutput, OSError) as error:
-            with history.log_path(self._units_dir, unit).open("a") as log:
-                log.write(f"\nThe unit failed: {error}\n")
-            self._fail(unit.index, str(error), result)
-        else:
-            self.failures.pop(unit.index, None)  # of an attempt before
-            self._unrecorded[unit.index] = EndedUnit(
-                self._ids[unit.index],
-                "submitted" if self.plan.component == "init" else "done",
-                result,
-            )
+            log = history.log_path(self._units_dir, unit)
+            add_last_line(log, f"The unit failed: {error}")
+            return str(error)
+
+    def _succeed(self, result: UnitResult, output: Output) -> None:
+        self.outputs[result.index] = output
+        self.failures.pop(result.index, None)  # of an attempt before
+        self._failed.pop(result.index, None)
+        self._unrecorded[result.index] = EndedUnit(
+            self._ids[result.index],
+            "submitted" if self.plan.component == "init" else "done",
+            result,
+        )
 
     def _fail(self, index: int, reason: str, result: UnitResult | None) -> None:
         self.failures[index] = reason
-        if self._is_last_attempt or self._job.stopping:
-            self._unrecorded[index] = EndedUnit(self._ids[index], "failed", result)
+        self._failed[index] = EndedUnit(self._ids[index], "failed", result)
+        if self._is_last_attempt:
+            self._unrecorded[index] = self._failed[index]
+
+    async def _record_failures(self) -> None:
+        """Record also those that failed and will not run again, the job being stopped."""
+        self._unrecorded |= self._failed
+        await self._record()
 
     async def _record(self) -> None:
         self._recorded_at = time.monotonic()
@@ -197,6 +232,13 @@ class Phase(Generic[Output]):
             await history.record_units(session, self._job.id, self._unrecorded.values())
         self._progress.advance(len(self._unrecorded))
         self._unrecorded = {}
+
+
+async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
+    """The results in a batch's folder."""
+    reader = ResultsReader(batch.folder / RESULTS_FILE)
+    while results := await asyncio.to_thread(reader.read):
+        yield results
 
 
 @task(name="batch", cache_policy=NO_CACHE, persist_result=False)

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -20,16 +20,17 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Failed
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlmodel import col, select
+from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
 from flows.collect import undo_interrupted
 from flows.engine import Engine, EngineUnavailableError
 from flows.job_folder import JobFolder
-from flows.job_lock import locked_jobs
+from flows.job_lock import LockedError, holding_job, locked_jobs
 from flows.launchers.local import LocalLauncher
-from fractal_models.database import saved_id
+from fractal_models.database import DatabaseAwayError, saved_id
+from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
 from fractal_models.tables.columns import now
 
@@ -80,23 +81,28 @@ class _Submitted:
     id: int
     flow_run_id: UUID | None
     restarts: int
-    start_timestamp: datetime
+    stop_reason: str | None
 
 
 class Reconciler:
-    """Acts on the jobs of one resource, a line in their logs for every act."""
+    """Acts on the jobs of one resource, a line in their logs for every act.
+
+    `executing` are the flow runs of which the worker beside it has a process that lives.
+    """
 
     def __init__(
         self,
         sessions: async_sessionmaker[AsyncSession],
         engine: Engine,
+        settings: Settings,
         resource_name: str,
-        max_restarts: int,
     ) -> None:
+        self.executing: set[UUID] = set()
         self._sessions = sessions
         self._engine = engine
+        self._database_url = settings.async_database_url
+        self._max_restarts = settings.max_restarts
         self._resource_name = resource_name
-        self._max_restarts = max_restarts
         # Of jobs that nobody executes: how they were found, and since when they are like that.
         self._found: dict[int, tuple[object, float]] = {}
         self._ended: set[int] = set()
@@ -114,7 +120,9 @@ class Reconciler:
         async with self._sessions() as session:
             jobs = await _submitted_jobs(session, self._resource_name)
             locked = await locked_jobs(session)
-        idle = [job for job in jobs if job.id not in locked]
+        idle = [
+            job for job in jobs if job.id not in locked and job.flow_run_id not in self.executing
+        ]
         known = await self._engine.flow_runs([job.flow_run_id for job in idle if job.flow_run_id])
         ended, self._ended = self._ended, set()
         before, self._found = self._found, {}
@@ -126,39 +134,64 @@ class Reconciler:
             self._found[job.id] = as_found, since
             seconds = max(time.monotonic() - since, _pending_seconds(flow_run))
             seconds = math.inf if job.id in ended else seconds
-            try:
-                await self._look_at(job, flow_run, seconds)
-            except PrefectHTTPStatusError as error:  # of this job, not of Prefect
-                logger.warning("Job %s waits, Prefect refuses it: %s", job.id, error)
+            await self._look_at_one(job, flow_run, seconds)
         async with self._sessions() as session:
             await undo_interrupted(session, self._engine, self._resource_name)
 
-    async def _look_at(self, found: _Submitted, flow_run: FlowRun | None, seconds: float) -> None:
-        if found.flow_run_id is None and found.start_timestamp > now() - _TIME_OF_API:
-            return
+    async def _look_at_one(
+        self, found: _Submitted, flow_run: FlowRun | None, seconds: float
+    ) -> None:
+        """Look at a job. What is wrong with it alone must not keep the others waiting."""
         verdict = judge(flow_run.state if flow_run else None, seconds)
         if verdict is Verdict.WAIT:
             return
-        async with self._sessions() as session:
-            job = await _take(session, found)
-            if job is None:
-                return  # another worker's
-            if flow_run is None:
-                await self._dispatch(session, job)
-            elif verdict is Verdict.RESTART:
-                await self._restart(session, job, flow_run, ended=math.isinf(seconds))
+        try:
+            async with holding_job(self._database_url, found.id), self._sessions() as session:
+                job = await session.get(JobV2, found.id)
+                if job is not None and _is_as_found(job, found):
+                    await self._act(session, job, flow_run, verdict, ended=math.isinf(seconds))
+        except LockedError:
+            return  # it is executed by now, or another worker looks at it
+        except (EngineUnavailableError, DatabaseAwayError):
+            raise
+        except PrefectHTTPStatusError as error:
+            logger.warning("Job %s waits, Prefect refuses it: %s", found.id, error)
+        except Exception:
+            logger.exception("Job %s could not be looked after.", found.id)
+
+    async def _act(
+        self,
+        session: AsyncSession,
+        job: JobV2,
+        flow_run: FlowRun | None,
+        verdict: Verdict,
+        *,
+        ended: bool,
+    ) -> None:
+        begun = bool(await history.runs_of_job(session, saved_id(job)))
+        if flow_run is None:
+            if job.stop_reason is not None and not begun:
+                await self._conclude(session, job, "failed", f"Job stopped. {job.stop_reason}")
             else:
-                await self._conclude(session, job, flow_run, verdict)
+                await self._dispatch(session, job)
+        elif verdict is Verdict.RESTART:
+            await self._restart(session, job, flow_run, ended=ended)
+        elif verdict is Verdict.STOP:
+            await self._stop(session, job, flow_run, begun=begun)
+        else:
+            await self._end(session, job, flow_run, verdict)
 
     async def _dispatch(self, session: AsyncSession, job: JobV2) -> None:
         """Make the flow run of a job that has none: Prefect was away, or it was deleted."""
-        if job.flow_run_id is not None:
+        why = "Prefect was away"
+        if (gone := job.flow_run_id) is not None:
+            why = f"its flow run {gone} was deleted"
+            job.flow_run_id = None  # first, so that the new one is taken for its flow run
             job.restarts += 1
-        was = job.flow_run_id
+            await session.commit()
         job.flow_run_id = await self._engine.submit_job(job, self._resource_name)
         await session.commit()
-        why = "Prefect was away" if was is None else f"flow run {was} is gone"
-        await self._tell(job, f"Job {job.id} gets its flow run: {why} before.")
+        await self._tell(job, f"Job {job.id} gets a flow run: {why}.")
 
     async def _restart(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, *, ended: bool
@@ -167,40 +200,59 @@ class Reconciler:
         assert flow_run.state is not None  # judged by it
         died = ended or not flow_run.state.is_pending()  # else it was never begun, which is no try
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
-        if died and job.restarts >= self._max_restarts:
-            why = f"Given up after {job.restarts} restarts without progress: {how}."
-            await self._engine.end(flow_run.id, Failed(message=why))
-            await self._tell(job, why)
-            await _stop_batches(job)
-            await hooks.conclude_job(session, job, "failed", f"Job failed. {why}")
+        if died and job.restarts > self._max_restarts:
+            await self._engine.end(flow_run.id, Failed(message=job.stop_reason))
+            await self._conclude(session, job, "failed", f"Job failed. {job.stop_reason}")
             return
-        if not await self._engine.restart(flow_run, f"Taken up again: {how}."):
-            return  # it is being stopped
         job.restarts += died
-        count = f"restart {job.restarts} of at most {self._max_restarts} without progress"
-        await session.commit()
-        await self._tell(job, f"Job {job.id} is taken up again: {how} ({count}).")
+        what = f"restart {job.restarts} of at most {self._max_restarts} without progress"
+        if job.restarts > self._max_restarts:
+            what = f"Given up after {self._max_restarts} restarts without progress: {how}."
+            job.stop_reason = job.stop_reason or what
+        if await self._engine.restart(flow_run, f"Taken up again: {how}."):
+            await session.commit()
+            await self._tell(job, f"Job {job.id} is taken up again: {how} ({what}).")
 
-    async def _conclude(
+    async def _stop(
+        self, session: AsyncSession, job: JobV2, flow_run: FlowRun, *, begun: bool
+    ) -> None:
+        """End a job that was cancelled. One that was begun is executed once more for that."""
+        assert flow_run.state is not None  # judged by it
+        reason = job.stop_reason or flow_run.state.message or "Its flow run was cancelled."
+        if begun and job.restarts <= self._max_restarts:
+            job.stop_reason = reason
+            job.restarts += 1
+            await session.commit()
+            await self._engine.restart(flow_run, f"To stop: {reason}", always=True)
+            await self._tell(job, f"Job {job.id} is taken up again, to be stopped. {reason}")
+            return
+        if not flow_run.state.is_cancelled():
+            await self._engine.end(flow_run.id, Cancelled(message=reason))
+        await self._conclude(session, job, "failed", f"Job stopped. {reason}")
+
+    async def _end(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, verdict: Verdict
     ) -> None:
-        """Bring a job to the end that its flow run has, or that was asked for."""
+        """Bring a job to the end that its flow run has."""
         assert flow_run.state is not None  # judged by it
-        message = flow_run.state.message or ""
         how = f"its flow run is {flow_run.state.name}, and no process executes it"
         await self._tell(job, f"Job {job.id} is brought to its end: {how}.")
-        await _stop_batches(job)
-        if verdict is Verdict.STOP:
-            await hooks.conclude_job(session, job, "failed", f"Job stopped. {message}")
-            if flow_run.state.is_cancelling():
-                await self._engine.end(flow_run.id, Cancelled(message=message))
-        elif verdict is Verdict.CONCLUDE_DONE and await _all_done(session, job):
-            await hooks.conclude_job(session, job, "done", "Job done.")
-        elif verdict is Verdict.CONCLUDE_DONE:
-            why = "its flow run was set to Completed before all of its workflow tasks were done"
-            await hooks.conclude_job(session, job, "failed", f"Job failed: {why}.")
+        if verdict is Verdict.CONCLUDE_FAILED:
+            await self._conclude(session, job, "failed", f"Job failed. {flow_run.state.message}")
+        elif await _all_done(session, job):
+            await self._conclude(session, job, "done", "Job done.")
         else:
-            await hooks.conclude_job(session, job, "failed", f"Job failed. {message}")
+            why = "its flow run was set to Completed before all of its workflow tasks were done"
+            await self._conclude(session, job, "failed", f"Job failed: {why}.")
+
+    async def _conclude(
+        self, session: AsyncSession, job: JobV2, status: history.Status, message: str
+    ) -> None:
+        """Give a job its end. What units did since they were last recorded is lost."""
+        launcher = LocalLauncher()
+        for folder in await asyncio.to_thread(JobFolder.of(job).batches):
+            await launcher.stop(folder)
+        await hooks.conclude_job(session, job, status, message)
 
     async def _tell(self, job: JobV2, message: str) -> None:
         """One line in the job's log, in the log of its flow run, and in the worker's."""
@@ -234,35 +286,29 @@ async def keep_looking(reconciler: Reconciler, seconds: float) -> None:
 
 async def _submitted_jobs(session: AsyncSession, resource_name: str) -> list[_Submitted]:
     found = await session.execute(
-        select(JobV2.id, JobV2.flow_run_id, JobV2.restarts, JobV2.start_timestamp)
+        select(JobV2.id, JobV2.flow_run_id, JobV2.restarts, JobV2.stop_reason)
         .join(ProjectV2, col(ProjectV2.id) == col(JobV2.project_id))
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
-        .where(JobV2.status == "submitted", Resource.name == resource_name)
+        .where(
+            JobV2.status == "submitted",
+            Resource.name == resource_name,
+            or_(col(JobV2.flow_run_id).is_not(None), JobV2.start_timestamp < now() - _TIME_OF_API),
+        )
         .order_by(col(JobV2.id))
     )
     return [_Submitted(*row) for row in found]
 
 
-async def _take(session: AsyncSession, found: _Submitted) -> JobV2 | None:
-    """The job's row, for this worker alone until the commit; None if it is not as it was found."""
-    rows = await session.exec(
-        select(JobV2).where(JobV2.id == found.id).with_for_update(skip_locked=True)
+def _is_as_found(job: JobV2, found: _Submitted) -> bool:
+    same = (job.flow_run_id, job.restarts, job.stop_reason)
+    return job.status == "submitted" and same == (
+        found.flow_run_id,
+        found.restarts,
+        found.stop_reason,
     )
-    job = rows.first()
-    if job is None or job.status != "submitted" or found.id in await locked_jobs(session):
-        return None
-    same = (job.flow_run_id, job.restarts) == (found.flow_run_id, found.restarts)
-    return job if same else None
 
 
 async def _all_done(session: AsyncSession, job: JobV2) -> bool:
     runs = await history.runs_of_job(session, saved_id(job))
     orders = {task["order"] for task in job.workflow_dump["task_list"]}
     return orders == {order for order, run in runs.items() if run.status == "done"}
-
-
-async def _stop_batches(job: JobV2) -> None:
-    """End the units of a job that nobody executes."""
-    launcher = LocalLauncher()
-    for folder in await asyncio.to_thread(JobFolder.of(job).batches):
-        await launcher.stop(folder)

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import history, hooks
-from flows.job_run import JobRun
+from flows.job_run import JobRun, JobStoppedError
 from flows.last_words import last_lines
 from flows.phase import Phase
 from flows.progress import Progress, show_failures
@@ -39,6 +39,8 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
     """
     run = WorkflowTaskRun(job, workflow_task)
     await _take_up(run)
+    if job.stopping and run.recorded_status in (None, "failed"):
+        raise JobStoppedError(job.why_it_stops)
     if run.recorded_status == "failed":
         _raise_again(run)
     if run.recorded_status == "done":
@@ -57,7 +59,7 @@ async def _take_up(run: WorkflowTaskRun) -> None:
             run.history_run_id = saved_id(earlier)
             run.recorded_status = earlier.status
             run.recorded_units = await history.units_of_run(session, run.history_run_id)
-        elif run.wanted_statuses is not None:
+        if run.wanted_statuses is not None and not run.recorded_units:
             dataset_id = run.job.job.dataset_id
             statuses = await history.image_statuses(session, dataset_id, run.dump["id"])
     run.take_inputs(statuses)
@@ -73,7 +75,7 @@ async def _run(run: WorkflowTaskRun) -> None:
     )
     await recorded(run)
     if not run.recorded:
-        raise NotRecordedError(f"The end of workflow task {run.title!r} could not be recorded.")
+        raise NotRecordedError(f"{run.title}: its end could not be recorded: {run.not_recorded}")
     if run.merged is not None:
         run.job.images = run.merged.images
 
@@ -82,7 +84,7 @@ async def _run(run: WorkflowTaskRun) -> None:
 async def execute(run: WorkflowTaskRun) -> None:
     """The units of a workflow task, and what they make of the image list."""
     if run.history_run_id is None:
-        raise NotRecordedError(f"The start of workflow task {run.title!r} could not be recorded.")
+        raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
     how = "goes on" if run.recorded_units else "begins"
     run.job.say(f"{run.title}: {how}, {len(run.inputs)} images, type filters {run.type_filters}.")

@@ -49,6 +49,7 @@ class WorkflowTaskRun:
         self.recorded_status: str | None = None  # and units: of an executor before this one
         self.recorded_units: list[RecordedUnit] = []
         self.recorded = False
+        self.not_recorded: Exception | None = None  # why, if the database refused
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none
         self.problem: FilterError | None = None

@@ -29,7 +29,7 @@ from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
 from api.queries.task_groups import require_shared
 from flows.engine import EngineUnavailableError
-from flows.history import end_job
+from flows.history import end_job, end_job_without_flow_run, request_stop
 from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.submission import JobRefusedError, create_job
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
@@ -124,12 +124,24 @@ async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
 async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
-    """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
+    """Ask a job to stop; it ends as failed a moment later, with a log that says so.
+
+    Whoever executes it, now or after an interruption, will obey; Prefect only tells it sooner.
+    """
     if job.id is None or job.status != "submitted":
         raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
-    begun = job.working_dir is not None and Path(job.working_dir).exists()
-    if job.flow_run_id is None or (await engine.cancel(job.flow_run_id) and not begun):
-        await end_job(session, job.id, status="failed", log="The job was stopped before it began.")
+    await request_stop(session, job.id, "Stopped through the Fractal API.")
+    told = "The job was stopped before it began."
+    if job.flow_run_id is None and await end_job_without_flow_run(session, job.id, told):
+        return
+    await session.refresh(job, ["flow_run_id"])
+    try:
+        ended = job.flow_run_id is not None and await engine.cancel(job.flow_run_id)
+    except EngineUnavailableError as error:
+        _LOGGER.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
+        return
+    if ended and not await asyncio.to_thread(Path(str(job.working_dir)).exists):
+        await end_job(session, job.id, status="failed", log=told)
 
 
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)

@@ -104,6 +104,16 @@ def write_batch(batch: Batch) -> None:
         write_whole(path, json.dumps(content).encode())
 
 
+def units_of_batch(folder: Path) -> set[int] | None:
+    """The indexes of the units of the batch in a folder; None if there is none yet.
+
+    Raises:
+        DamagedBatchError: its `batch.json` cannot be read.
+    """
+    content = _read_content(folder / BATCH_FILE)
+    return None if content is None else {unit["index"] for unit in content["units"]}
+
+
 def _content(batch: Batch) -> dict[str, Any]:
     content = {
         "format": unit_runner.FORMAT,

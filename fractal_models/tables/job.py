@@ -55,6 +55,8 @@ class JobV2(SQLModel, table=True):
     executor_error_log: str | None = None
     attribute_filters: dict[str, list[Any]] = json_object()
     type_filters: dict[str, bool] = json_object()
-    # Beyond Fractal: the Prefect flow run, and how often it was started again.
+    # Beyond Fractal: the Prefect flow run, how often it was started again without progress since,
+    # and why the job was told to stop, if it was.
     flow_run_id: UUID | None = Field(default=None, unique=True)
     restarts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    stop_reason: str | None = None

@@ -140,7 +140,7 @@ async def test_a_job_that_waits_for_prefect_ends_when_it_is_stopped(
     assert again.status_code == 422
 
 
-async def test_a_job_with_a_flow_run_cannot_be_stopped_without_prefect(
+async def test_a_stop_is_kept_for_who_executes_the_job_if_prefect_is_away(
     owner: Any, job: dict[str, Any], session: Any
 ) -> None:
     row = await session.get_one(JobV2, job["id"])
@@ -149,8 +149,9 @@ async def test_a_job_with_a_flow_run_cannot_be_stopped_without_prefect(
 
     answer = await owner.get(f"{url(job)}stop/")
 
-    assert answer.status_code == 503
-    assert (await owner.ok("GET", url(job)))["status"] == "submitted"
+    assert answer.status_code == 202
+    await session.refresh(row)
+    assert (row.status, row.stop_reason) == ("submitted", "Stopped through the Fractal API.")
 
 
 async def test_the_log_of_a_running_job_is_shown_on_request(

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
+from fractal_models.images import STATUS_ATTRIBUTE
 from tests.flows.conftest import Journal, require_consistent
 from tests.flows.crash import Crasher
 from tests.flows.crash import crasher as open_crasher
@@ -65,7 +66,7 @@ async def _crash(lab: Lab, journal: Journal, crasher: Crasher, point: str) -> di
     """A job of two workflow tasks, one with a unit that fails first, whose process has died."""
     args = {**journal.args, "seconds": 0.05}
     retried = {
-        "args_parallel": {**args, "fail_first": NAMES[:1]},
+        "args_parallel": {**args, "fail_first": NAMES[:1], "spoil_first": NAMES[1:2]},
         "meta_parallel": {"retry": {"max": 1}},
     }
     workflow = await lab.workflow(
@@ -94,6 +95,47 @@ async def test_a_job_goes_on_from_any_point(
     await _resume(prefect)
     await journal_lab.ended(job)
     await require_consistent(fractal, job, journal)
+
+
+@pytest.mark.usefixtures("paused")
+async def test_a_filter_by_status_means_the_same_after_a_crash(
+    journal_lab: Lab, journal: Journal, crasher: Crasher, prefect: PrefectClient
+) -> None:
+    args = {**journal.args, "fail_first": NAMES[:1]}
+    workflow = await journal_lab.workflow(("Journal process", {"args_parallel": args}))
+    dataset = await journal_lab.dataset(*NAMES)
+    await _resume(prefect)
+    assert (await journal_lab.run(workflow, dataset))["status"] == "failed"
+    await prefect.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
+    job = await journal_lab.submit(
+        workflow, dataset, attribute_filters={STATUS_ATTRIBUTE: ["failed"]}
+    )
+    point = "after flows.history:open_run"
+    exit_code = await asyncio.to_thread(crasher.execute, job["flow_run_id"], point)
+    assert exit_code == -signal.SIGKILL
+    await _resume(prefect)
+    assert (await journal_lab.ended(job))["status"] == "done"
+    assert len(journal.began()) == len(NAMES) + 1
+
+
+@pytest.mark.usefixtures("paused")
+async def test_what_units_did_since_a_crash_counts_when_the_job_is_stopped(
+    journal_lab: Lab, journal: Journal, crasher: Crasher, prefect: PrefectClient
+) -> None:
+    workflow = await journal_lab.workflow(("Journal process", {"args_parallel": journal.args}))
+    dataset = await journal_lab.dataset(*NAMES)
+    job = await journal_lab.submit(workflow, dataset)
+    point = "after flows.launchers.local:_Runner.start"
+    exit_code = await asyncio.to_thread(crasher.execute, job["flow_run_id"], point)
+    assert exit_code == -signal.SIGKILL
+    await journal.reaches(len(NAMES))
+    await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
+    await _resume(prefect)
+    await journal_lab.ended(job)
+    run, _ = await journal_lab.history(workflow, dataset)
+    assert run["num_done_units"] == len(NAMES)
+    images = await journal_lab.images(dataset)
+    assert all("processed" in image["attributes"] for image in images.values())
 
 
 @pytest.mark.usefixtures("paused")

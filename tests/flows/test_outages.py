@@ -84,6 +84,19 @@ async def test_a_job_may_be_submitted_while_prefect_is_away(
     await require_consistent(fractal, job, journal)
 
 
+async def test_a_job_can_be_stopped_while_prefect_is_away(
+    journal_lab: Lab, journal: Journal, stack: Stack
+) -> None:
+    job = await _submit(journal_lab, journal, seconds=30)
+    await eventually(lambda: asyncio.to_thread(journal.began), bool)
+    async with away(stack, "prefect"):
+        await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
+    ended = await journal_lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "Stopped through the Fractal API" in ended["log"]
+    assert journal.ended() == []
+
+
 async def test_a_job_that_ends_while_prefect_is_away_is_done_when_it_is_back(
     journal_lab: Lab, journal: Journal, stack: Stack, fractal: Sessions
 ) -> None:

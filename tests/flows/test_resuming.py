@@ -5,11 +5,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, State
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -158,8 +159,34 @@ async def test_a_flow_run_that_was_deleted_is_replaced(
     process.kill()
     ended = await journal_lab.ended(job)
     assert ended["flow_run_id"] != job["flow_run_id"]
-    assert "is gone" in ended["log"]
+    assert "was deleted" in ended["log"]
     await require_consistent(fractal, job, journal)
+
+
+async def test_a_job_whose_flow_run_was_deleted_can_be_stopped(
+    journal_lab: Lab, journal: Journal, prefect: PrefectClient
+) -> None:
+    job = await _submit(journal_lab, journal, seconds=60)
+    runner = await runner_of(job)
+    await prefect.delete_flow_run(job["flow_run_id"])
+    await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
+    ended = await journal_lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "Stopped through the Fractal API" in ended["log"]
+    assert not is_alive(runner)
+
+
+@pytest.mark.parametrize("state", [Cancelled(), Cancelling()], ids=["cancelled", "cancelling"])
+async def test_a_job_is_stopped_by_the_state_of_its_flow_run(
+    journal_lab: Lab, journal: Journal, prefect: PrefectClient, state: State
+) -> None:
+    job = await _submit(journal_lab, journal, seconds=60)
+    runner = await runner_of(job)
+    await prefect.set_flow_run_state(job["flow_run_id"], state, force=True)
+    ended = await journal_lab.ended(job)
+    assert ended["status"] == "failed"
+    assert "stopped" in ended["log"]
+    assert not is_alive(runner)
 
 
 async def test_what_ended_before_a_stop_is_in_the_image_list(
