@@ -1,37 +1,33 @@
 """The flow `collect-tasks`: installs a task package and reads its tasks from its manifest."""
 
 import asyncio
-import logging
-import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Crashed
 from prefect_shell import ShellOperation
-from sqlmodel import col, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import task_environment
 from flows.engine import Engine
-from flows.job_lock import lock_activity, locked_activities
-from flows.last_words import printable
+from flows.interrupted_collections import OPEN, InterruptedCollections, undo
+from flows.job_lock import lock_activity
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from flows.task_environment import PackageError
-from fractal_models.database import open_database
+from fractal_models.database import open_database, session_factory
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, TaskV2
 from fractal_models.tables.columns import now
 
-logger = logging.getLogger(__name__)
-
 _LOG_LINES_TOLD = 20
-# A process that has just been started takes so long, at most, to take the lock of its activity.
-_SECONDS_TO_BEGIN = 10.0
-_INTERRUPTED = "The process that did it is gone: collect the package again."
+
+
+class InterruptedCollectionError(Exception):
+    """The collection was given up for interrupted before its process began."""
 
 
 async def undo_collection(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -42,51 +38,19 @@ async def undo_collection(flow: Flow[..., Any], flow_run: FlowRun, state: State[
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
     ):
-        activity = await session.get(TaskGroupActivityV2, activity_id)
-        if activity is not None:
-            await undo(session, activity, f"Collection failed. {message}")
+        await undo(session, activity_id, f"Collection failed. {message}")
 
 
-async def undo(session: AsyncSession, activity: TaskGroupActivityV2, log: str) -> None:
-    """Let a collection that has not ended end as failed, and leave nothing of it; commit."""
-    if activity.status not in ("pending", "ongoing"):
-        return
-    group = await session.get(TaskGroupV2, activity.taskgroupv2_id)
-    if group is not None:
-        if group.path is not None:
-            await asyncio.to_thread(_remove, Path(group.path))
-        activity.taskgroupv2_id = None
-        await session.delete(group)
-    _end(activity, "failed", printable(log))
-    await session.commit()
+_collections: dict[str, InterruptedCollections] = {}
 
 
 async def undo_interrupted(session: AsyncSession, engine: Engine, resource_name: str) -> None:
-    """Undo the collections of a resource that were begun, and that nobody executes any more."""
-    found = await session.exec(
-        select(TaskGroupActivityV2)
-        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskGroupActivityV2.taskgroupv2_id))
-        .join(Resource, col(Resource.id) == col(TaskGroupV2.resource_id))
-        .where(
-            col(TaskGroupActivityV2.status).in_(("pending", "ongoing")),
-            col(TaskGroupActivityV2.flow_run_id).is_not(None),
-            Resource.name == resource_name,
-        )
-        .with_for_update(of=TaskGroupActivityV2, skip_locked=True)
-    )
-    locked = await locked_activities(session)
-    idle = {a.flow_run_id: a for a in found if a.id not in locked and a.flow_run_id is not None}
-    flow_runs = await engine.flow_runs(list(idle))
-    for flow_run_id, activity in idle.items():
-        flow_run = flow_runs.get(flow_run_id)
-        state = flow_run.state if flow_run is not None else None
-        if state is not None and not state.is_final():
-            age = (now() - state.timestamp).total_seconds()
-            if state.is_scheduled() or age < _SECONDS_TO_BEGIN:
-                continue
-            await engine.end(flow_run_id, Crashed(message=_INTERRUPTED))
-        logger.warning("Collection of %s: %s", activity.pkg_name, _INTERRUPTED)
-        await undo(session, activity, f"Collection failed. {_INTERRUPTED}")
+    """`InterruptedCollections.look`, for a caller that does not keep one."""
+    if resource_name not in _collections:
+        assert isinstance(session.bind, AsyncEngine)
+        sessions = session_factory(session.bind)
+        _collections[resource_name] = InterruptedCollections(sessions, engine, resource_name)
+    await _collections[resource_name].look()
 
 
 @flow(
@@ -106,7 +70,9 @@ async def collect_tasks(activity_id: int) -> None:
     url = get_settings().async_database_url
     await lock_activity(url, activity_id, lambda _: leave(EXIT_INTERRUPTED))
     async with open_database(url) as sessions, sessions() as session:
-        activity = await session.get_one(TaskGroupActivityV2, activity_id)
+        activity = await session.get_one(TaskGroupActivityV2, activity_id, with_for_update=True)
+        if activity.status not in OPEN:
+            raise InterruptedCollectionError("This collection has been undone: it began too late.")
         group = await session.get_one(TaskGroupV2, activity.taskgroupv2_id)
         resource = await session.get_one(Resource, group.resource_id)
         activity.status = "ongoing"
@@ -117,21 +83,10 @@ async def collect_tasks(activity_id: int) -> None:
             log = await installation
         group.task_list = await _read_tasks(group)
         group.active = True
-        _end(activity, "OK", "\n".join(log))
+        activity.status = "OK"
+        activity.timestamp_ended = now()
+        activity.log = "\n".join(log)
         await session.commit()
-
-
-def _end(activity: TaskGroupActivityV2, status: Literal["OK", "failed"], log: str) -> None:
-    activity.status = status
-    activity.timestamp_ended = now()
-    activity.log = log
-
-
-def _remove(folder: Path) -> None:
-    """Remove a task group's folder, and that of its package if no other version is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.exists() and not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
 
 
 async def _install(group: TaskGroupV2, resource: Resource) -> list[str]:

@@ -95,14 +95,13 @@ async def test_a_collection_that_dies_with_its_worker_is_undone(
 ) -> None:
     activity = await collect(lab, package="fractal-tasks-core", package_version="1.5.3")
     group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
-
-    async def process() -> str | None:
-        return (await flow_run_of(prefect, activity)).infrastructure_pid
-
-    psutil.Process(int(await eventually(process, bool))).suspend()
+    url = f"/api/v2/task-group/activity/{activity['id']}/"
+    await eventually(lambda: lab.ok("GET", url), lambda now: now["status"] == "ongoing")
+    process = psutil.Process(int((await flow_run_of(prefect, activity)).infrastructure_pid or 0))
+    process.suspend()  # which outlives its worker so that it cannot undo anything
     worker = stack.parts["worker"]
     await asyncio.to_thread(worker.kill)
-    psutil.Process(int(await eventually(process, bool))).kill()
+    process.kill()
     await asyncio.to_thread(stack.start, worker.name)
     ended = await failed(lab, activity)
     assert "collect the package again" in ended["log"]
