@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 from uuid import UUID
 
+from flows.stopping import EXIT_INTERRUPTED, leave
 from flows.work_pools import ENTRYPOINT_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
@@ -57,8 +58,12 @@ def _end_with_the_worker() -> None:
 
     The next worker takes the flow run up; nobody could tell a process without a worker to stop.
     """
+    from deployments.preload import SERVER_PID  # as the server has imported it
+
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != SERVER_PID:  # it went before that, and no signal comes any more
+        leave(EXIT_INTERRUPTED)
 
 
 async def run_flow(flow_run_id: UUID) -> None:

@@ -1,8 +1,11 @@
 """Imports, when it is imported, everything that the process of a flow run will need."""
 
 import importlib
+import os
 
 from sqlalchemy.orm import configure_mappers
+
+SERVER_PID = os.getpid()  # of the process that imports it: those that it forks only inherit it
 
 for _module in (
     "deployments.cli",  # the worker's main module, which every fork goes through
