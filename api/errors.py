@@ -87,9 +87,10 @@ async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:
-    _LOGGER.error("The database does not answer: %s", error)
+    _LOGGER.error("The database cannot serve a request: %s", error)
     return _answer(
-        status.HTTP_503_SERVICE_UNAVAILABLE, "The database does not answer. Try again later."
+        status.HTTP_503_SERVICE_UNAVAILABLE,
+        "The database cannot serve this request at present. Try again later.",
     )
 
 

@@ -1,5 +1,7 @@
 """Connections to the Fractal database."""
 
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +16,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 # Classes of SQLSTATE: connection exception, insufficient resources, operator intervention.
 _OUTAGES = ("08", "53", "57")
+_SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
+
+_CONNECT_SECONDS = 10.0
+# A host that is silent is asked after 10 s whether it lives, and given up after 40; one that does
+# not confirm what it was sent, after 30. (A statement may take as long as it likes.)
+_IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES, _UNCONFIRMED_SECONDS = 10, 10, 3, 30
 
 
 class DatabaseAwayError(ConnectionError):
@@ -21,29 +29,58 @@ class DatabaseAwayError(ConnectionError):
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database is away or out of room, rather than a statement or its data wrong."""
+    """Whether to try again later: no statement and no data is wrong.
+
+    The database is away, out of room, or could not serve two transactions at the same time.
+    """
     if isinstance(error, DBAPIError):
-        sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
         away = error.connection_invalidated or isinstance(error, InterfaceError)
-        return away or sqlstate[:2] in _OUTAGES
+        return away or _passes(getattr(error.orig, "sqlstate", None))
     return isinstance(error, OSError)  # a TimeoutError is one too
 
 
+def _passes(sqlstate: str | None) -> bool:
+    """Whether what an SQLSTATE stands for passes by itself."""
+    if sqlstate is None or sqlstate == _QUERY_CANCELED:  # somebody's wish, or it took too long
+        return False
+    return sqlstate[:2] in _OUTAGES or sqlstate in (_SERIALIZATION_FAILURE, _DEADLOCK)
+
+
 async def connect(url: URL, **options: Any) -> asyncpg.Connection:
-    """A connection of one's own, outside of any engine.
+    """A connection of one's own, outside of any engine. It breaks if the host vanishes.
 
     Raises:
-        DatabaseAwayError: it cannot be made.
+        DatabaseAwayError: it cannot be made, or not within 10 s.
     """
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        return await asyncpg.connect(dsn, **options)
+        connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, **options)
     except asyncpg.PostgresError as error:
-        if (error.sqlstate or "")[:2] not in _OUTAGES:
+        if not _passes(error.sqlstate):
             raise
         raise DatabaseAwayError(f"PostgreSQL does not take connections: {error}") from error
+    except TimeoutError as error:
+        raise DatabaseAwayError(
+            f"PostgreSQL does not take a connection within {_CONNECT_SECONDS:.0f} s."
+        ) from error
     except OSError as error:
         raise DatabaseAwayError(f"PostgreSQL cannot be reached: {error}") from error
+    _watch_host(connection._transport.get_extra_info("socket"))  # asyncpg has no way of its own
+    return connection
+
+
+def _watch_host(connected: socket.socket) -> None:
+    """Have the kernel break a TCP connection to a host that vanished without a word."""
+    if connected.family == socket.AF_UNIX or sys.platform != "linux":
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, _IDLE_SECONDS),
+        (socket.TCP_KEEPINTVL, _INTERVAL_SECONDS),
+        (socket.TCP_KEEPCNT, _PROBES),
+        (socket.TCP_USER_TIMEOUT, _UNCONFIRMED_SECONDS * 1000),
+    ):
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def make_engine(url: URL, *, pool_size: int = 5) -> AsyncEngine:

@@ -62,7 +62,7 @@ async def wait_for_database(url: URL, tell: Callable[[str], object]) -> None:
     """Return when PostgreSQL answers, or after a minute: it may be starting or restarting too."""
     for attempt in range(_PATIENCE_SECONDS):
         try:
-            connection = await connect(url, timeout=10)
+            connection = await connect(url)
         except DatabaseAwayError as error:
             if attempt % 10 == 0:
                 tell(f"Waiting for the database. {error}")
