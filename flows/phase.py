@@ -135,6 +135,7 @@ class Phase(Generic[Output]):
             await self._record()
         except Exception:
             await self._job.launcher.stop(batch.folder)  # its units must not go on unrecorded
+            await self._record()
             raise
         return end
 

@@ -77,7 +77,7 @@ def mount() -> Iterator[Callable[..., None]]:
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+        subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True)
 
 
 async def test_a_full_disk_fails_the_job_which_names_file_and_cause(
