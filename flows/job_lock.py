@@ -20,11 +20,13 @@ from fractal_models.database import connect
 # The first of the two keys of these locks; the second is the id of the job or of the activity.
 _JOBS, _ACTIVITIES = 0x46524A42, 0x46524143
 
-# PostgreSQL asks a silent host whether it lives after 10 s, and gives it up after 40.
+# PostgreSQL asks a silent host whether it lives after 10 s, and gives it up after 30; also one that
+# does not confirm what it was sent, which is not asked: the kernel would try that for 15 minutes.
 _KEEP_ALIVE = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
 }
 _PING_SECONDS, _PATIENCE_SECONDS = 5.0, 20.0
 
