@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import asyncpg
 import httpx
 from anyio.abc import TaskStatus
 from prefect.client.schemas.filters import (
@@ -26,13 +27,15 @@ from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker, BaseWorkerResult
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
 from flows.engine import Engine, EngineUnavailableError, open_engine
+from flows.interrupted_collections import InterruptedCollections
 from flows.job_run import RUNNER_CONFIG_VARIABLE
-from flows.reconciler import Reconciler, keep_looking
+from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.work_pools import LocalJobConfiguration, LocalVariables
 from fractal_models.database import open_database
@@ -222,11 +225,16 @@ async def serve(settings: Settings, resource_name: str) -> None:
             resource = await _find_resource(session, resource_name)
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
+        collections = InterruptedCollections(sessions, engine, resource_name)
         worker = LocalWorker(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
-            looking = group.create_task(keep_looking(reconciler, _LOOK_SECONDS))
+            looking = [
+                group.create_task(_keep_looking(reconciler)),
+                group.create_task(_keep_looking(collections)),
+            ]
             await worker.start()
-            looking.cancel()
+            for task in looking:
+                task.cancel()
 
 
 async def _find_resource(session: AsyncSession, name: str) -> Resource:
@@ -246,6 +254,23 @@ async def _publish(engine: Engine, resource: Resource) -> None:
         except EngineUnavailableError as error:
             logger.info("Waiting for Prefect. %s", error)
             await asyncio.sleep(0.5)
+
+
+async def _keep_looking(looking: Reconciler | InterruptedCollections) -> None:
+    """Have it look again and again. What is away is waited for."""
+    while True:
+        try:
+            await looking.look()
+        except (
+            EngineUnavailableError,
+            PrefectHTTPStatusError,
+            SQLAlchemyError,
+            asyncpg.PostgresError,
+            OSError,
+        ) as error:
+            name = type(looking).__name__
+            logger.warning("%s could not look, and will try again: %s", name, error)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

@@ -9,16 +9,13 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect_shell import ShellOperation
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import task_environment
-from flows.engine import Engine
-from flows.interrupted_collections import OPEN, InterruptedCollections, undo
+from flows.interrupted_collections import OPEN, undo
 from flows.job_lock import lock_activity
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from flows.task_environment import PackageError
-from fractal_models.database import open_database, session_factory
+from fractal_models.database import open_database
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, TaskV2
 from fractal_models.tables.columns import now
@@ -39,18 +36,6 @@ async def undo_collection(flow: Flow[..., Any], flow_run: FlowRun, state: State[
         sessions() as session,
     ):
         await undo(session, activity_id, f"Collection failed. {message}")
-
-
-_collections: dict[str, InterruptedCollections] = {}
-
-
-async def undo_interrupted(session: AsyncSession, engine: Engine, resource_name: str) -> None:
-    """`InterruptedCollections.look`, for a caller that does not keep one."""
-    if resource_name not in _collections:
-        assert isinstance(session.bind, AsyncEngine)
-        sessions = session_factory(session.bind)
-        _collections[resource_name] = InterruptedCollections(sessions, engine, resource_name)
-    await _collections[resource_name].look()
 
 
 @flow(

@@ -1,8 +1,7 @@
 """Looks after the submitted jobs of a resource: each has a flow run, and somebody executes it.
 
 Every worker of a resource does this. Nobody executes a job whose lock is free; what is to be done
-about that is told by the state of its flow run. (Collections of tasks that nobody executes any more
-are undone.)
+about that is told by the state of its flow run.
 """
 
 import asyncio
@@ -18,13 +17,11 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Failed
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
-from flows.collect import undo_interrupted
 from flows.engine import Engine, EngineUnavailableError
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs
@@ -35,8 +32,6 @@ from fractal_models.tables import JobV2, ProjectV2, Resource
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
-
-_AWAY = (EngineUnavailableError, PrefectHTTPStatusError, SQLAlchemyError, OSError)
 
 # The API makes a flow run itself, right after the job.
 _TIME_OF_API = timedelta(seconds=10)
@@ -135,8 +130,6 @@ class Reconciler:
             seconds = max(time.monotonic() - since, _pending_seconds(flow_run))
             seconds = math.inf if job.id in ended else seconds
             await self._look_at_one(job, flow_run, seconds)
-        async with self._sessions() as session:
-            await undo_interrupted(session, self._engine, self._resource_name)
 
     async def _look_at_one(
         self, found: _Submitted, flow_run: FlowRun | None, seconds: float
@@ -272,16 +265,6 @@ def _pending_seconds(flow_run: FlowRun | None) -> float:
     if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():
         return 0.0
     return (now() - flow_run.state.timestamp).total_seconds()
-
-
-async def keep_looking(reconciler: Reconciler, seconds: float) -> None:
-    """Look again and again. What is away is waited for."""
-    while True:
-        try:
-            await reconciler.look()
-        except _AWAY as error:
-            logger.warning("The jobs could not be looked after, will try again: %s", error)
-        await asyncio.sleep(seconds)
 
 
 async def _submitted_jobs(session: AsyncSession, resource_name: str) -> list[_Submitted]:
