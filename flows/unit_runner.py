@@ -23,7 +23,7 @@ Out: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in w
 after a line `{"format": 2, "host", "pid", "started_at"}` for each runner that worked on the batch,
 and before a line `{"end": true, "ended_at", "stopped"}` when it came to its end. A unit that has a
 line is not run again: a runner that is started on a begun batch goes on with it. A line
-`{"killed": [indexes], "at"}` names units that were killed because their runner was: they have no
+`{"killed": [indexes], "at"}` names units that were ended because their runner was: they have no
 result and run again. Format 1, which is read as well, has neither this line nor attempts.
 
 Peak memory and CPU time are those of the unit and the descendants it waited for. Peak memory is
@@ -37,11 +37,17 @@ or the number of a system call is missing; then a unit that ends just when the r
 no result.
 
 While one of the two lives, they hold a lock (`flock`) on `BATCH_DIR/lock`, which contains the
-process id of the runner. SIGTERM or SIGINT, to either of them, stops the batch: its units get
-SIGTERM, and SIGKILL `grace_seconds` later.
+runner's process id and host.
+
+SIGTERM or SIGINT, to either of them, ends it early: its units get SIGTERM, and SIGKILL
+`grace_seconds` later. If there is a file `BATCH_DIR/stop`, the batch is stopped: their results have
+the error "stopped". Else the runner is interrupted, as by a shutdown: of the units it ends, those
+that exit with code 0 have a result, the others are named as killed in its last line. A shutdown may
+reach a unit first, so one that ended by SIGTERM waits a second for its result and is interrupted
+with the runner if that is.
 
 Exit codes: 0 all units ended, 2 the batch cannot be read, 3 another runner works on it, 74 a file
-could not be written, 143 stopped, 128 + n the runner was killed by signal n.
+could not be written, 75 interrupted, 143 stopped, 128 + n the runner was killed by signal n.
 """
 
 from __future__ import annotations
@@ -50,6 +56,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import mmap
 import os
 import re
@@ -61,15 +68,18 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
-EXIT_UNUSABLE, EXIT_LOCKED, EXIT_NOT_WRITTEN, EXIT_STOPPED = 2, 3, 74, 143
+EXIT_UNUSABLE, EXIT_LOCKED, EXIT_NOT_WRITTEN, EXIT_INTERRUPTED, EXIT_STOPPED = 2, 3, 74, 75, 143
 NOT_STARTABLE, NOT_FOUND = 126, 127
 
+STOP_FILE = "stop"
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
+ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
 WARNING = re.compile(rb"\bWARNING\b|:\d+: \w*Warning: ")
 SEARCHED_FOR_WARNINGS = 1024 * 1024
 LOCK_SECONDS = 0.2  # whoever asks whether the lock is held holds it for a moment
 GONE_SECONDS = 5.0
+SIGTERM_MAY_FOLLOW_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -129,7 +139,7 @@ class Lock:
 
     def sign(self) -> None:
         """Name this process as the one to signal; always as long, so that it is never cut."""
-        name = f"{os.getpid():<19}\n"
+        name = f"{os.getpid()} {os.uname().nodename}".ljust(99) + "\n"
         os.lseek(self.file, 0, os.SEEK_SET)
         write(self.file, self.path, name)
         os.ftruncate(self.file, len(name))
@@ -170,6 +180,10 @@ class Ended(NamedTuple):
     signal: int | None = None
     max_rss_kb: int = 0
     cpu_seconds: float = 0.0
+
+    def by_sigterm(self) -> bool:
+        """Whether it, or what a shell ran in it, was ended by SIGTERM."""
+        return self.signal == signal.SIGTERM or self.exit_code == 128 + signal.SIGTERM
 
 
 class Children:
@@ -258,7 +272,9 @@ class Children:
 
 
 class Unit:
-    """A unit that is being executed."""
+    """A unit that is being executed. `told` says whether, and why, it was told to end."""
+
+    NOT_TOLD, STOPPED, INTERRUPTED = 0, 1, 2
 
     def __init__(self, index: int, path: str) -> None:
         self.index = index
@@ -267,8 +283,9 @@ class Unit:
         self.args_path = path + ".args.json"
         self.out_path = path + ".out.json"
         self.partial_path = path + ".out.json.partial"
-        self.stopped = False
+        self.told = self.NOT_TOLD
         self.started_at = time.time_ns()
+        self.ended_at = 0.0
         self.slot = 0
         self.log = -1
 
@@ -317,9 +334,9 @@ class Unit:
 class Board:
     """Which units are being executed, in memory that the runner shares with its guard.
 
-    A slot is five numbers: the unit's process, its index, whether it is stopped, and when it
-    started, since the epoch and since boot. The process is written last, and by a single store, so
-    a slot is whole whenever the runner is killed.
+    A slot is five numbers: the unit's process, its index, what it was told, and when it started,
+    since the epoch and since boot. The process is written last, and by a single store, so a slot is
+    whole whenever the runner is killed.
     """
 
     SIZE = 5
@@ -333,7 +350,7 @@ class Board:
         """Say that a unit is about to be started."""
         numbers, slot = self.numbers, self.free.pop()
         numbers[slot + 1] = unit.index
-        numbers[slot + 2] = 0
+        numbers[slot + 2] = unit.told
         numbers[slot + 3] = unit.started_at
         numbers[slot + 4] = since_boot()
         numbers[slot] = self.STARTING
@@ -342,8 +359,8 @@ class Board:
     def started(self, unit: Unit, process: int) -> None:
         self.numbers[unit.slot] = process
 
-    def stopped(self, unit: Unit) -> None:
-        self.numbers[unit.slot + 2] = 1
+    def told(self, unit: Unit) -> None:
+        self.numbers[unit.slot + 2] = unit.told
 
     def remove(self, unit: Unit) -> None:
         self.numbers[unit.slot] = self.FREE
@@ -383,7 +400,9 @@ class Runner:
         self.no_input = os.open(os.devnull, os.O_RDONLY)
         self.waiting = deque(unit for unit in batch["units"] if unit["index"] not in results.known)
         self.running: dict[int, Unit] = {}  # by process id, which is the process group's id too
-        self.stopping = False
+        self.held: deque[tuple[float, Unit, Ended]] = deque()  # until when, what ended by SIGTERM
+        self.killed: list[Unit] = []
+        self.told = Unit.NOT_TOLD
 
     def run(self) -> int:
         """Execute all units; the exit code. Raises OSError if a file cannot be written."""
@@ -398,41 +417,68 @@ class Runner:
             }
         )
         try:
-            while self.running or (self.waiting and not self.stopping):
+            while self.running or self.held or (self.waiting and not self.told):
                 self.start_units()
-                if self.running:
+                if self.running or self.held:
                     self.react(signal.sigwait(SIGNALS))
         finally:
             self.send(signal.SIGKILL)
-        self.results.append({"end": True, "ended_at": time.time(), "stopped": self.stopping})
-        return EXIT_STOPPED if self.stopping else 0
+        if self.told == Unit.INTERRUPTED and (self.killed or self.waiting):
+            self.results.append_killed(unit.index for unit in self.killed)
+            return complain(
+                EXIT_INTERRUPTED,
+                "interrupted by a signal. Units that were ended with it and have no result: "
+                f"{len(self.killed)}, that were not started: {len(self.waiting)}",
+            )
+        stopped = self.told == Unit.STOPPED
+        self.results.append({"end": True, "ended_at": time.time(), "stopped": stopped})
+        return EXIT_STOPPED if stopped else 0
 
     def kill_units_of_the_last_runner(self) -> None:
-        killed = kill_processes_of(self.folder)
-        self.results.append_killed(
+        found = kill_processes_of(self.folder)
+        killed = [
             unit["index"]
             for unit in self.waiting
-            if os.path.join(self.units_dir, unit["name"]) + ".args.json" in killed
-        )
+            if os.path.join(self.units_dir, unit["name"]) + ".args.json" in found
+        ]
+        if killed:
+            self.results.append_killed(killed)
 
     def react(self, received: int) -> None:
-        self.settle_ended()
-        if received == signal.SIGALRM:
+        if received == signal.SIGALRM and self.told:
             self.send(signal.SIGKILL)
-        elif received != signal.SIGCHLD and not self.stopping:
-            self.stopping = True
-            for unit in self.running.values():
-                unit.stopped = True
-                self.board.stopped(unit)
-            self.send(signal.SIGTERM)
-            signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 0.001))
+        elif received in (signal.SIGTERM, signal.SIGINT) and not self.told:
+            self.end_units()
+        self.settle_ended()
+        self.settle_held(time.monotonic())
+
+    def end_units(self) -> None:
+        """Tell the units to end, because the batch is stopped or this runner interrupted."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if signal.SIGALRM in signal.sigpending():
+            signal.sigwait((signal.SIGALRM,))  # it was about a unit that is held
+        if os.path.exists(os.path.join(self.folder, STOP_FILE)):
+            self.settle_ended()
+            self.settle_held(math.inf)
+            self.told = Unit.STOPPED
+        else:
+            self.told = Unit.INTERRUPTED
+            while self.held:
+                self.count_as_killed(self.held.popleft()[1])
+        for unit in self.running.values():
+            unit.told = self.told
+            self.board.told(unit)
+        self.send(signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 0.001))
 
     def send(self, number: int) -> None:
         for group in self.running:
             send_to_group(group, number)
 
     def start_units(self) -> None:
-        while self.waiting and len(self.running) < self.max_parallel and not self.stopping:
+        while self.waiting and not self.told:
+            if len(self.running) + len(self.held) >= self.max_parallel:
+                return
             self.start(self.waiting.popleft())
 
     def start(self, content: dict[str, Any]) -> None:
@@ -485,17 +531,38 @@ class Runner:
                 return
             unit = self.running.pop(ended.process, None)
             if unit is not None:
-                settle(unit, ended, self.results)
-            self.children.reap(ended.process)
-            if unit is not None:
+                self.take_note(unit, ended)
                 self.board.remove(unit)
+            self.children.reap(ended.process)
+
+    def take_note(self, unit: Unit, ended: Ended) -> None:
+        kill_rest(ended)
+        if unit.told == Unit.INTERRUPTED and ended.exit_code != 0:
+            self.count_as_killed(unit)
+        elif not unit.told and ended.by_sigterm():
+            unit.ended_at = time.time()
+            self.held.append((time.monotonic() + SIGTERM_MAY_FOLLOW_SECONDS, unit, ended))
+        else:
+            self.results.record(unit, ended)
+
+    def settle_held(self, now: float) -> None:
+        """Give their results to the units that were held back until now."""
+        while self.held and self.held[0][0] <= now:
+            _, unit, ended = self.held.popleft()
+            self.results.record(unit, ended)
+        if self.held:
+            signal.setitimer(signal.ITIMER_REAL, max(self.held[0][0] - now, 0.001))
+
+    def count_as_killed(self, unit: Unit) -> None:
+        self.killed.append(unit)
+        unit.log_last_line(ENDED_WITH_ITS_RUNNER)
+        os.close(unit.log)
 
 
-def settle(unit: Unit, ended: Ended, results: ResultsFile) -> None:
-    """Kill what a unit that has ended left behind, and append its result."""
+def kill_rest(ended: Ended) -> None:
+    """Kill what a unit that has ended left behind."""
     # The unit is not reaped (or is, and only this program makes groups), so the id is not reused.
     send_to_group(ended.process, signal.SIGKILL)
-    results.record(unit, ended, "stopped" if unit.stopped else None)
 
 
 class Guard:
@@ -564,21 +631,27 @@ class Guard:
             ended = self.children.look(process, wait=True)
             if ended is None:
                 continue
-            if process not in ended_before and ended.signal == signal.SIGKILL:
+            kill_rest(ended)
+            if unit.told == Unit.INTERRUPTED:
+                was_killed = ended.exit_code != 0
+            else:
+                was_killed = process not in ended_before and ended.signal == signal.SIGKILL
+            if was_killed:
                 killed.append(unit)
             else:
-                settle(unit, ended, results)
-        results.append_killed(unit.index for unit in killed)
+                results.record(unit, ended)
+        if killed:
+            results.append_killed(unit.index for unit in killed)
         kill_processes_of(self.folder)  # what left the process group of its unit
         for unit in killed:
-            unit.log_last_line("The unit was killed, because its runner was.")
+            unit.log_last_line(ENDED_WITH_ITS_RUNNER)
         return len(killed)
 
     def unsettled(self, settled: set[int]) -> Iterator[tuple[int, Unit]]:
         """The units that were executed and have no result, with their processes."""
         slots = list(self.board.read())
         names = {unit["index"]: unit["name"] for unit in self.batch["units"]}
-        for process, index, stopped, started_at, announced_at in slots:
+        for process, index, told, started_at, announced_at in slots:
             if index in settled:
                 continue
             if process == Board.STARTING:
@@ -587,7 +660,7 @@ class Guard:
                     continue
                 process = found
             unit = Unit(index, os.path.join(self.batch["units_dir"], names[index]))
-            unit.stopped, unit.started_at = bool(stopped), started_at
+            unit.told, unit.started_at = told, started_at
             unit.open_log()
             yield process, unit
 
@@ -641,19 +714,18 @@ class ResultsFile:
         write(self.file, self.path, json.dumps(content) + "\n")
 
     def append_killed(self, indexes: Iterable[int]) -> None:
-        """Note units that were killed because their runner was, if there are any."""
-        killed = sorted(indexes)
-        if killed:
-            self.append({"killed": killed, "at": time.time()})
+        """Note units that were ended because their runner was."""
+        self.append({"killed": sorted(indexes), "at": time.time()})
 
-    def record(self, unit: Unit, ended: Ended, error: str | None) -> None:
+    def record(self, unit: Unit, ended: Ended, not_started: str | None = None) -> None:
         """Settle the files of a unit that has ended, then append its result."""
-        ended_at = time.time()
+        ended_at = unit.ended_at or time.time()
         has_warnings = unit.has_warnings()
-        if unit.stopped:
+        error = "stopped" if unit.told == Unit.STOPPED else not_started
+        if unit.told == Unit.STOPPED:
             unit.log_last_line("The unit was stopped.")
-        elif error is not None:
-            unit.log_last_line(f"The unit could not be started: {error}.")
+        elif not_started is not None:
+            unit.log_last_line(f"The unit could not be started: {not_started}.")
         elif ended.signal is not None:
             meaning = signal.strsignal(ended.signal)
             unit.log_last_line(f"The unit was killed: {meaning} ({ended.signal}).")

@@ -8,6 +8,7 @@ formats) on the other side.
 import contextlib
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ class DamagedBatchError(DamagedFileError):
 
 class DamagedResultsError(DamagedFileError):
     """A `results.jsonl` has a line that is not what a unit runner of this version writes."""
+
+
+class ForeignBatchError(Exception):
+    """A batch was begun on another host, where its units may still run."""
 
 
 def write_batch(batch: Batch) -> None:
@@ -167,7 +172,7 @@ def _check_same(path: Path, begun: dict[str, Any], content: dict[str, Any]) -> N
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file which is whole as soon as it is there. An OSError names the file."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     try:
         with naming(partial):
             partial.write_bytes(content)
@@ -218,12 +223,14 @@ class ResultsReader:
     """Reads a `results.jsonl` while it grows, each whole line once.
 
     `ended` says that the latest runner on the batch came to its end, `stopped` that it was told to.
+    `runs_on` is the host of the latest runner, unless that has said that it and its units ended.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ended = False
         self.stopped = False
+        self.runs_on: str | None = None
         self._offset = 0
         self._line_number = 0
 
@@ -250,10 +257,13 @@ class ResultsReader:
             content = json.loads(line)
             if "format" in content:
                 self._begin(content["format"])
+                self.runs_on = content.get("host")
                 return None
             if "killed" in content:
+                self.runs_on = None
                 return None
             if "end" in content:
+                self.runs_on = None
                 self.ended, self.stopped = True, bool(content["stopped"])
                 return None
             return _unit_result(content)
@@ -303,7 +313,8 @@ class Launcher(Protocol):
 
         A batch that was begun before (by a process that is gone) is gone on with: it is followed
         if its runner lives, else the units without a result are run; all its results, those of
-        before included, are handed over, so `on_results` must bear to see a result again.
+        before included, are handed over, so `on_results` must bear to see a result again. One that
+        was stopped is not gone on with.
 
         If the awaiting task is cancelled, the batch is stopped and its last results are handed
         over before CancelledError goes on. Any other exception, also one of `on_results`, leaves

@@ -15,6 +15,7 @@ from flows.launchers.base import (
     RESULTS_FILE,
     Batch,
     BatchEnd,
+    ForeignBatchError,
     OnResults,
     ResultsReader,
     UnitResult,
@@ -30,6 +31,8 @@ _LONGEST_SILENCE = 1.0
 _STDERR_TAIL = 4096
 _SIGNED_WITHIN = 0.5
 _PROBE = bytes(64 * 1024)
+_HOST = os.uname().nodename
+_PROGRAM = "unit_runner.py"
 
 
 class LocalLauncher:
@@ -53,8 +56,9 @@ class LocalLauncher:
             if not runner.is_alive():
                 await asyncio.to_thread(write_batch, batch)
                 await results.hand_over()
-                if results.missing():
-                    runner.start(self.python)
+                if results.missing() and not runner.is_stopped:
+                    _check_host(results.reader)
+                    await runner.start(self.python)
             await _follow(runner, results)
         except asyncio.CancelledError:
             await self.stop(folder)
@@ -74,12 +78,14 @@ class LocalLauncher:
         """See `Launcher.stop`."""
         folder = folder.absolute()
         runner = self._runners.get(folder) or _Runner(folder)
-        runner.send(signal.SIGTERM)
+        if folder in self._runners or runner.is_alive():
+            runner.tell_to_stop()
+        await runner.send(signal.SIGTERM)
         if await _ends_within(self.stop_timeout, runner):
             return
-        runner.send(signal.SIGKILL)  # its guard settles its units, and ends
+        await runner.send(signal.SIGKILL)  # its guard settles its units, and ends
         if not await _ends_within(self.stop_timeout, runner):
-            runner.send(signal.SIGKILL)
+            await runner.send(signal.SIGKILL)
         await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
 
 
@@ -118,6 +124,20 @@ def is_running(folder: Path) -> bool:
     return False
 
 
+def _check_host(reader: ResultsReader) -> None:
+    """Raise ForeignBatchError if the last runner may still work on the batch, on another host."""
+    host = reader.runs_on
+    if host not in (None, _HOST):
+        folder = reader.path.parent
+        raise ForeignBatchError(
+            f"The batch {folder} was begun on the host {host!r} and has not come to its end; this "
+            f"is the host {_HOST!r}, which cannot see whether its units still run there. Let the "
+            f"worker of {host!r} go on with it: a local resource is for workers of one host. If "
+            "there is no such host any more, run here: "
+            f"python {folder.parent / _PROGRAM} {folder}"
+        )
+
+
 class _Results:
     """Hands over the results of a batch, each at least once."""
 
@@ -151,10 +171,27 @@ class _Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.is_stopped = False
+        self._starting: asyncio.Task[None] | None = None
+        self._must_not_start = False
 
-    def start(self, python: str) -> None:
-        if self.is_stopped:
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was told to stop, by whomever."""
+        return self._must_not_start or (self.folder / unit_runner.STOP_FILE).exists()
+
+    def tell_to_stop(self) -> None:
+        """Leave word that the next SIGTERM stops the batch; if it does not run, it never will."""
+        self._must_not_start = True
+        with contextlib.suppress(FileNotFoundError):  # the batch has not been written
+            (self.folder / unit_runner.STOP_FILE).touch()
+
+    async def start(self, python: str) -> None:
+        """Start it, or, if this is cancelled, leave it to `send` to wait until it is started."""
+        self._starting = asyncio.create_task(asyncio.to_thread(self._start, python))
+        await asyncio.shield(self._starting)
+
+    def _start(self, python: str) -> None:
+        if self._must_not_start:
             return
         program = _copy_of_unit_runner(self.folder.parent)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_TASKS)}
@@ -177,13 +214,16 @@ class _Runner:
         started = self._process is not None and self._process.poll() is None
         return started or is_running(self.folder)
 
-    def send(self, number: int) -> None:
-        """Send it a signal, if it lives; if it has not been started, it will not be."""
-        self.is_stopped = True
-        holder = self._holder()
+    async def send(self, number: int) -> None:
+        """Send it a signal, if it lives and does so on this host."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        holder = await self._holder()
         if holder is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(holder, number)
+            pid, host = holder
+            if host == _HOST:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         elif self._process is not None:
             self._process.send_signal(number)
 
@@ -217,19 +257,19 @@ class _Runner:
             probe.unlink(missing_ok=True)
         return ""
 
-    def _holder(self) -> int | None:
-        """The process that holds the lock, if one does; it says so a moment after it took it."""
+    async def _holder(self) -> tuple[int, str] | None:
+        """The process that holds the lock, and its host; it signs a moment after it took it."""
         deadline = time.monotonic() + _SIGNED_WITHIN
         while is_running(self.folder) and time.monotonic() < deadline:
-            if text := (self.folder / "lock").read_text().strip():
-                return int(text)
-            time.sleep(_SHORTEST_PAUSE)
+            if words := (self.folder / "lock").read_text().split():
+                return int(words[0]), words[1] if len(words) > 1 else _HOST  # of an older version
+            await asyncio.sleep(_SHORTEST_PAUSE)
         return None
 
 
 def _copy_of_unit_runner(folder: Path) -> Path:
     """The copy in `folder`, renewed if an older version made it; who runs it is not disturbed."""
-    copy = folder / "unit_runner.py"
+    copy = folder / _PROGRAM
     own = Path(unit_runner.__file__).read_bytes()
     if not copy.exists() or copy.read_bytes() != own:
         write_whole(copy, own)

@@ -1,4 +1,5 @@
 import ast
+import contextlib
 import json
 import os
 import random
@@ -94,20 +95,39 @@ class BatchFolder:
 
     def runner_pid(self) -> int:
         """The runner's process id, which the lock file holds when the guard has forked it."""
-        return int((self.folder / "lock").read_text())
+        return int((self.folder / "lock").read_text().split()[0])
+
+    def allow_stop(self) -> None:
+        """Leave word that the next SIGTERM is to stop the batch."""
+        (self.folder / "stop").touch()
+
+    def send_to_all(self, number: int) -> None:
+        """Send a signal to the guard, the runner, the units and what they started, in any order."""
+        members = self.members()
+        random.shuffle(members)
+        for process in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def members(self) -> list[int]:
+        mark = os.fsencode(f"{unit_runner.BATCH_VARIABLE}={self.folder}")
+        found = []
+        for process in unit_runner.processes():
+            try:
+                words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+                variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(self.folder) in words or mark in variables:
+                found.append(process)
+        return found
 
     def wait_for_units(self, *pid_files: str) -> None:
         wait_until(lambda: all((self.work / name).exists() for name in pid_files))
 
     def kill_all(self) -> None:
         """Kill the runner, its guard and the units."""
-        for process in unit_runner.processes():
-            try:
-                words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if os.fsencode(self.folder) in words:
-                os.kill(process, signal.SIGKILL)
+        self.send_to_all(signal.SIGKILL)
         unit_runner.kill_processes_of(str(self.folder))
 
     def run(self) -> "subprocess.CompletedProcess[str]":
@@ -414,6 +434,7 @@ def test_a_stopped_batch_ends_its_units_and_says_so(
     runner = batch.start()
     pids = [batch.work / f"pid.{index}" for index in (1, 2, 3)]
     wait_until(lambda: all(pid.exists() and pid.read_text() for pid in pids))
+    batch.allow_stop()
     os.kill(runner.pid if told == "guard" else batch.runner_pid(), told_by)
     runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 143
@@ -440,12 +461,126 @@ def test_a_unit_that_ended_before_the_stop_keeps_its_result(batch: BatchFolder) 
     os.kill(batch.runner_pid(), signal.SIGSTOP)
     (batch.work / "go").touch()
     wait_until(lambda: not lives(batch.work / "pid"))
+    batch.allow_stop()
     runner.send_signal(signal.SIGTERM)
     wait_until(lambda: has_pending(batch.runner_pid(), signal.SIGTERM))
     os.kill(batch.runner_pid(), signal.SIGCONT)
     runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 143
     assert (batch.results()[0]["exit_code"], batch.results()[0]["error"]) == (0, None)
+
+
+WAITS = "echo $$ > pid.new.$1; mv pid.new.$1 pid.$1; until test -e go; do sleep 0.02; done"
+INTERRUPTIBLE = """
+test -e go && { echo $1 >> done; exit 0; }
+case $1 in
+0) echo $1 >> done; exit 0;;
+1) ;;
+2) trap '' TERM;;
+3) trap 'exit 7' TERM;;
+4) trap 'echo $1 >> done; echo {} > $out; exit 0' TERM;;
+esac
+echo $$ > new.$1; mv new.$1 pid.$1
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "told_by"),
+    [
+        ("guard", signal.SIGTERM),
+        ("runner", signal.SIGTERM),
+        ("runner", signal.SIGINT),
+        ("all", signal.SIGTERM),
+    ],
+)
+def test_units_of_an_interrupted_runner_run_again_unless_they_ended_well(
+    batch: BatchFolder, told: str, told_by: int
+) -> None:
+    batch.fill_with_shell(INTERRUPTIBLE, units=6, max_parallel=4, grace_seconds=1.0)
+    guard = batch.start()
+    batch.wait_for_units("pid.1", "pid.2", "pid.3", "pid.4")
+    if told == "all":
+        batch.send_to_all(told_by)
+    else:
+        os.kill(guard.pid if told == "guard" else batch.runner_pid(), told_by)
+    _, stderr = guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == unit_runner.EXIT_INTERRUPTED == 75
+    assert "interrupted by a signal" in stderr
+    assert not any(lives(batch.work / f"pid.{index}") for index in (1, 2, 3, 4))
+    assert batch.lines()[-1]["killed"] == [1, 2, 3]
+    assert sorted(batch.results()) == [0, 4]
+    assert batch.results()[4]["has_output"]
+    assert batch.log(1).endswith("The unit was killed, because its runner was.\n")
+    assert batch.files(5) == set()
+
+    (batch.work / "go").touch()
+    assert batch.run().returncode == 0
+    assert sorted((batch.work / "done").read_text().split()) == ["0", "1", "2", "3", "4", "5"]
+    assert {(r["exit_code"], r["error"]) for r in batch.results().values()} == {(0, None)}
+
+
+def test_an_interrupted_runner_that_leaves_nothing_has_come_to_its_end(batch: BatchFolder) -> None:
+    batch.fill_with_shell(f"trap 'exit 0' TERM; {WAITS}", units=1)
+    guard = batch.start()
+    batch.wait_for_units("pid.0")
+    guard.terminate()
+    guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 0
+    assert batch.lines()[-1]["stopped"] is False
+
+
+@pytest.mark.parametrize("by_way_of_a_shell", [False, True])
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_unit_that_a_shutdown_reached_first_is_interrupted_with_its_runner(
+    batch: BatchFolder, by_way_of_a_shell: bool, follows: bool
+) -> None:
+    """The unit is dead before its runner gets SIGTERM; if none comes, it just was killed."""
+    trap = "trap 'exit 143' TERM;" if by_way_of_a_shell else ""
+    batch.fill_with_shell(f"test -e go || {{ {trap} {WAITS}; }}", units=2, max_parallel=1)
+    guard = batch.start()
+    batch.wait_for_units("pid.0")
+    unit = int((batch.work / "pid.0").read_text())
+    killed_at = time.time()
+    os.kill(unit, signal.SIGTERM)
+    wait_until(lambda: not lives(unit))
+    (batch.work / "go").touch()
+    if follows:
+        guard.terminate()
+    guard.communicate(timeout=PATIENCE)
+    if follows:
+        assert guard.returncode == 75
+        assert batch.lines()[-1]["killed"] == [0]
+        assert batch.run().returncode == 0
+        assert [batch.results()[index]["exit_code"] for index in (0, 1)] == [0, 0]
+    else:
+        assert guard.returncode == 0
+        result = batch.results()[0]
+        assert (result["exit_code"], result["signal"]) in [(None, signal.SIGTERM), (143, None)]
+        assert killed_at <= result["ended_at"] <= batch.results()[1]["started_at"] - 0.9
+        assert batch.results()[1]["exit_code"] == 0
+
+
+def test_units_of_an_interrupted_runner_run_again_though_it_is_killed_meanwhile(
+    batch: BatchFolder,
+) -> None:
+    """As a shutdown does that loses patience: the guard knows that the unit was told to end."""
+    batch.fill_with_shell(
+        f"test -e again && exit 0; trap 'touch told' TERM; {WAITS}; exit 7", grace_seconds=1000
+    )
+    guard = batch.start()
+    batch.wait_for_units("pid.0")
+    guard.terminate()
+    batch.wait_for_units("told")
+    os.kill(batch.runner_pid(), signal.SIGSTOP)
+    (batch.work / "go").touch()
+    wait_until(lambda: not lives(batch.work / "pid.0"))
+    os.kill(batch.runner_pid(), signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    assert batch.lines()[-1]["killed"] == [0]
+    (batch.work / "again").touch()
+    assert batch.run().returncode == 0
+    assert batch.results()[0]["exit_code"] == 0
 
 
 def write_results(batch: BatchFolder, *indexes: int, tail: str = "", format: int = 2) -> None:
@@ -557,9 +692,6 @@ def test_a_kept_log_is_not_replaced_by_that_of_an_interrupted_execution(batch: B
     assert batch.log(0) == "attempt 2\n"
 
 
-WAITS = "echo $$ > pid.new.$1; mv pid.new.$1 pid.$1; until test -e go; do sleep 0.02; done"
-
-
 def test_units_of_a_killed_runner_are_killed_and_run_again(batch: BatchFolder) -> None:
     batch.fill_with_shell(f"test $1 = 2 || {{ {WAITS}; }}", units=3)
     guard = batch.start()
@@ -605,6 +737,7 @@ def test_a_unit_that_was_stopped_is_so_though_its_runner_is_killed(batch: BatchF
     batch.fill_with_shell(f"trap 'touch told' TERM; {WAITS}; test -e told", grace_seconds=1000)
     guard = batch.start()
     batch.wait_for_units("pid.0")
+    batch.allow_stop()
     guard.terminate()
     batch.wait_for_units("told")
     os.kill(batch.runner_pid(), signal.SIGSTOP)
@@ -700,6 +833,12 @@ def test_every_unit_has_one_result_though_runners_are_killed_at_random(batch: Ba
     killed = run_and_kill_at_random(batch, lambda _, runner: os.kill(runner, signal.SIGKILL))
     assert killed > 3
     assert_only_killed_units_ran_twice(batch, units=400)
+
+
+def test_no_unit_fails_though_all_processes_get_sigterm_at_random(batch: BatchFolder) -> None:
+    fill_with_journal(batch, units=200, max_parallel=4)
+    assert run_and_kill_at_random(batch, lambda *_: batch.send_to_all(signal.SIGTERM)) > 1
+    assert_only_killed_units_ran_twice(batch, units=200)
 
 
 def test_every_unit_has_one_result_though_runner_and_guard_are_killed(batch: BatchFolder) -> None:

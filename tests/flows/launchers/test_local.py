@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -19,10 +20,11 @@ from flows.launchers.base import (
     BatchUnit,
     DamagedBatchError,
     DamagedFileError,
+    ForeignBatchError,
     Launcher,
     UnitResult,
 )
-from flows.launchers.local import LocalLauncher
+from flows.launchers.local import LocalLauncher, is_running
 
 PATIENCE = 20.0
 ROOT = Path(__file__).parents[3]
@@ -73,7 +75,7 @@ class Job:
         return [int(word) for word in path.read_text().split()] if path.exists() else []
 
     def runner_pid(self) -> int:
-        return int((self.folder / "batches" / "0" / "lock").read_text())
+        return int((self.folder / "batches" / "0" / "lock").read_text().split()[0])
 
 
 @pytest.fixture
@@ -262,6 +264,100 @@ async def test_a_runner_that_is_killed_with_its_guard_leaves_word(job: Job) -> N
         os.kill(pid, signal.SIGKILL)
     end = await running
     assert (end.missing, end.stderr) == ((0,), "The unit runner was killed: Killed (9).")
+
+
+async def test_a_batch_that_a_shutdown_interrupted_is_gone_on_with(job: Job) -> None:
+    batch = job.batch(WAITS, units=3)
+    running = asyncio.create_task(job.run(batch))
+    await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
+    runner = job.runner_pid()
+    for pid in (os.getpgid(runner), runner, *pids(job, [0, 1])):
+        os.kill(pid, signal.SIGTERM)
+    end = await running
+    assert (end.missing, end.stopped, job.results) == ((0, 1, 2), False, [])
+    assert "interrupted by a signal" in end.stderr
+
+    (job.work / "go").touch()
+    assert await job.run(batch) == BatchEnd(missing=(), stopped=False, stderr="")
+    assert all(result.succeeded for result in job.results)
+    assert sorted(job.indexes()) == [0, 1, 2]
+
+
+async def test_a_batch_that_was_stopped_is_not_gone_on_with(job: Job) -> None:
+    batch = job.batch(f"test $1 = 0 || {{ {WAITS}; }}", units=4)
+    running = asyncio.create_task(job.run(batch))
+    await until(lambda: (job.work / "pid.1").exists() and (job.work / "pid.2").exists())
+    await LocalLauncher().stop(batch.folder)
+    assert (await running).missing == (3,)
+    before = (batch.folder / "results.jsonl").read_bytes()
+    job.results.clear()
+
+    end = await job.run(batch)
+    assert (end.missing, end.stopped) == ((3,), True)
+    assert sorted(job.indexes()) == [0, 1, 2]
+    assert (batch.folder / "results.jsonl").read_bytes() == before
+
+
+async def begin_on_another_host(job: Job, *last_words: dict[str, Any]) -> Batch:
+    """A batch whose last runner was on another host, and what it said after its first result."""
+    batch = job.batch("echo $1 >> ran", units=3, max_parallel=1)
+    await job.run(batch)
+    (job.work / "ran").unlink()
+    job.results.clear()
+    path = batch.folder / "results.jsonl"
+    head, first, *_ = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [head | {"host": "elsewhere"}, first, *last_words]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return batch
+
+
+async def test_a_batch_that_may_run_on_another_host_is_left_to_that(job: Job) -> None:
+    batch = await begin_on_another_host(job)
+    with pytest.raises(ForeignBatchError, match=f"{batch.folder} was begun on .* 'elsewhere'") as e:
+        await job.run(batch)
+    await LocalLauncher().stop(batch.folder)
+    assert not (batch.folder / "stop").exists()
+    assert job.ran() == []
+
+    by_hand = str(e.value).rpartition("run here: python ")[2].split()
+    await asyncio.to_thread(subprocess.run, [sys.executable, *by_hand], check=True)
+    assert await job.run(batch) == BatchEnd(missing=(), stopped=False, stderr="")
+    assert job.ran() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "last_words", [{"killed": [], "at": 2.0}, {"end": True, "ended_at": 2.0, "stopped": False}]
+)
+async def test_a_batch_whose_runner_on_another_host_is_known_to_have_ended_is_gone_on_with(
+    job: Job, last_words: dict[str, Any]
+) -> None:
+    """As when a container was stopped, and made again, with another host name."""
+    batch = await begin_on_another_host(job, last_words)
+    assert (await job.run(batch)).missing == ()
+    assert job.ran() == [1, 2]
+
+
+@pytest.fixture
+def bystander() -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("host", ["elsewhere", None])
+async def test_only_a_runner_of_this_host_is_signalled(
+    job: Job, bystander: "subprocess.Popen[bytes]", host: str | None
+) -> None:
+    """Without a host, the lock was written by an older version, of this host."""
+    batch = job.batch("true")
+    batch.folder.mkdir(parents=True)
+    with (batch.folder / "lock").open("w") as lock:
+        lock.write(f"{bystander.pid} {host or ''}\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await LocalLauncher(stop_timeout=0.1).stop(batch.folder)
+        assert is_running(batch.folder)
+    assert lives(bystander.pid) is (host is not None)
 
 
 async def test_a_batch_whose_guard_is_killed_is_followed_to_its_end(job: Job) -> None:
