@@ -182,7 +182,8 @@ class _Runner:
     def tell_to_stop(self) -> None:
         """Leave word that the next SIGTERM stops the batch; if it does not run, it never will."""
         self._must_not_start = True
-        with contextlib.suppress(FileNotFoundError):  # the batch has not been written
+        # If it cannot be written, as on a full disk, the units are to be ended all the same.
+        with contextlib.suppress(OSError):
             (self.folder / unit_runner.STOP_FILE).touch()
 
     async def start(self, python: str) -> None:
@@ -191,9 +192,9 @@ class _Runner:
         await asyncio.shield(self._starting)
 
     def _start(self, python: str) -> None:
+        program = _copy_of_unit_runner(self.folder.parent)
         if self._must_not_start:
             return
-        program = _copy_of_unit_runner(self.folder.parent)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_TASKS)}
         with (
             (self.folder / "stdout").open("wb") as stdout,

@@ -478,6 +478,48 @@ async def test_a_batch_that_is_just_being_launched_can_be_stopped(job: Job, step
     assert {*end.missing, *job.indexes()} == {0, 1, 2}
 
 
+async def test_a_batch_that_is_stopped_while_its_runner_is_being_started_is_not_run(
+    job: Job,
+) -> None:
+    """The copy of the runner is a pipe, so that reading it takes as long as the test wants."""
+    copy = job.folder / "batches" / "unit_runner.py"
+    copy.parent.mkdir()
+    os.mkfifo(copy)
+    task = asyncio.create_task(job.run(job.batch(WAITS)))
+    pipe = -1
+
+    def is_being_read() -> bool:
+        nonlocal pipe
+        with contextlib.suppress(OSError):
+            pipe = os.open(copy, os.O_WRONLY | os.O_NONBLOCK)
+        return pipe != -1
+
+    await until(is_being_read)
+    task.cancel()
+    await until(lambda: (job.folder / "batches" / "0" / "stop").exists())
+    os.close(pipe)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert job.ran() == []
+    assert not (job.folder / "batches" / "0" / "results.jsonl").exists()
+
+
+async def test_a_runner_that_signs_the_lock_late_is_stopped(
+    job: Job, bystander: "subprocess.Popen[bytes]"
+) -> None:
+    """It does so in this event loop, which `stop` must not block."""
+    folder = job.batch("true").folder
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stopping = asyncio.create_task(LocalLauncher(stop_timeout=0.1).stop(folder))
+        await until((folder / "stop").exists)
+        lock.write(f"{bystander.pid} {os.uname().nodename}\n")
+        lock.flush()
+        await stopping
+    assert not lives(bystander.pid)
+
+
 async def test_stopping_what_does_not_run_does_nothing(job: Job) -> None:
     batch = job.batch("true")
     await LocalLauncher().stop(batch.folder)
