@@ -185,13 +185,13 @@ def runners(data_dir: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         command = _command(process)
-        with suppress(psutil.Error, FileNotFoundError, ValueError):
+        with suppress(psutil.Error, FileNotFoundError, IndexError):
             if (
                 len(command) > 1
                 and Path(command[-2]).name == "unit_runner.py"
                 and Path(command[-1]).is_relative_to(data_dir)
                 and psutil.Process(process.ppid()).cmdline() == command
-                and int(Path(command[-1], "lock").read_text()) == process.pid
+                and int(Path(command[-1], "lock").read_text().split()[0]) == process.pid
             ):
                 found.append(process)
     return found

@@ -110,8 +110,8 @@ async def runner_of(job: dict[str, Any]) -> psutil.Process:
 
     async def find() -> psutil.Process | None:
         for batch in JobFolder(Path(job["working_dir"])).batches():
-            if is_running(batch) and (pid := (batch / "lock").read_text()):
-                return psutil.Process(int(pid))
+            if is_running(batch) and (holder := (batch / "lock").read_text().split()):
+                return psutil.Process(int(holder[0]))
         return None
 
     found: psutil.Process = await eventually(find, bool)
