@@ -174,6 +174,8 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
         if (job_id := flow_run.parameters.get("job_id")) is None:
             await self._end_collection(flow_run, exit_code)
         elif left or exit_code == EXIT_INTERRUPTED:
+            if left:
+                logger.warning("Job %s is left, and goes on with the next worker.", job_id)
             await self._go_on(flow_run, int(job_id), 0.0 if left else _RETRY_SECONDS)
         elif exit_code != EXIT_SUPERFLUOUS:
             # What it left is the reconciler's, as if this worker were gone too; but at once.

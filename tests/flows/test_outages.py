@@ -66,6 +66,7 @@ async def test_a_worker_that_is_told_to_end_leaves_its_jobs_to_the_next(
     job = await _submit(journal_lab, journal)
     await journal.reaches(2)
     async with away(stack, "worker", killed=False):
+        assert f"Job {job['id']} is left" in stack.parts["worker"].last_words(50)
         begun = len(journal.began())
         await journal.reaches(begun + 2)
     ended = await journal_lab.ended(job)
