@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,14 +86,15 @@ class Service(Part):
             if not self.started:
                 self._told = self._begin
             self.started = time.time()
-            self.process = subprocess.Popen(
-                self.command,
-                env={**os.environ, **log_format(self.name), **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            with _undisturbed():  # else a process could be started that nobody knows
+                self.process = subprocess.Popen(
+                    self.command,
+                    env={**os.environ, **log_format(self.name), **self.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
 
     def ended(self) -> str | None:
         """With which exit code it has ended, or by which signal."""
@@ -128,6 +130,24 @@ class Service(Part):
                 self._told += len(line)
                 text = line.decode(errors="replace").rstrip()
                 yield text if text.startswith(name) else name + text
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What would end this program waits until the end of the block, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 def log_prefix(name: str) -> str:

@@ -1,10 +1,13 @@
 """Services: child processes that are watched, and what is done about those left over."""
 
 import json
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -183,3 +186,20 @@ def test_a_port_is_usable_if_nobody_listens_on_it() -> None:
         listener.listen()
         with pytest.raises(ServiceError, match=f"127.0.0.1:{free} cannot be used.*--port"):
             usable_port("127.0.0.1", free, "--port")
+
+
+def test_a_signal_that_arrives_while_a_service_is_started_waits_until_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen.__init__
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        start(*args, **kwargs)
+        signal.raise_signal(signal.SIGINT)  # the process runs, and nobody knows it yet
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", interrupted)
+    service = Service("sleep", ["sleep", "60"], {}, tmp_path / "log")
+    with pytest.raises(KeyboardInterrupt):
+        service.start()
+    assert service.process is not None
+    service.kill()
