@@ -8,6 +8,7 @@ the lock of a submitted job free knows that nobody executes it.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -29,6 +30,8 @@ _KEEP_ALIVE = {
     "tcp_user_timeout": "30s",
 }
 _PING_SECONDS, _PATIENCE_SECONDS = 5.0, 20.0
+# A reconciler that has a job executed holds the lock for a moment longer.
+_RECONCILER_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 
 _watching: set[asyncio.Task[None]] = set()  # an event loop does not keep its tasks
 
@@ -70,16 +73,22 @@ async def lock_activity(url: URL, activity_id: int, on_lost: Callable[[str], obj
 
 
 async def _lock(url: URL, kind: int, id_: int, what: str, on_lost: Callable[[str], object]) -> None:
-    connection = await _locked_connection(url, kind, id_, what)
+    connection = await _locked_connection(url, kind, id_, what, seconds=_RECONCILER_SECONDS)
     _watching.add(asyncio.create_task(_watch(connection, on_lost)))
 
 
-async def _locked_connection(url: URL, kind: int, id_: int, what: str) -> asyncpg.Connection:
+async def _locked_connection(
+    url: URL, kind: int, id_: int, what: str, *, seconds: float = 0.0
+) -> asyncpg.Connection:
+    """A connection that holds a lock, for which it waits at most so long."""
     settings = {**_KEEP_ALIVE, "application_name": what}
     connection = await connect(url, server_settings=settings)
-    if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", kind, id_):
-        await connection.close()
-        raise LockedError(f"Another process executes {what}.")
+    deadline = time.monotonic() + seconds
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", kind, id_):
+        if time.monotonic() >= deadline:
+            await connection.close()
+            raise LockedError(f"Another process executes {what}.")
+        await asyncio.sleep(_RETRY_SECONDS)
     return connection
 
 
