@@ -480,7 +480,7 @@ case $1 in
 1) ;;
 2) trap '' TERM;;
 3) trap 'exit 7' TERM;;
-4) trap 'echo $1 >> done; echo {} > $out; exit 0' TERM;;
+4) trap 'trap "" TERM; echo $1 >> done; echo {} > $out; exit 0' TERM;;
 esac
 echo $$ > new.$1; mv new.$1 pid.$1
 while :; do sleep 0.05; done
