@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,8 @@ async def test_a_batch_that_a_shutdown_interrupted_is_gone_on_with(job: Job) -> 
     await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
     runner = job.runner_pid()
     for pid in (os.getpgid(runner), runner, *pids(job, [0, 1])):
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # those before have ended it already
+            os.kill(pid, signal.SIGTERM)
     end = await running
     assert (end.missing, end.stopped, job.results) == ((0, 1, 2), False, [])
     assert "interrupted by a signal" in end.stderr
