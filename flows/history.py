@@ -25,31 +25,26 @@ Status = Literal["done", "failed"]
 _UNIT_ID = col(HistoryUnit.id)
 
 
-async def end_job(session: AsyncSession, job_id: int, *, status: Status, log: str) -> bool:
-    """Give a submitted job its end and commit. False if it had ended before: nothing changes."""
-    ended = await session.execute(
+async def end_job(
+    session: AsyncSession,
+    job_id: int,
+    *,
+    status: Status,
+    log: str,
+    only_without_flow_run: bool = False,
+) -> bool:
+    """Give a submitted job its end and commit.
+
+    False if it had ended before or, `only_without_flow_run`, has one by now: nothing changes.
+    """
+    end = (
         update(JobV2)
         .where(col(JobV2.id) == job_id, col(JobV2.status) == "submitted")
         .values(status=status, end_timestamp=now(), log=log)
-        .returning(col(JobV2.id))
     )
-    found = ended.first() is not None
-    await session.commit()
-    return found
-
-
-async def end_job_without_flow_run(session: AsyncSession, job_id: int, log: str) -> bool:
-    """End a submitted job that has no flow run as failed, and commit. False if it has one now."""
-    ended = await session.execute(
-        update(JobV2)
-        .where(
-            col(JobV2.id) == job_id,
-            col(JobV2.status) == "submitted",
-            col(JobV2.flow_run_id).is_(None),
-        )
-        .values(status="failed", end_timestamp=now(), log=log)
-        .returning(col(JobV2.id))
-    )
+    if only_without_flow_run:
+        end = end.where(col(JobV2.flow_run_id).is_(None))
+    ended = await session.execute(end.returning(col(JobV2.id)))
     found = ended.first() is not None
     await session.commit()
     return found

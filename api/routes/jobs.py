@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, status
@@ -29,7 +30,7 @@ from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
 from api.queries.task_groups import require_shared
 from flows.engine import EngineUnavailableError
-from flows.history import end_job, end_job_without_flow_run, request_stop
+from flows.history import end_job, request_stop
 from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.submission import JobRefusedError, create_job
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
@@ -131,8 +132,10 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -
     if job.id is None or job.status != "submitted":
         raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
     await request_stop(session, job.id, "Stopped through the Fractal API.")
-    told = "The job was stopped before it began."
-    if job.flow_run_id is None and await end_job_without_flow_run(session, job.id, told):
+    end = partial(
+        end_job, session, job.id, status="failed", log="The job was stopped before it began."
+    )
+    if job.flow_run_id is None and await end(only_without_flow_run=True):
         return
     await session.refresh(job, ["flow_run_id"])
     try:
@@ -141,7 +144,7 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -
         _LOGGER.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
         return
     if ended and not await asyncio.to_thread(Path(str(job.working_dir)).exists):
-        await end_job(session, job.id, status="failed", log=told)
+        await end()
 
 
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
