@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine import Engine
 from flows.job_lock import locked_activities
 from flows.last_words import printable
+from flows.stillness import Stillness
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 from fractal_models.tables.columns import now
 
@@ -58,8 +58,7 @@ class InterruptedCollections:
         self._resource_name = resource_name
         self._seconds_to_start = seconds_to_start
         self._seconds_to_act = seconds_to_act
-        # Of what nobody executes: the state of its flow run, and since when it is seen like that.
-        self._found: dict[_Open, tuple[UUID | None, float]] = {}
+        self._stillness: Stillness[_Open] = Stillness()
 
     async def look(self) -> None:
         """Look once at all collections, and undo those that are interrupted.
@@ -72,16 +71,16 @@ class InterruptedCollections:
             locked = await locked_activities(session)
         idle = [found for found in collections if found.id not in locked]
         flow_runs = await self._engine.flow_runs([found.flow_run_id for found in idle])
-        before, self._found = self._found, {}
-        for found in idle:
-            flow_run = flow_runs.get(found.flow_run_id)
-            state = flow_run.state if flow_run is not None else None
-            state_id = state.id if state is not None else None
-            was, since = before.get(found, (None, 0.0))
-            if found not in before or was != state_id:
-                since = time.monotonic()
-            self._found[found] = state_id, since
-            if self._is_over(state, time.monotonic() - since):
+        states = {
+            found: run.state if (run := flow_runs.get(found.flow_run_id)) is not None else None
+            for found in idle
+        }
+        still = self._stillness.seconds(
+            {found: state.id if state is not None else None for found, state in states.items()}
+        )
+        for found, state in states.items():
+            if self._is_over(state, still[found]):
+                flow_run = flow_runs.get(found.flow_run_id)
                 try:
                     await self._undo(found, flow_run)
                 except PrefectHTTPStatusError as error:  # of this collection, not of Prefect

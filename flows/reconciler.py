@@ -7,7 +7,6 @@ about that is told by the state of its flow run.
 import asyncio
 import logging
 import math
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -26,6 +25,7 @@ from flows.engine import Engine, EngineUnavailableError
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs
 from flows.launchers.local import LocalLauncher
+from flows.stillness import Stillness
 from fractal_models.database import DatabaseAwayError, saved_id
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
@@ -98,8 +98,7 @@ class Reconciler:
         self._database_url = settings.async_database_url
         self._max_restarts = settings.max_restarts
         self._resource_name = resource_name
-        # Of jobs that nobody executes: how they were found, and since when they are like that.
-        self._found: dict[int, tuple[object, float]] = {}
+        self._stillness: Stillness[_Submitted] = Stillness()
         self._ended: set[int] = set()
 
     def process_ended(self, job_id: int) -> None:
@@ -120,14 +119,12 @@ class Reconciler:
         ]
         known = await self._engine.flow_runs([job.flow_run_id for job in idle if job.flow_run_id])
         ended, self._ended = self._ended, set()
-        before, self._found = self._found, {}
-        for job in idle:
-            flow_run = known.get(job.flow_run_id) if job.flow_run_id else None
-            as_found = job, flow_run.state.id if flow_run and flow_run.state else None
-            was, since = before.get(job.id, (None, 0.0))
-            since = since if was == as_found else time.monotonic()
-            self._found[job.id] = as_found, since
-            seconds = max(time.monotonic() - since, _pending_seconds(flow_run))
+        found = {job: known.get(job.flow_run_id) if job.flow_run_id else None for job in idle}
+        still = self._stillness.seconds(
+            {job: run.state.id if run and run.state else None for job, run in found.items()}
+        )
+        for job, flow_run in found.items():
+            seconds = max(still[job], _pending_seconds(flow_run))
             seconds = math.inf if job.id in ended else seconds
             await self._look_at_one(job, flow_run, seconds)
 
