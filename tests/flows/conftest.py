@@ -77,7 +77,7 @@ async def fractal(stack: Stack) -> AsyncIterator[async_sessionmaker[AsyncSession
 async def require_consistent(
     sessions: async_sessionmaker[AsyncSession], job: dict[str, Any], journal: Journal
 ) -> None:
-    """A job is done, and did everything once; its process has ended."""
+    """A job is done, and did everything once; its lock becomes free (a reconciler may look on)."""
 
     async def locked() -> set[int]:
         async with sessions() as session:
