@@ -1,8 +1,10 @@
 """Kills and freezes the parts of a stack at random while jobs run; then looks for what was lost.
 
     python benchmarks/chaos.py [--seed 7] [--rounds 200] [--jobs 3] [--images 40] [--pause 8]
+    python benchmarks/chaos.py --away postgres --seconds 120 --images 1000
 
-Runs on an embedded stack of its own. What is done, and in which order, is a function of the seed.
+Runs on an embedded stack of its own. What is done, and in which order, is a function of the seed;
+or one part is killed and stays away once, for so many seconds.
 The journals that the units write themselves are held against the database. The exit code is 1 if
 anything is wrong; then the stack's folder is kept.
 """
@@ -25,7 +27,7 @@ from functools import partial
 from json import loads
 from math import inf
 from pathlib import Path
-from signal import SIGINT, SIGSTOP, SIGTERM, default_int_handler, signal
+from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, default_int_handler, signal
 
 import httpx
 
@@ -39,12 +41,14 @@ from flows.job_lock import locked_jobs
 from flows.launchers.local import is_running
 from fractal_models.database import open_database
 
+PARTS = ("postgres", "prefect", "worker", "api")
 ADMIN, PASSWORD = "chaos@example.org", "of the benchmark"
 
 # Acts at random can hit a job more often between two of its units than it would be taken up again.
 MAX_RESTARTS = "20"
 
 _TICK_SECONDS = 0.05
+_CALM_SECONDS = 10.0  # in which jobs begin, before a part goes away
 _VICTIM_SECONDS = 15.0  # to wait for a process that an act can hit
 _REST_SECONDS = 300.0  # for all jobs to end, when nothing is done to them any more
 _GONE_SECONDS = 10.0
@@ -75,14 +79,19 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=40, help="images of each converter of a job")
     parser.add_argument("--pause", type=float, default=8.0, help="longest pause between rounds, s")
     parser.add_argument("--patience", type=float, default=30.0, help="to the next unit, s")
+    parser.add_argument("--away", choices=PARTS, help="have this part go away, once, instead")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for how long it is away")
     options = parser.parse_args()
-    print(f"seed {options.seed}, {options.rounds} rounds", flush=True)
+    rounds = schedule(options.seed, options.rounds, options.pause)
+    if options.away:
+        rounds = [Round(_CALM_SECONDS, (Act(SIGKILL, options.away, options.seconds, pick=0.0),))]
+        options.patience += options.seconds
+    print(f"seed {options.seed}, {len(rounds)} rounds", flush=True)
     os.environ["FRACTAL_MAX_RESTARTS"] = MAX_RESTARTS
     for number in (SIGINT, SIGTERM):  # in the background the first would be ignored
         signal(number, default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="fractal-chaos-"))
     story = Story()
-    rounds = schedule(options.seed, options.rounds, options.pause)
     try:
         make = partial(Workload, seed=options.seed, at_once=options.jobs, images=options.images)
         run(folder, rounds, make, story)
@@ -139,6 +148,8 @@ def _live_through(rounds: list[Round], havoc: Havoc, working: Future[None], stor
                 story.acts.append((time.time(), act))
             story.tell(f"{number}/{len(rounds)}  {done or f'{act.kind}: there was none'}")
         story.rounds = number
+    while not havoc.is_quiet:
+        _pass(_TICK_SECONDS, havoc, working)
 
 
 def _strike(act: Act, havoc: Havoc, working: Future[None]) -> str | None:
