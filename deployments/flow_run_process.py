@@ -10,14 +10,21 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.stopping import EXIT_INTERRUPTED, leave
+import httpx
+
+from flows.stopping import EXIT_INTERRUPTED, leave, on_signals
 from flows.work_pools import ENTRYPOINT_VARIABLE
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
 _PR_SET_PDEATHSIG = 1
+_RETRY_SECONDS = 1.0
 _PRELOAD = ["deployments.preload"]  # imported once, by the server
 
 _context = multiprocessing.get_context("forkserver")
@@ -74,6 +81,7 @@ async def run_flow(flow_run_id: UUID) -> None:
 
     async with AsyncClientContext.get_or_create() as context:
         flow_run = await context.client.read_flow_run(flow_run_id)
+        have_states_wait(context.client)
         flow: Flow[..., Any] = load_flow_from_entrypoint(
             os.environ[ENTRYPOINT_VARIABLE], use_placeholder_flow=False
         )
@@ -83,3 +91,33 @@ async def run_flow(flow_run_id: UUID) -> None:
         await run_flow_async(
             flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
         )
+
+
+def have_states_wait(client: "PrefectClient") -> None:
+    """Have the states of flow runs wait for Prefect, however long that is away.
+
+    The client gives up after some tries. The flow engine would take that for an error of the flow,
+    and a job that is done for failed. SIGTERM does not wait: another process will go on.
+    """
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    set_state = client.set_flow_run_state
+
+    async def set_state_patiently(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as waiting:
+            while True:
+                try:
+                    return await set_state(*args, **kwargs)
+                except httpx.TransportError:
+                    pass
+                except PrefectHTTPStatusError as error:
+                    if not error.response.is_server_error:
+                        raise
+                waiting.enter_context(on_signals({signal.SIGTERM: _leave_interrupted}))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    vars(client)["set_flow_run_state"] = set_state_patiently
+
+
+def _leave_interrupted() -> None:
+    leave(EXIT_INTERRUPTED)

@@ -3,6 +3,9 @@
 import importlib
 import os
 
+# Of a call of the Prefect API that gets no answer; what must not be lost is tried for longer.
+os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
+
 from sqlalchemy.orm import configure_mappers
 
 SERVER_PID = os.getpid()  # of the process that imports it: those that it forks only inherit it

@@ -1,10 +1,15 @@
-"""The process of a flow run ends with the server that forked it, also if that goes at once."""
+"""The process of a flow run: it ends with the server that forked it, and waits for Prefect."""
 
 import subprocess
 import sys
+from typing import Any, cast
 
+import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import PrefectHTTPStatusError
 
+from deployments import flow_run_process
 from flows.stopping import EXIT_INTERRUPTED
 
 # A server that forks one process, which goes on when the server lives, or has ended. Prints how
@@ -42,3 +47,44 @@ def test_a_process_whose_server_is_gone_does_not_begin(server: str, exit_code: i
         [sys.executable, "-c", _SCRIPT, server], capture_output=True, text=True, check=True
     )
     assert ended.stdout.strip() == str(exit_code), ended.stderr
+
+
+class FakeClient:
+    """A fake of Prefect's client, to which the server fails to answer a few times."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+
+    async def set_flow_run_state(self, flow_run_id: str, state: str, *, force: bool) -> str:
+        if self.failures:
+            raise self.failures.pop(0)
+        return f"{flow_run_id} is {state}, {force}"
+
+
+def answer(status: int) -> PrefectHTTPStatusError:
+    response = httpx.Response(status, request=httpx.Request("POST", "http://prefect"))
+    return PrefectHTTPStatusError("an answer", request=response.request, response=response)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_run_process, "_RETRY_SECONDS", 0.01)
+
+
+async def tell(client: FakeClient) -> Any:
+    flow_run_process.have_states_wait(cast(PrefectClient, client))
+    return await client.set_flow_run_state("run", "Completed", force=False)
+
+
+async def test_a_state_waits_until_prefect_is_back() -> None:
+    away = httpx.ConnectError("away"), httpx.ReadTimeout("slow"), answer(503), answer(500)
+    client = FakeClient(*away, *away)
+    assert await tell(client) == "run is Completed, False"
+    assert client.failures == []
+
+
+async def test_a_state_that_prefect_refuses_does_not_wait() -> None:
+    client = FakeClient(answer(404), answer(503))
+    with pytest.raises(PrefectHTTPStatusError):
+        await tell(client)
+    assert len(client.failures) == 1
