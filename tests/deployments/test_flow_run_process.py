@@ -1,7 +1,9 @@
 """The process of a flow run: it ends with the server that forked it, and waits for Prefect."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 import httpx
@@ -66,9 +68,13 @@ def answer(status: int) -> PrefectHTTPStatusError:
     return PrefectHTTPStatusError("an answer", request=response.request, response=response)
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Waits are short, and this process, which is no flow run's, hears SIGTERM afterwards."""
     monkeypatch.setattr(flow_run_process, "_RETRY_SECONDS", 0.01)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 async def tell(client: FakeClient) -> Any:
@@ -76,6 +82,7 @@ async def tell(client: FakeClient) -> Any:
     return await client.set_flow_run_state("run", "Completed", force=False)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_state_waits_until_prefect_is_back() -> None:
     away = httpx.ConnectError("away"), httpx.ReadTimeout("slow"), answer(503), answer(500)
     client = FakeClient(*away, *away)
@@ -83,6 +90,7 @@ async def test_a_state_waits_until_prefect_is_back() -> None:
     assert client.failures == []
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_state_that_prefect_refuses_does_not_wait() -> None:
     client = FakeClient(answer(404), answer(503))
     with pytest.raises(PrefectHTTPStatusError):
