@@ -1,7 +1,7 @@
 """Kills and freezes the parts of a stack at random while jobs run; then looks for what was lost.
 
     python benchmarks/chaos.py [--seed 7] [--rounds 200] [--jobs 3] [--images 40] [--pause 8]
-    python benchmarks/chaos.py --away postgres --seconds 120 --images 1000
+    python benchmarks/chaos.py --away postgres --seconds 120 --images 150
 
 Runs on an embedded stack of its own. What is done, and in which order, is a function of the seed;
 or one part is killed and stays away once, for so many seconds.
