@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationError,
 )
 
 # The version of the REST contract that is served, which clients compare with their own.
@@ -58,6 +59,16 @@ UniquePaths = Annotated[list[AbsolutePath], AfterValidator(_unique)]
 UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(_unique)]
 JsonObject = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
+
+
+def problems_of(error: ValidationError, *within: str) -> str:
+    """All that is wrong, as one text: each field by its path, which begins with `within`."""
+    problems = []
+    for problem in error.errors():
+        path = ".".join([*within, *map(str, problem["loc"])])
+        told = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{path}: {told}" if path else told)
+    return "; ".join(problems)
 
 
 Item = TypeVar("Item")

@@ -4,16 +4,22 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fractal_models.schemas.base import JsonObject
+from fractal_models.schemas.base import JsonObject, problems_of
 
 
 class Retry(BaseModel):
-    """Units that fail run up to `max` times more, `delay_seconds` after all others have ended."""
+    """Units that fail run up to `max` times more, `delay_seconds` after all others have ended.
+
+    On a SLURM cluster, units that ran out of memory are given `mem_factor` times as much in each
+    attempt after that. On a local resource, where memory is nobody's in particular, `mem_factor`
+    has no effect.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     max: int = Field(default=0, ge=0, le=100)
     delay_seconds: float = Field(default=0.0, ge=0, le=86_400)
+    mem_factor: float | None = Field(default=None, ge=1, le=16)
 
 
 def retry_of(meta: dict[str, Any]) -> Retry:
@@ -25,10 +31,7 @@ def retry_of(meta: dict[str, Any]) -> Retry:
     try:
         return Retry.model_validate(meta.get("retry", {}))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(['retry', *map(str, problem['loc'])])}: {problem['msg']}"
-            for problem in error.errors()
-        )
+        problems = problems_of(error, "retry")
         raise ValueError(f'{problems}. Write e.g. {{"max": 2, "delay_seconds": 5}}') from None
 
 

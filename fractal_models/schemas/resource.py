@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from fractal_models.schemas.base import AbsolutePath, Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 
 
 class JobRunnerConfigLocal(Input):
@@ -13,45 +14,6 @@ class JobRunnerConfigLocal(Input):
     parallel_tasks_per_job: PositiveInt | None = Field(
         default=None, description="Units of one job that run at once; default: the cores"
     )
-
-
-class SlurmConfigSet(Input):
-    """Options of `sbatch`."""
-
-    partition: NonEmpty | None = None
-    cpus_per_task: PositiveInt | None = None
-    mem: PositiveInt | NonEmpty | None = None
-    constraint: NonEmpty | None = None
-    gres: NonEmpty | None = None
-    gpus: NonEmpty | None = None
-    time: NonEmpty | None = None
-    account: NonEmpty | None = None
-    nodes: PositiveInt | None = None
-    nodelist: NonEmpty | None = None
-    exclude: NonEmpty | None = None
-    shebang_line: str = "#!/bin/sh"
-    use_mem_per_cpu: bool = False
-    extra_lines: list[NonEmpty] = []
-
-
-class BatchingConfigSet(Input):
-    """How units are put together into SLURM jobs."""
-
-    target_cpus_per_job: PositiveInt
-    max_cpus_per_job: PositiveInt
-    target_mem_per_job: PositiveInt | NonEmpty
-    max_mem_per_job: PositiveInt | NonEmpty
-    target_num_jobs: PositiveInt
-    max_num_jobs: PositiveInt
-
-
-class JobRunnerConfigSLURM(Input):
-    """How jobs run on a SLURM cluster."""
-
-    default_slurm_config: SlurmConfigSet
-    gpu_slurm_config: SlurmConfigSet | None = None
-    batching_config: BatchingConfigSet
-    user_local_exports: dict[str, NonEmpty] = {}
 
 
 class TasksPythonSettings(Input):
