@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
 
-test: $(READY) browser
+test: $(READY) browser slurm
 	$(BIN)/pytest $(PYTEST)
 
 # Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50".
@@ -36,6 +36,11 @@ $(READY): requirements.lock pyproject.toml
 .PHONY: browser
 browser:
 	@.ci/install-chromium
+
+# SLURM, for the tests on a cluster of this machine; skipped where it cannot be had.
+.PHONY: slurm
+slurm:
+	@.ci/install-slurm
 
 # Renew the lock from pyproject.toml.
 lock: $(READY)
