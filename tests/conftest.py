@@ -16,7 +16,7 @@ from deployments.stack import Stack, StackOptions, running_stack
 from fractal_models.database import make_engine, session_factory
 from fractal_models.settings import Settings
 
-pytest_plugins = ["tests.lab"]
+pytest_plugins = ["tests.lab", "tests.cluster"]
 
 # Nothing listens on the discard port: the Prefect API is away.
 PREFECT_AWAY = "http://127.0.0.1:9/api"

@@ -1,0 +1,274 @@
+"""A SLURM cluster of one node on this machine, reached with sudo and by SSH.
+
+All of it is real: munge, slurmctld, slurmd and sshd, on free ports of loopback, with a user who
+runs the server and one whose jobs these are.
+"""
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from typing import BinaryIO
+
+import psutil
+import pytest
+
+from tests.cluster_machine import (
+    DAEMONS,
+    HOST,
+    HOST_NAME,
+    ROOT,
+    SERVER_USER,
+    SLURM_CONF,
+    USER,
+    ClusterError,
+    prepared_machine,
+)
+from tests.lab import eventually
+
+NODE = HOST_NAME.partition(".")[0]
+START_SECONDS = 20
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+MUNGE_SOCKET = ROOT / "munge" / "socket"
+MUNGE_FILES = [f"--{name}-file={ROOT}/munge/{name}" for name in ("key", "pid", "seed", "log")]
+SSHD_CONFIG = ROOT / "ssh" / "sshd_config"
+COMMANDS = {
+    "munged": ["munged", "--foreground", f"--socket={MUNGE_SOCKET}", *MUNGE_FILES],
+    "slurmctld": ["slurmctld", "-D", "-f", str(SLURM_CONF)],
+    "slurmd": ["slurmd", "-D", "-N", NODE, "-f", str(SLURM_CONF)],
+    # sshd starts itself again for every connection, and so wants to know where it is.
+    "sshd": ["/usr/sbin/sshd", "-D", "-e", "-f", str(SSHD_CONFIG)],
+}
+
+SSHD_OPTIONS = {
+    "ListenAddress": HOST,
+    "HostKey": f"{ROOT}/ssh/host_key",
+    "AuthorizedKeysFile": f"{ROOT}/ssh/key.pub",
+    "AllowUsers": USER,
+    "PasswordAuthentication": "no",
+    "KbdInteractiveAuthentication": "no",
+    "UsePAM": "no",
+    "UseDNS": "no",
+    "PidFile": "none",
+    "MaxStartups": "100",
+    "MaxSessions": "100",
+    "Subsystem": "sftp internal-sftp",
+}
+
+SLURM_OPTIONS = {
+    "ClusterName": "tests",
+    "SlurmctldHost": f"{NODE}({HOST})",
+    "SlurmUser": "slurm",
+    # Listen on the address of the host's name only, not on all.
+    "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
+    "AuthInfo": f"socket={MUNGE_SOCKET}",
+    "SlurmctldPidFile": f"{ROOT}/state/slurmctld.pid",
+    "SlurmdPidFile": f"{ROOT}/spool/slurmd.pid",
+    "StateSaveLocation": f"{ROOT}/state",
+    "SlurmdSpoolDir": f"{ROOT}/spool",
+    "MailProg": "/bin/true",
+    # Without cgroups, which containers rarely have.
+    "ProctrackType": "proctrack/linuxproc",
+    "TaskPlugin": "task/none",
+    "MpiDefault": "none",
+    # Jobs over their memory are looked for every second, and killed.
+    "JobAcctGatherType": "jobacct_gather/linux",
+    "JobAcctGatherFrequency": "task=1",
+    "JobAcctGatherParams": "OverMemoryKill",
+    "SchedulerParameters": "sched_interval=1,batch_sched_delay=0,bf_interval=1",
+    "SelectType": "select/cons_tres",
+    "SelectTypeParameters": "CR_CPU_Memory",
+    "MaxJobCount": "20000",
+    "MaxArraySize": "1001",
+    "MinJobAge": "300",
+    "KillWait": "2",
+    "ReturnToService": "2",
+    # More processors and memory than there are.
+    "SlurmdParameters": "config_overrides",
+    "NodeName": f"{NODE} NodeAddr={HOST} CPUs=16 RealMemory=20000",
+    "PartitionName": f"main Nodes={NODE} Default=YES DefMemPerCPU=100",
+}
+
+
+class Cluster:
+    """What the tests do with the cluster: commands, looks at jobs, outages.
+
+    `run`, `squeue` and `job` are for the tests to look at it from outside, as root.
+    """
+
+    root = ROOT
+    server_user = SERVER_USER
+    user = USER
+    server_folder = ROOT / SERVER_USER
+    user_folder = ROOT / USER
+    # With this key the server user logs in as the user.
+    key_path = ROOT / "ssh" / "key"
+
+    def __init__(self) -> None:
+        self._ports = dict(zip(("slurmctld", "slurmd", "sshd"), _free_ports(3), strict=True))
+        self.ssh_port = self._ports["sshd"]
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def host_key(self) -> str:
+        """The cluster's line in `known_hosts`."""
+        algorithm, key, *_ = (ROOT / "ssh" / "host_key.pub").read_text().split()
+        return f"[{HOST}]:{self.ssh_port} {algorithm} {key}\n"
+
+    async def run(self, *command: str, user: str = "root", stdin: str = "") -> str:
+        """What a command prints that one of the users runs.
+
+        Raises:
+            ClusterError: it failed.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *("runuser", "--user", user, "--", *command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+        )
+        output, errors = await process.communicate(stdin.encode())
+        if process.returncode:
+            raise ClusterError(f"{command} ended with {process.returncode}: {errors.decode()}")
+        return output.decode()
+
+    async def squeue(self, *arguments: str) -> list[str]:
+        """The lines of squeue without the header: of all open jobs, unless asked for others."""
+        return (await self.run("squeue", "--noheader", *arguments)).splitlines()
+
+    async def job(self, job_id: int | str) -> dict[str, str]:
+        """The fields in which scontrol describes a job, open or ended some minutes ago."""
+        output = await self.run("scontrol", "show", "job", "--oneliner", str(job_id))
+        return dict(field.split("=", 1) for field in output.split() if "=" in field)
+
+    async def cancel_all(self) -> None:
+        """End all jobs."""
+        await self.run("scancel", f"--user={USER}")
+        await self.wait_idle()
+
+    async def wait_idle(self) -> None:
+        """Wait until no job is open."""
+        await eventually(self.squeue, lambda jobs: not jobs)
+
+    async def wait_up(self) -> None:
+        """Wait until the node takes jobs."""
+        await eventually(
+            lambda: self.run("sinfo", "--noheader", "--format=%T"),
+            lambda state: state.strip() in ("idle", "mixed", "allocated"),
+        )
+
+    async def start(self, name: str) -> None:
+        """Start one of the daemons, and wait until it listens.
+
+        Raises:
+            ClusterError: it does not.
+        """
+        log = ROOT / "log" / name
+        with log.open("ab") as output:
+            self._daemons[name] = daemon = _spawn(name, output)
+        for _ in range(START_SECONDS * 50):
+            if self._listens(name):
+                return
+            if daemon.poll() is not None:
+                break
+            await asyncio.sleep(0.02)
+        raise ClusterError(f"{name} did not start: {log.read_text()[-1000:]}")
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End one of the daemons; with sshd its connections, with slurmd no job.
+
+        slurmctld writes down what it knows every few seconds and when it is ended by SIGTERM: by
+        SIGKILL it may forget the last jobs, and start a job again that runs.
+        """
+        daemon = self._daemons.pop(name)
+        connections = psutil.Process(daemon.pid).children(recursive=True) if name == "sshd" else []
+        daemon.send_signal(number)
+        daemon.wait()
+        for connection in connections:
+            with suppress(psutil.NoSuchProcess):
+                connection.kill()
+
+    @asynccontextmanager
+    async def configured(self, **options: object) -> AsyncIterator[None]:
+        """Other options in slurm.conf, such as `MaxArraySize`, while the block runs."""
+        self.write_slurm_conf(**options)
+        await self._restart_controller()
+        try:
+            yield
+        finally:
+            self.write_slurm_conf()
+            await self._restart_controller()
+
+    async def _restart_controller(self) -> None:
+        self.kill("slurmctld", signal.SIGTERM)
+        await self.start("slurmctld")
+        await self.wait_up()
+
+    def write_slurm_conf(self, **options: object) -> None:
+        ports = {"SlurmctldPort": self._ports["slurmctld"], "SlurmdPort": self._ports["slurmd"]}
+        options = {**SLURM_OPTIONS, **ports, **options}
+        lines = [f"{key}={value}\n" for key, value in options.items()]
+        SLURM_CONF.write_text("".join(lines))
+        SLURM_CONF.chmod(0o644)
+
+    def write_sshd_config(self) -> None:
+        lines = [
+            f"{key} {value}\n" for key, value in {**SSHD_OPTIONS, "Port": self.ssh_port}.items()
+        ]
+        SSHD_CONFIG.write_text("".join(lines))
+
+    def _listens(self, name: str) -> bool:
+        if name == "munged":
+            family, address = socket.AF_UNIX, str(MUNGE_SOCKET)
+        else:
+            family, address = socket.AF_INET, (HOST, self._ports[name])
+        with socket.socket(family) as probe:
+            return probe.connect_ex(address) == 0
+
+
+def _spawn(name: str, output: BinaryIO) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        COMMANDS[name],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd="/",
+        env={"PATH": PATH},
+        umask=0o022,
+        start_new_session=True,
+        user="munge" if name == "munged" else None,
+    )
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(number)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@asynccontextmanager
+async def running_cluster() -> AsyncIterator[Cluster]:
+    """The cluster, while the block runs."""
+    with prepared_machine():
+        cluster = Cluster()
+        cluster.write_slurm_conf()
+        cluster.write_sshd_config()
+        for name in DAEMONS:
+            await cluster.start(name)
+        await cluster.wait_up()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+async def cluster() -> AsyncIterator[Cluster]:
+    """The cluster; without one, the tests that ask for it are skipped, and say why."""
+    async with AsyncExitStack() as stack:
+        try:
+            cluster = await stack.enter_async_context(running_cluster())
+        except ClusterError as reason:
+            pytest.skip(str(reason))
+        yield cluster
