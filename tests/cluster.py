@@ -18,7 +18,7 @@ import pytest
 from tests.cluster_machine import (
     DAEMONS,
     HOST,
-    HOST_NAME,
+    NODE,
     ROOT,
     SERVER_USER,
     SLURM_CONF,
@@ -28,7 +28,6 @@ from tests.cluster_machine import (
 )
 from tests.lab import eventually
 
-NODE = HOST_NAME.partition(".")[0]
 START_SECONDS = 20
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -100,6 +99,7 @@ class Cluster:
     """
 
     root = ROOT
+    node = NODE
     server_user = SERVER_USER
     user = USER
     server_folder = ROOT / SERVER_USER
@@ -181,8 +181,8 @@ class Cluster:
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """End one of the daemons; with sshd its connections, with slurmd no job.
 
-        slurmctld writes down what it knows every few seconds and when it is ended by SIGTERM: by
-        SIGKILL it may forget the last jobs, and start a job again that runs.
+        slurmctld writes down what it knows when SIGTERM ends it, and else every five seconds: after
+        SIGKILL it gives numbers of forgotten jobs to others, and starts jobs again that run.
         """
         daemon = self._daemons.pop(name)
         connections = psutil.Process(daemon.pid).children(recursive=True) if name == "sshd" else []
@@ -209,6 +209,7 @@ class Cluster:
         await self.wait_up()
 
     def write_slurm_conf(self, **options: object) -> None:
+        """Write slurm.conf: each command reads it anew, the daemons when they start."""
         ports = {"SlurmctldPort": self._ports["slurmctld"], "SlurmdPort": self._ports["slurmd"]}
         options = {**SLURM_OPTIONS, **ports, **options}
         lines = [f"{key}={value}\n" for key, value in options.items()]

@@ -32,6 +32,7 @@ LOCK_SECONDS = 600
 END_SECONDS = 5
 HOST = "127.0.0.1"
 HOST_NAME = socket.gethostname()
+NODE = HOST_NAME.partition(".")[0]
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sshd")
 PROGRAMS = (*DAEMONS, "sbatch", "sudo", "runuser", "useradd", "ssh-keygen", "/usr/bin/python3")
@@ -42,7 +43,7 @@ ETC_SLURM_CONF = Path("/etc/slurm/slurm.conf")
 SAVED_SLURM_CONF = ETC_SLURM_CONF.with_name("slurm.conf.before-fractal-tests")
 HOSTS = Path("/etc/hosts")
 # The daemons listen on the address of the host's name.
-HOSTS_LINE = f"{HOST} {HOST_NAME} # while {ROOT} is in use\n"
+HOSTS_LINE = f"{HOST} {HOST_NAME} {NODE} # while {ROOT} is in use\n"
 
 
 class ClusterError(Exception):
@@ -145,9 +146,16 @@ def _change_etc() -> None:
     ETC_SLURM_CONF.symlink_to(SLURM_CONF)
     SUDOERS_FILE.touch(mode=0o440)
     SUDOERS_FILE.write_text(SUDOERS)
-    if not socket.gethostbyname(HOST_NAME).startswith("127."):
+    if not all(_is_on_loopback(name) for name in (HOST_NAME, NODE)):
         # Written in place, as a container has this file mounted.
         HOSTS.write_text(HOSTS_LINE + HOSTS.read_text())
+
+
+def _is_on_loopback(name: str) -> bool:
+    try:
+        return socket.gethostbyname(name).startswith("127.")
+    except OSError:
+        return False
 
 
 def _undo() -> None:
