@@ -74,6 +74,10 @@ class Settings(DatabaseSettings):
         ge=0,
         description="How often in a row a job that makes no progress is started again",
     )
+    ssh_known_hosts: Path = Field(
+        default=Path("~/.ssh/known_hosts"),
+        description="File with the keys of the hosts that clusters are reached through by SSH",
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",

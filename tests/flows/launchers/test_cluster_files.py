@@ -1,0 +1,117 @@
+"""The program that moves files of batches: sent by standard input, run by the system's Python."""
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.launchers import cluster_files
+
+
+def call(*arguments: str, stdin: bytes = b"") -> bytes:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", cluster_files.__file__, *arguments],
+        input=stdin,
+        capture_output=True,
+        check=True,
+    ).stdout
+
+
+def archive(**files: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, text in files.items():
+            cluster_files.add(tar, name, text.encode())
+    return out.getvalue()
+
+
+def members(answer: bytes) -> dict[str, str]:
+    with tarfile.open(fileobj=io.BytesIO(answer)) as tar:
+        found = {member.name: tar.extractfile(member) for member in tar}
+        return {name: file.read().decode() for name, file in found.items() if file}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A batch of three units, two of which have results."""
+    units = [{"index": n, "name": f"par-{n}"} for n in range(3)]
+    batch = {"units": units, "units_dir": str(tmp_path), "attempt": 2}
+    (tmp_path / "batch.json").write_text(json.dumps(batch))
+    lines: list[dict[str, Any]] = [{"format": 2}, {"index": 1}, {"index": 0}]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "results.jsonl").write_text(f'{text}{{"index": 2')
+    for name in ("par-0.log", "par-1.log", "par-1.attempt-1.log", "par-1.out.json", "par-2.log"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def collect(folder: Path, offset: int = 0) -> dict[str, str]:
+    request = {"batches": {"7": [str(folder), offset], "8": ["/nowhere", 0]}}
+    return members(call("collect", stdin=json.dumps(request).encode()))
+
+
+def test_files_are_received_into_a_private_folder(tmp_path: Path) -> None:
+    target = tmp_path / "job"
+    call("receive", str(target), stdin=archive(**{"a.json": "A", "b/c.json": "C"}))
+    assert (target / "a.json").read_text() == "A"
+    assert (target / "b" / "c.json").read_text() == "C"
+    for path in (target, target / "b", target / "a.json"):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077
+
+
+def test_results_come_after_the_files_of_their_units(folder: Path) -> None:
+    found = collect(folder)
+    assert list(found) == [
+        "units/par-1.attempt-1.log",
+        "units/par-1.log",
+        "units/par-1.out.json",
+        "units/par-0.log",
+        "results/7",
+    ]
+    assert found["results/7"].splitlines() == ['{"format": 2}', '{"index": 1}', '{"index": 0}']
+
+
+def test_only_new_whole_lines_are_sent(folder: Path) -> None:
+    known = len(collect(folder)["results/7"])
+    assert collect(folder, known) == {}
+    with (folder / "results.jsonl").open("a") as file:
+        file.write("}\n")
+    assert collect(folder, known) == {"units/par-2.log": "par-2.log", "results/7": '{"index": 2}\n'}
+
+
+def test_the_middle_of_a_long_log_is_left_out(folder: Path) -> None:
+    (folder / "par-0.log").write_text("b" + "x" * 2 * cluster_files.LONGEST_LOG + "e")
+    log = collect(folder)["units/par-0.log"]
+    assert len(log) < cluster_files.LONGEST_LOG + 10
+    assert (log[0], log[-1]) == ("b", "e")
+
+
+def test_word_is_left_that_batches_are_to_stop(folder: Path) -> None:
+    call("stop", stdin=json.dumps([str(folder), "/nowhere"]).encode())
+    assert (folder / "stop").exists()
+
+
+def test_it_is_told_what_was_said_at_the_end_and_what_had_begun(folder: Path) -> None:
+    (folder / "output").write_text("x" * 2 * cluster_files.TAIL + "end")
+    for name in ("par-0", "par-2"):
+        (folder / f"{name}.args.json").touch()
+    request = [[str(folder), str(folder / "output")], ["/nowhere", "/nowhere/output"]]
+    (said, unfinished), nothing = json.loads(call("end", stdin=json.dumps(request).encode()))
+    assert said.endswith("end")
+    assert len(said) == cluster_files.TAIL
+    assert unfinished == [2]  # unit 0 has a result, unit 1 was not started
+    assert nothing == ["", []]
+
+
+def test_what_an_attempt_before_had_begun_does_not_count(folder: Path) -> None:
+    (folder / "par-2.args.json").touch()
+    os.utime(folder / "par-2.args.json", (1, 1))
+    ((_, unfinished),) = json.loads(call("end", stdin=json.dumps([[str(folder), "-"]]).encode()))
+    assert unfinished == []
