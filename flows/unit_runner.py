@@ -1,4 +1,4 @@
-"""Execute the units of a batch: `python unit_runner.py BATCH_DIR`.
+"""Execute the units of a batch: `python unit_runner.py [--wait] BATCH_DIR`.
 
 A unit is one execution of a task's command. This program is copied to where units run, so it is one
 file, needs the standard library only, and runs with Python 3.8 and newer.
@@ -37,7 +37,8 @@ or the number of a system call is missing; then a unit that ends just when the r
 no result.
 
 While one of the two lives, they hold a lock (`flock`) on `BATCH_DIR/lock`, which contains the
-runner's process id and host.
+runner's process id and host. With `--wait` a second runner waits for its end, as a scheduler may
+start a job again whose processes live on.
 
 SIGTERM or SIGINT, to either of them, ends it early: its units get SIGTERM, and SIGKILL
 `grace_seconds` later. If there is a file `BATCH_DIR/stop`, the batch is stopped: their results have
@@ -83,15 +84,16 @@ SIGTERM_MAY_FOLLOW_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        return complain(EXIT_UNUSABLE, "usage: python unit_runner.py BATCH_DIR")
-    folder = os.path.abspath(arguments[0])
+    waits = arguments[:1] == ["--wait"]
+    if len(arguments) != 1 + waits:
+        return complain(EXIT_UNUSABLE, "usage: python unit_runner.py [--wait] BATCH_DIR")
+    folder = os.path.abspath(arguments[-1])
     # Signals are taken in one place, by sigwait, so none interrupts anything or comes unnoticed.
     # SIGCHLD needs a handler, else it may be dropped or, if the parent ignored it, never sent.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        lock = Lock(os.path.join(folder, "lock"))
+        lock = Lock(os.path.join(folder, "lock"), math.inf if waits else LOCK_SECONDS)
         batch = read_batch(folder)
         results = ResultsFile(os.path.join(folder, "results.jsonl"))
         children = Children()
@@ -122,11 +124,11 @@ def complain(exit_code: int, message: str) -> int:
 class Lock:
     """The lock on a batch, held until this process and those forked from it have ended."""
 
-    def __init__(self, path: str) -> None:
-        """Take it. Raises BlockingIOError if another one holds it."""
+    def __init__(self, path: str, seconds: float) -> None:
+        """Take it. Raises BlockingIOError if another one holds it for so many seconds."""
         self.path = path
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,8 @@ class Batch:
     `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
     environment of the runner; without `cwd` units run in `folder`. A unit that is stopped gets
     SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again, as the next
-    `attempt`, their logs are kept as `<name>.attempt-<n>.log`.
+    `attempt`, their logs are kept as `<name>.attempt-<n>.log`. `meta` is what their task says of
+    the resources that they need; a launcher on a cluster decides by it how many run at once.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Batch:
     env: Mapping[str, str] | None = None
     grace_seconds: float = 5.0
     attempt: int = 1
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -107,6 +109,11 @@ def write_batch(batch: Batch) -> None:
     batch.units_dir.mkdir(parents=True, exist_ok=True)
     if begun != content:
         write_whole(path, json.dumps(content).encode())
+
+
+def batch_file(batch: Batch) -> bytes:
+    """What a `batch.json` says of a batch."""
+    return json.dumps(_content(batch)).encode()
 
 
 def units_of_batch(folder: Path) -> set[int] | None:
@@ -281,6 +288,18 @@ class ResultsReader:
             raise DamagedResultsError(str(error)) from error
 
 
+def results_of(folder: Path) -> Iterator[list[UnitResult]]:
+    """All results of a batch, or of the parts into which it was split.
+
+    Raises:
+        DamagedResultsError: a file of results has a line that is none.
+    """
+    for path in (folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))):
+        reader = ResultsReader(path)
+        while results := reader.read():
+            yield results
+
+
 def _unit_result(content: dict[str, Any]) -> UnitResult:
     times = {
         name: datetime.fromtimestamp(content[name], UTC) for name in ("started_at", "ended_at")
@@ -294,12 +313,14 @@ class BatchEnd:
 
     `missing` are the indexes of the units that have no result, in the order of the batch: they were
     not started because the batch was `stopped`, or they were lost with their runner, whose last
-    words are in `stderr`; if it left none, that says how it ended.
+    words are in `stderr`; if it left none, that says how it ended. Those that have one of the
+    `reasons` are not to be launched again.
     """
 
     missing: tuple[int, ...]
     stopped: bool
     stderr: str
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 OnResults = Callable[[list[UnitResult]], Awaitable[None]]

@@ -43,7 +43,7 @@ class BusyError(Exception):
 class Cluster:
     """How a job gets at a cluster.
 
-    `transport` runs commands as the user whose jobs these are, `looking` those that anybody may run.
+    `transport` runs commands as the user whose jobs these are, `looking` what anybody may run.
     `home` is the job's folder there, `python` an interpreter (3.8 or newer) there.
     """
 

@@ -129,7 +129,8 @@ def sbatch_script(
     setup += (worker_init or "").splitlines()
     index = f"$((SLURM_ARRAY_TASK_ID + {offset}))" if offset else "$SLURM_ARRAY_TASK_ID"
     runner, batch = shlex.quote(f"{folder}/unit_runner.py"), shlex.quote(f"{folder}/")
-    # --no-requeue: only who follows a batch knows whether it may be submitted again.
+    # --no-requeue: only who follows a batch knows whether it may be submitted again. A controller
+    # that was killed starts jobs again all the same: hence --wait.
     return f"""\
 {request.shebang_line}
 {_lines(directives)}\
@@ -137,7 +138,7 @@ def sbatch_script(
 
 : # Below the first command no line is read as an option.
 {_lines(setup)}\
-exec {shlex.quote(python)} -I -S {runner} {batch}"$(printf %06d "{index}")"
+exec {shlex.quote(python)} -I -S {runner} --wait {batch}"$(printf %06d "{index}")"
 """
 
 

@@ -136,7 +136,7 @@ MINIMAL = """\
 #SBATCH --no-requeue
 
 : # Below the first command no line is read as an option.
-exec /usr/bin/python3 -I -S /jobs/7/0_threshold/unit_runner.py \
+exec /usr/bin/python3 -I -S /jobs/7/0_threshold/unit_runner.py --wait \
 /jobs/7/0_threshold/"$(printf %06d "$SLURM_ARRAY_TASK_ID")"
 """
 
@@ -168,7 +168,7 @@ module load cuda
 if true; then
   echo "$HOSTNAME"
 fi
-exec '/opt/my python' -I -S '/jobs/50% of "it'"'"'s"/unit_runner.py' """ + (
+exec '/opt/my python' -I -S '/jobs/50% of "it'"'"'s"/unit_runner.py' --wait """ + (
     """'/jobs/50% of "it'"'"'s"/'"$(printf %06d "$((SLURM_ARRAY_TASK_ID + 1000))")"\n"""
 )
 
@@ -256,7 +256,7 @@ def test_the_script_of_an_array(
 def test_a_script_runs_the_unit_runner_on_the_batch_of_its_index(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s 50% "of" $HOME #1'
     folder.mkdir()
-    (folder / "unit_runner.py").write_text("import os, sys\nprint(sys.argv[1], os.environ['A'])")
+    (folder / "unit_runner.py").write_text("import os, sys\nprint(sys.argv[2], os.environ['A'])")
     python = shutil.which("python3") or "python3"
     text = script(
         SlurmRequest(exports={"A": "$HOME's"}),

@@ -1,0 +1,86 @@
+"""Which launcher runs a job, and where the job's files are when that is elsewhere."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flows.launchers.base import Launcher
+from flows.launchers.cluster import Cluster
+from flows.launchers.local import LocalLauncher
+from flows.launchers.slurm import SlurmJob, SlurmLauncher
+from flows.launchers.slurm_queue import SlurmQueue
+from flows.launchers.transport import LocalTransport, SSHTransport, Transport
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from fractal_models.settings import get_settings
+from fractal_models.tables import JobV2, Profile, Resource
+
+# Of a file system that is shared, results are read as often as that; over a network at each poll.
+_SECONDS_SHARED = 0.5
+_SHORTEST_POLL = 1.0
+
+
+class ProfileMissingError(Exception):
+    """The user of a job has no way into its resource any more."""
+
+
+def launcher_of(
+    job: JobV2,
+    resource: Resource,
+    profile: Profile | None,
+    config: Mapping[str, Any],
+    *,
+    on_submitted: Callable[[int], Awaitable[None]],
+    say: Callable[[str], None],
+) -> Launcher:
+    """The launcher of a job on a resource, by its runner configuration.
+
+    `on_submitted` and `say` are as in `SlurmJob`.
+
+    Raises:
+        ProfileMissingError: a cluster cannot be reached without a profile.
+        ValueError: the configuration is not valid.
+    """
+    if resource.type == "local":
+        return LocalLauncher()
+    if profile is None or profile.username is None:
+        raise ProfileMissingError(
+            f"{job.user_email} has no profile for resource {resource.name!r}: ask an administrator "
+            "for one."
+        )
+    is_ssh = resource.type == "slurm_ssh"
+    looking = looking_transport(resource, profile)
+    transport = looking if is_ssh else LocalTransport(profile.username)
+    poll = max(float(resource.jobs_poll_interval), _SHORTEST_POLL)
+    queue_file = Path(resource.jobs_local_dir, f".slurm-queue-{resource.id}.json")
+    return SlurmLauncher(
+        SlurmJob(
+            cluster=Cluster(
+                transport,
+                looking,
+                python=str(resource.jobs_slurm_python_worker),
+                home=PurePosixPath(str(job.working_dir_user)),
+            ),
+            queue=SlurmQueue(queue_file, looking, poll),
+            config=JobRunnerConfigSLURM.model_validate(config),
+            home=Path(str(job.working_dir)),
+            account=job.slurm_account,
+            worker_init=job.worker_init,
+            seconds=poll if is_ssh else _SECONDS_SHARED,
+            on_submitted=on_submitted,
+            say=say,
+        )
+    )
+
+
+def looking_transport(resource: Resource, profile: Profile) -> Transport:
+    """How to ask a cluster for what everybody may see: on this machine that takes no other user."""
+    return _ssh(resource, profile) if resource.type == "slurm_ssh" else LocalTransport()
+
+
+def _ssh(resource: Resource, profile: Profile) -> SSHTransport:
+    return SSHTransport(
+        str(resource.host),
+        str(profile.username),
+        Path(str(profile.ssh_key_path)),
+        get_settings().ssh_known_hosts,
+    )

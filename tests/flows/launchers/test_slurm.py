@@ -1,0 +1,297 @@
+"""Batches as SLURM jobs, on a real cluster of one node, by sudo and by SSH."""
+
+import asyncio
+import json
+import shutil
+import signal
+import stat
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from benchmarks import journal as program
+from benchmarks.consistency import events
+from flows.launchers.base import Batch, BatchEnd, BatchUnit, UnitResult
+from flows.launchers.cluster import Cluster as JobCluster
+from flows.launchers.cluster import SubmissionRefusedError
+from flows.launchers.slurm import SlurmJob, SlurmLauncher
+from flows.launchers.slurm_queue import SlurmQueue
+from flows.launchers.transport import (
+    Completed,
+    LocalTransport,
+    SSHTransport,
+    Transport,
+    TransportError,
+)
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from tests.cluster import Cluster
+from tests.lab import eventually
+
+PYTHON = "/usr/bin/python3"
+_numbers = count(1)
+
+
+def config(**default: Any) -> JobRunnerConfigSLURM:
+    """Two units in a job, if there are not more than twenty."""
+    return JobRunnerConfigSLURM.model_validate(
+        {
+            "default_slurm_config": {"cpus_per_task": 1, "mem": 50, **default},
+            "batching_config": {
+                "target_cpus_per_job": 2,
+                "max_cpus_per_job": 4,
+                "target_mem_per_job": 500,
+                "max_mem_per_job": 1000,
+                "target_num_jobs": 10,
+                "max_num_jobs": 20,
+            },
+        }
+    )
+
+
+class Bench:
+    """A job that runs batches on the cluster; what it was told."""
+
+    def __init__(self, cluster: Cluster, transport: Transport, folder: Path) -> None:
+        self.cluster = cluster
+        self.transport = transport
+        self.home = folder / "job"
+        self.there = cluster.user_folder / f"jobs-{next(_numbers)}" / "job"
+        self.journal = cluster.user_folder / f"journal-{next(_numbers)}.jsonl"
+        self.journal.touch()
+        shutil.chown(self.journal, cluster.user)
+        self.program = cluster.root / "journal.py"
+        shutil.copy(program.__file__, self.program)
+        self.submitted: list[int] = []
+        self.said: list[str] = []
+        self.results: list[UnitResult] = []
+        self.queue_file = folder / "queue.json"
+
+    def launcher(self, transport: Transport | None = None, **default: Any) -> SlurmLauncher:
+        """As each process of the job makes its own."""
+
+        async def on_submitted(job_id: int) -> None:
+            self.submitted.append(job_id)
+
+        transport = transport or self.transport
+        return SlurmLauncher(
+            SlurmJob(
+                cluster=JobCluster(transport, LocalTransport(), PYTHON, PurePosixPath(self.there)),
+                queue=SlurmQueue(self.queue_file, LocalTransport(), 1.0),
+                config=config(**default),
+                home=self.home,
+                account=None,
+                worker_init="export GREETING='good day'",
+                seconds=0.2,
+                on_submitted=on_submitted,
+                say=self.said.append,
+            )
+        )
+
+    def batch(self, units: int, *, command: Sequence[str] = (), **fields: Any) -> Batch:
+        """A batch of units that write into the journal, or have another command."""
+        seconds = fields.pop("seconds", 0.05)
+        own = {"journal": str(self.journal), "seconds": seconds, **fields.pop("args", {})}
+        return Batch(
+            **{
+                "folder": self.home / "0_task" / "batches" / "parallel",
+                "units_dir": self.home / "0_task",
+                "command": command or (PYTHON, "-I", "-S", str(self.program), "process"),
+                "common_args": own,
+                "units": [
+                    BatchUnit(n, f"par-{n:06d}", {"zarr_url": f"/plate/{n}"}) for n in range(units)
+                ],
+                "max_parallel": 1,
+                **fields,
+            }
+        )
+
+    async def on_results(self, results: list[UnitResult]) -> None:
+        self.results += results
+
+    @property
+    def succeeded(self) -> list[int]:
+        return sorted({result.index for result in self.results if result.succeeded})
+
+    def log(self, unit: int) -> str:
+        path = self.home / "0_task" / f"par-{unit:06d}.log"
+        return path.read_text() if path.exists() else ""
+
+    def ended(self) -> Counter[Any]:
+        return events(self.journal, "end")
+
+    def began(self) -> Counter[Any]:
+        return events(self.journal, "begin")
+
+    async def has_begun(self, units: int) -> None:
+        async def began() -> int:
+            return self.began().total()
+
+        await eventually(began, lambda now: now >= units)
+
+
+@pytest.fixture(params=["sudo", "ssh"])
+async def transport(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+    if request.param == "sudo":
+        yield LocalTransport(cluster.user)
+        return
+    known_hosts = cluster.root / "known_hosts"
+    known_hosts.write_text(cluster.host_key)
+    host = f"127.0.0.1:{cluster.ssh_port}"
+    ssh = SSHTransport(host, cluster.user, cluster.key_path, known_hosts)
+    yield ssh
+    await ssh.close()
+
+
+@pytest.fixture
+async def bench(cluster: Cluster, transport: Transport, tmp_path: Path) -> AsyncIterator[Bench]:
+    yield Bench(cluster, transport, tmp_path)
+    await cluster.cancel_all()
+
+
+@pytest.fixture
+async def by_sudo(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Bench]:
+    """What does not depend on how commands reach the cluster."""
+    yield Bench(cluster, LocalTransport(cluster.user), tmp_path)
+    await cluster.cancel_all()
+
+
+async def test_units_run_as_the_user_and_their_files_arrive(bench: Bench) -> None:
+    end = await bench.launcher().run(bench.batch(7), bench.on_results)
+    assert end == BatchEnd(missing=(), stopped=False, stderr="")
+    assert bench.succeeded == list(range(7))
+    assert set(bench.ended().values()) == {1}
+    assert len(bench.submitted) == 1  # one array, of four jobs
+    output = json.loads((bench.home / "0_task" / "par-000003.out.json").read_text())
+    assert output["image_list_updates"][0]["zarr_url"] == "/plate/3"
+    for path in (bench.there, *bench.there.rglob("*")):
+        assert path.owner() == bench.cluster.user
+        assert not stat.S_IMODE(bench.there.stat().st_mode) & 0o077
+
+
+async def test_worker_init_and_logs(bench: Bench) -> None:
+    command = ("/bin/sh", "-c", 'echo "$GREETING from $(id -un)"; exit 3', "unit")
+    await bench.launcher().run(bench.batch(1, command=command), bench.on_results)
+    assert bench.log(0) == f"good day from {bench.cluster.user}\n"
+    assert bench.results[0].exit_code == 3
+
+
+async def test_a_launcher_that_dies_is_followed_by_one_that_goes_on(bench: Bench) -> None:
+    batch = bench.batch(8, seconds=1)
+
+    async def die(results: list[UnitResult]) -> None:
+        if bench.began():
+            raise RuntimeError("the process is killed")
+
+    with pytest.raises(RuntimeError):
+        await bench.launcher().run(batch, die)
+    end = await bench.launcher().run(batch, bench.on_results)
+    assert not end.missing
+    assert bench.succeeded == list(range(8))
+    assert set(bench.began().values()) == {1}
+    assert len(set(bench.submitted)) == 1
+
+
+async def test_stopping_ends_what_runs_and_what_waits(bench: Bench) -> None:
+    launcher = bench.launcher()
+    batch = bench.batch(40, seconds=60)
+    running = asyncio.create_task(launcher.run(batch, bench.on_results))
+    await bench.has_begun(2)
+    await launcher.stop(batch.folder)
+    async with asyncio.timeout(15):
+        end = await running
+    assert end.stopped
+    assert not bench.succeeded
+    assert await bench.cluster.squeue() == []
+    assert not bench.ended()
+
+
+async def test_a_batch_can_be_stopped_by_another_process(by_sudo: Bench) -> None:
+    batch = by_sudo.batch(4, seconds=60)
+    running = asyncio.create_task(by_sudo.launcher().run(batch, by_sudo.on_results))
+    await by_sudo.has_begun(2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await by_sudo.launcher().stop(batch.folder)
+    await by_sudo.cluster.wait_idle()
+
+
+async def test_a_refused_submission_quotes_slurm(by_sudo: Bench) -> None:
+    launcher = by_sudo.launcher(partition="nowhere")
+    with pytest.raises(SubmissionRefusedError, match="invalid partition"):
+        await launcher.run(by_sudo.batch(2), by_sudo.on_results)
+
+
+class ForgetfulTransport(LocalTransport):
+    """A fake that loses the answer of the first `sbatch`, which can happen on any network."""
+
+    def __init__(self, user: str, *, before: bool) -> None:
+        super().__init__(user)
+        self.before = before
+        self.lost = 0
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        if command[0] != "sbatch" or self.lost:
+            return await super().run(command, stdin, seconds=seconds)
+        self.lost += 1
+        if not self.before:
+            await super().run(command, stdin, seconds=seconds)
+        raise TransportError("the connection was lost")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before SLURM had it", "after"])
+async def test_a_submission_whose_answer_is_lost_is_not_made_twice(
+    by_sudo: Bench, before: bool
+) -> None:
+    transport = ForgetfulTransport(by_sudo.cluster.user, before=before)
+    await by_sudo.launcher(transport=transport).run(by_sudo.batch(4), by_sudo.on_results)
+    assert by_sudo.succeeded == [0, 1, 2, 3]
+    assert set(by_sudo.began().values()) == {1}
+    assert len(by_sudo.submitted) == 1
+    assert "the connection was lost" in by_sudo.said[0]
+
+
+async def _fails(
+    bench: Bench, batch: Batch, act: Callable[[], Any], launcher: SlurmLauncher | None = None
+) -> BatchEnd:
+    running = asyncio.create_task((launcher or bench.launcher()).run(batch, bench.on_results))
+    await bench.has_begun(1)
+    await act()
+    await asyncio.wait([running], timeout=40)
+    assert running.done(), (bench.said, bench.succeeded)
+    return await running
+
+
+async def test_jobs_that_are_cancelled_from_outside_say_so(by_sudo: Bench) -> None:
+    end = await _fails(by_sudo, by_sudo.batch(2, seconds=60), by_sudo.cluster.cancel_all)
+    assert end.missing == (0, 1)
+    assert not end.stopped
+    assert all("CANCELLED" in end.reasons[unit] for unit in end.missing)
+
+
+async def test_jobs_survive_that_the_controller_is_away(by_sudo: Bench) -> None:
+    async def outage() -> None:
+        by_sudo.cluster.kill("slurmctld", signal.SIGTERM)  # a killed one forgets jobs
+        await asyncio.sleep(2)
+        await by_sudo.cluster.start("slurmctld")
+
+    end = await _fails(by_sudo, by_sudo.batch(8, seconds=1.5), outage)
+    assert not end.missing
+    assert set(by_sudo.began().values()) == {1}
+
+
+async def test_connections_may_break(cluster: Cluster, bench: Bench) -> None:
+    async def outage() -> None:
+        cluster.kill("sshd")
+        await asyncio.sleep(2)
+        await cluster.start("sshd")
+
+    end = await _fails(bench, bench.batch(8, seconds=1.5), outage)
+    assert not end.missing
+    assert set(bench.began().values()) == {1}
