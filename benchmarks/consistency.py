@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,13 @@ TASKS: dict[str, dict[str, Any]] = {
 # What a unit is known by: the kind of task, and the image that it is for, or `all`.
 Unit = tuple[str, str]
 
+_COMMAND = (sys.executable, "-I", "-S", program.__file__)
 _SHOWN = 3  # of many things that differ
 
 
-def task_bodies(version: str) -> list[dict[str, Any]]:
-    """The requests that make the tasks of `journal.py`."""
-    python = shlex.join([sys.executable, "-I", "-S", program.__file__])
+def task_bodies(version: str, command: Sequence[str] = _COMMAND) -> list[dict[str, Any]]:
+    """The requests that make the tasks of `journal.py`, which is executed by a command."""
+    python = shlex.join(command)
     return [
         {
             "name": name,

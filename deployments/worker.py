@@ -1,4 +1,4 @@
-"""The Prefect worker of a local resource: starts the flow runs of its work pool, and ends them."""
+"""The Prefect worker of a resource: starts the flow runs of its work pool, and ends them."""
 
 import asyncio
 import inspect
@@ -26,7 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
-from prefect.workers.base import BaseWorker, BaseWorkerResult
+from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -37,7 +37,7 @@ from flows.interrupted_collections import InterruptedCollections
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
-from flows.work_pools import LocalJobConfiguration, LocalVariables
+from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
@@ -55,16 +55,14 @@ class UnknownResourceError(Exception):
     """There is no resource of this name."""
 
 
-class LocalWorkerResult(BaseWorkerResult):
+class WorkerResult(BaseWorkerResult):
     """The exit code of a flow run's process."""
 
 
-class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerResult]):
+class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     """Runs each flow run in a process forked from a preloaded server."""
 
-    type = "fractal-local"
-    job_configuration = LocalJobConfiguration
-    job_configuration_variables = LocalVariables
+    type, job_configuration_variables, job_configuration = WORKER_TYPES["local"]
     _description = "Runs Fractal jobs on this machine."
     _display_name = "Fractal local"
 
@@ -107,9 +105,9 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: LocalJobConfiguration,
+        configuration: JobConfiguration,
         task_status: TaskStatus[int] | None = None,
-    ) -> LocalWorkerResult:
+    ) -> WorkerResult:
         """Run a flow run in a process of its own, to its end."""
         process = await asyncio.to_thread(
             start_flow_run, str(flow_run.id), _environment(configuration)
@@ -131,12 +129,12 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
                     self.reconciler.executing.discard(flow_run.id)
                 self._stopping.discard(pid)
                 await self._conclude(flow_run, process.exitcode, left=left)
-        return LocalWorkerResult(identifier=str(process.pid), status_code=0)
+        return WorkerResult(identifier=str(process.pid), status_code=0)
 
     async def kill_infrastructure(
         self,
         infrastructure_pid: str,
-        configuration: LocalJobConfiguration,
+        configuration: JobConfiguration,
         grace_seconds: int = 30,
     ) -> None:
         """End the process of a flow run that has not begun."""
@@ -210,6 +208,14 @@ class LocalWorker(BaseWorker[LocalJobConfiguration, LocalVariables, LocalWorkerR
                 await called
 
 
+class SlurmWorker(LocalWorker):
+    """Runs each flow run in a process here, which runs its units on a SLURM cluster."""
+
+    type, job_configuration_variables, job_configuration = WORKER_TYPES["slurm_sudo"]
+    _description = "Runs Fractal jobs on a SLURM cluster."
+    _display_name = "Fractal SLURM"
+
+
 async def serve(settings: Settings, resource_name: str) -> None:
     """Publish a resource to Prefect, and run its flow runs until cancelled.
 
@@ -217,7 +223,6 @@ async def serve(settings: Settings, resource_name: str) -> None:
 
     Raises:
         UnknownResourceError: there is no such resource.
-        UnsupportedResourceError: it is of a type that cannot run jobs.
     """
     async with (
         open_database(settings.async_database_url) as sessions,
@@ -228,7 +233,8 @@ async def serve(settings: Settings, resource_name: str) -> None:
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         collections = InterruptedCollections(sessions, engine, resource_name)
-        worker = LocalWorker(engine, reconciler, resource_name)
+        kind = LocalWorker if resource.type == "local" else SlurmWorker
+        worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
@@ -286,7 +292,7 @@ async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS
     await asyncio.to_thread(process.join)
 
 
-def _environment(configuration: LocalJobConfiguration) -> dict[str, str]:
-    options = configuration.model_dump(include={"parallel_tasks_per_job"}, exclude_none=True)
+def _environment(configuration: JobConfiguration) -> dict[str, str]:
+    options = configuration.runner_config()
     given = {key: value for key, value in configuration.env.items() if value is not None}
     return given | ({RUNNER_CONFIG_VARIABLE: json.dumps(options)} if options else {})

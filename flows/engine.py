@@ -55,9 +55,6 @@ class Engine:
         """Make or update the resource's work pool and its deployments.
 
         What was set of them in Prefect (a pause, limits, job variables) stays.
-
-        Raises:
-            UnsupportedResourceError: no launcher for this type of resource.
         """
         pool_type, template = work_pool_of(resource)
         async with _reachable():

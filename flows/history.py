@@ -31,6 +31,7 @@ async def end_job(
     *,
     status: Status,
     log: str,
+    executor_error_log: str | None = None,
     only_without_flow_run: bool = False,
 ) -> bool:
     """Give a submitted job its end and commit.
@@ -40,7 +41,7 @@ async def end_job(
     end = (
         update(JobV2)
         .where(col(JobV2.id) == job_id, col(JobV2.status) == "submitted")
-        .values(status=status, end_timestamp=now(), log=log)
+        .values(status=status, end_timestamp=now(), log=log, executor_error_log=executor_error_log)
     )
     if only_without_flow_run:
         end = end.where(col(JobV2.flow_run_id).is_(None))
@@ -255,6 +256,15 @@ async def close_run(
     await session.commit()
 
 
+async def account_slurm(
+    session: AsyncSession, job_id: int, resource_id: int | None, slurm_job_id: int
+) -> None:
+    """Record and commit, once, that a job submitted a SLURM job."""
+    ids = {"job_id": job_id, "resource_id": resource_id, "slurm_job_id": slurm_job_id}
+    await session.execute(_ACCOUNT_SLURM, {**ids, "timestamp": now()})
+    await session.commit()
+
+
 async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
     """Record as failed what a job began and nobody will end; its image list stays as it is."""
     for run in (await runs_of_job(session, saved_id(job))).values():
@@ -335,6 +345,18 @@ _SET_IMAGES = text("UPDATE datasetv2 SET images = :images WHERE id = :dataset_id
 
 _FORGET_IMAGES = text(
     "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
+)
+
+_ACCOUNT_SLURM = text(
+    """
+    INSERT INTO accountingrecordslurm
+        (user_id, timestamp, slurm_job_ids, fractal_job_id, resource_id)
+    SELECT user_oauth.id, :timestamp, ARRAY[CAST(:slurm_job_id AS int)], jobv2.id, :resource_id
+    FROM jobv2 JOIN user_oauth ON user_oauth.email = jobv2.user_email
+    WHERE jobv2.id = :job_id AND NOT EXISTS (
+        SELECT FROM accountingrecordslurm
+        WHERE fractal_job_id = :job_id AND slurm_job_ids = ARRAY[CAST(:slurm_job_id AS int)])
+    """
 )
 
 # The job's user by its row, not by what was read at its start: an email can change.

@@ -61,7 +61,10 @@ async def conclude_job(session: AsyncSession, job: JobV2, status: Status, messag
     await history.abandon_runs(session, job)
     folder = JobFolder.of(job)
     log = await asyncio.to_thread(_finish_log, folder, printable(message.strip()))
-    ended = await history.end_job(session, saved_id(job), status=status, log=log)
+    executor_log = await asyncio.to_thread(_read_executor_log, folder)
+    ended = await history.end_job(
+        session, saved_id(job), status=status, log=log, executor_error_log=executor_log
+    )
     if ended and folder.path.exists():
         await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
 
@@ -76,6 +79,12 @@ def _finish_log(folder: JobFolder, message: str) -> str:
         with suppress(OSError):
             message = f"{printable(folder.read_log())}{message}"
         return f"{message}\n(The end of this log could not be written: {error})"
+
+
+def _read_executor_log(folder: JobFolder) -> str | None:
+    with suppress(OSError):
+        return printable(folder.executor_log_path.read_text(errors="replace"))
+    return None
 
 
 async def open_history_run(

@@ -10,6 +10,7 @@ from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
 
 JOB_LOG = "job.log"
+EXECUTOR_LOG = "executor_error.log"
 
 
 class JobFolder:
@@ -32,6 +33,11 @@ class JobFolder:
     @property
     def log_path(self) -> Path:
         return self.path / JOB_LOG
+
+    @property
+    def executor_log_path(self) -> Path:
+        """What a cluster said of units that it ended."""
+        return self.path / EXECUTOR_LOG
 
     @property
     def archive_path(self) -> Path:

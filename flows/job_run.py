@@ -14,18 +14,26 @@ from uuid import UUID
 
 from prefect.logging import get_run_logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, lock_job
-from flows.launchers.base import Launcher
-from flows.launchers.local import LocalLauncher
+from flows.launchers.of_job import launcher_of
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
 from fractal_models.database import is_outage, open_database, saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
-from fractal_models.tables import DatasetV2, HistoryRun, JobV2, ProjectV2, Resource
+from fractal_models.tables import (
+    DatasetV2,
+    HistoryRun,
+    JobV2,
+    Profile,
+    ProjectV2,
+    Resource,
+    UserOAuth,
+)
 
 # In which the worker passes the runner configuration of a flow run to its process.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
@@ -63,8 +71,8 @@ class JobRun:
         job: JobV2,
         dataset: DatasetV2,
         recorded: dict[int, HistoryRun],
-        launcher: Launcher,
-        parallel_tasks: int,
+        resource: Resource,
+        profile: Profile | None,
         max_restarts: int,
         sessions: async_sessionmaker[AsyncSession],
     ) -> None:
@@ -77,8 +85,12 @@ class JobRun:
         # A filter by how the first task's latest units ended is for that task alone.
         self.statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
         self.folder = JobFolder.of(job)
-        self.launcher = launcher
-        self.parallel_tasks = parallel_tasks
+        config = _runner_config(resource)
+        self.launcher = launcher_of(
+            job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
+        )
+        self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+        self._resource_id = saved_id(resource)
         self.max_restarts = max_restarts
         self.why_it_stops = ""
         self._stopped = asyncio.Event()
@@ -109,6 +121,14 @@ class JobRun:
         get_run_logger().info(message)
         self.folder.log(message)
 
+    def note_executor_errors(self, messages: set[str]) -> None:
+        """Keep what a cluster says of units that it ended, each thing once."""
+        path = self.folder.executor_log_path
+        known = path.read_text() if messages and path.exists() else ""
+        if new := sorted(message for message in messages if message not in known):
+            with path.open("a") as file:
+                file.writelines(f"{message}\n" for message in new)
+
     @asynccontextmanager
     async def database(self) -> AsyncIterator[AsyncSession]:
         """A session. If the database goes away meanwhile, the job is interrupted."""
@@ -134,6 +154,16 @@ class JobRun:
         self._stopped.set()
         if self._batch is not None and self._stopping_batch is None:
             self._stopping_batch = asyncio.create_task(self.launcher.stop(self._batch))
+
+    async def closed_for_new_tasks(self) -> bool:
+        """Whether the administrators let no workflow task begin on the resource any more."""
+        async with self.database() as session:
+            resource = await session.get_one(Resource, self._resource_id)
+            return resource.prevent_new_submissions
+
+    async def _account_slurm(self, slurm_job_id: int) -> None:
+        async with self.database() as session:
+            await history.account_slurm(session, self.id, self._resource_id, slurm_job_id)
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the job is told to stop."""
@@ -207,13 +237,14 @@ async def _open(
         dataset = await session.get_one(DatasetV2, job.dataset_id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
+        profile = await profile_of(session, job)
         recorded = await history.runs_of_job(session, job_id)
     run = JobRun(
         job,
         dataset,
         recorded,
-        LocalLauncher(),
-        _parallel_tasks(resource),
+        resource,
+        profile,
         settings.max_restarts,
         sessions,
     )
@@ -237,8 +268,18 @@ async def _claim(session: AsyncSession, job_id: int, flow_run_id: UUID) -> JobV2
     return job
 
 
-def _parallel_tasks(resource: Resource) -> int:
-    """How many units run at once: as set for this flow run, else for the resource, else cores."""
+async def profile_of(session: AsyncSession, job: JobV2) -> Profile | None:
+    """The profile of the user who submitted a job."""
+    found = await session.exec(
+        select(Profile)
+        .join(UserOAuth, col(UserOAuth.profile_id) == col(Profile.id))
+        .where(UserOAuth.email == job.user_email)
+    )
+    return found.first()
+
+
+def _runner_config(resource: Resource) -> dict[str, Any]:
+    """How batches are run: as set for this flow run, else for the resource."""
     passed = os.environ.get(RUNNER_CONFIG_VARIABLE)
-    config = json.loads(passed) if passed else resource.jobs_runner_config
-    return config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+    config: dict[str, Any] = json.loads(passed) if passed else resource.jobs_runner_config
+    return config

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -14,12 +14,11 @@ from flows.history import EndedUnit
 from flows.job_run import JobRun, JobStoppedError
 from flows.last_words import add_last_line, printable
 from flows.launchers.base import (
-    RESULTS_FILE,
     Batch,
     BatchEnd,
     BatchUnit,
-    ResultsReader,
     UnitResult,
+    results_of,
     units_of_batch,
 )
 from flows.progress import Progress
@@ -37,6 +36,7 @@ class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
     Units run in batches, one per attempt: the first has all units, the next ones those that failed.
+    `meta` is what their task says of them.
     After `run`, every unit is either in `outputs` or in `failures` (why), both by unit index.
     """
 
@@ -45,6 +45,7 @@ class Phase(Generic[Output]):
         job: JobRun,
         title: str,
         plan: UnitPlan,
+        meta: Mapping[str, Any],
         units_dir: Path,
         parse: Callable[[bytes | None], Output],
         progress: Progress,
@@ -54,6 +55,7 @@ class Phase(Generic[Output]):
         self.failures: dict[int, str] = {}
         self._job = job
         self._title = f"{title}, {plan.component}"
+        self._meta = meta
         self._units_dir = units_dir
         self._parse: Callable[[bytes | None], Output] = parse
         self._progress = progress
@@ -127,9 +129,9 @@ class Phase(Generic[Output]):
         """
         try:
             end = await self._run_to_end(batch)
-            lost = f"lost. {_words(end)}"
             for index in end.missing:
-                self._fail(index, "stopped before it ended" if end.stopped else lost, result=None)
+                await self._lose(index, end)
+            self._job.note_executor_errors(set(end.reasons.values()))
             if end.stopped:
                 await self._record_failures()
             await self._record()
@@ -139,6 +141,15 @@ class Phase(Generic[Output]):
             raise
         return end
 
+    async def _lose(self, index: int, end: BatchEnd) -> None:
+        """Give up a unit that has no result."""
+        if (reason := end.reasons.get(index)) is not None:
+            log = history.log_path(self._units_dir, self.plan.units[index])
+            await asyncio.to_thread(add_last_line, log, reason)
+        elif end.stopped:
+            reason = "stopped before it ended"
+        self._fail(index, reason or f"lost. {_words(end)}", result=None)
+
     async def _run_to_end(self, batch: Batch) -> BatchEnd:
         tries_left = self._job.max_restarts
         while not self._job.stopping:
@@ -146,11 +157,12 @@ class Phase(Generic[Output]):
             end = await self._job.launcher.run(batch, self._collect)
             if len(self._ended) > known:
                 tries_left = self._job.max_restarts
-            if not end.missing or end.stopped or not tries_left:
+            again = [index for index in end.missing if index not in end.reasons]
+            if not again or end.stopped or not tries_left:
                 return end
             tries_left -= 1
             self._job.say(
-                f"{self._title}: {_count(end.missing)} did not end with their runner, and will be "
+                f"{self._title}: {_count(again)} did not end with their runner, and will be "
                 f"launched again. {_words(end)}"
             )
         return await self._stop(batch)
@@ -177,6 +189,7 @@ class Phase(Generic[Output]):
             units=[BatchUnit(unit.index, unit.name, unit.args) for unit in units],
             max_parallel=self._job.parallel_tasks,
             attempt=attempt,
+            meta=self._meta,
         )
 
     async def _collect(self, results: list[UnitResult]) -> None:
@@ -237,8 +250,8 @@ class Phase(Generic[Output]):
 
 async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
     """The results in a batch's folder."""
-    reader = ResultsReader(batch.folder / RESULTS_FILE)
-    while results := await asyncio.to_thread(reader.read):
+    found = results_of(batch.folder)
+    while results := await asyncio.to_thread(next, found, None):
         yield results
 
 

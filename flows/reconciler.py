@@ -24,7 +24,9 @@ from flows import history, hooks
 from flows.engine import Engine, EngineUnavailableError
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs
-from flows.launchers.local import LocalLauncher
+from flows.job_run import profile_of
+from flows.launchers.base import Launcher
+from flows.launchers.of_job import launcher_of
 from flows.stillness import Stillness
 from fractal_models.database import DatabaseAwayError, saved_id
 from fractal_models.settings import Settings
@@ -239,10 +241,23 @@ class Reconciler:
         self, session: AsyncSession, job: JobV2, status: history.Status, message: str
     ) -> None:
         """Give a job its end. What units did since they were last recorded is lost."""
-        launcher = LocalLauncher()
-        for folder in await asyncio.to_thread(JobFolder.of(job).batches):
-            await launcher.stop(folder)
+        folders = await asyncio.to_thread(JobFolder.of(job).batches)
+        if folders:
+            launcher = await self._launcher(session, job)
+            for folder in folders:
+                await launcher.stop(folder)
         await hooks.conclude_job(session, job, status, message)
+
+    async def _launcher(self, session: AsyncSession, job: JobV2) -> Launcher:
+        found = await session.exec(select(Resource).where(Resource.name == self._resource_name))
+        resource = found.one()
+
+        async def account(slurm_job_id: int) -> None:
+            await history.account_slurm(session, saved_id(job), resource.id, slurm_job_id)
+
+        profile = await profile_of(session, job)
+        config = resource.jobs_runner_config
+        return launcher_of(job, resource, profile, config, on_submitted=account, say=logger.info)
 
     async def _tell(self, job: JobV2, message: str) -> None:
         """One line in the job's log, in the log of its flow run, and in the worker's."""

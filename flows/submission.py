@@ -1,15 +1,17 @@
 """From a request to a job: the checks, and the job's row with everything it needs to run."""
 
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.units import Component, meta_name, meta_of
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.job import JobCreate
+from fractal_models.schemas.slurm import slurm_meta_of
 from fractal_models.tables import (
     DatasetV2,
     JobV2,
@@ -23,6 +25,8 @@ from fractal_models.tables import (
 )
 from fractal_models.tables.columns import now
 
+# In a project directory of the user, where units run as the user and share its file system.
+_CACHE = ".fractal_cache"
 _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_info"}
 
 
@@ -47,10 +51,12 @@ async def create_job(
     Raises:
         JobRefusedError: the job could not run as things are.
     """
-    resource = await _resource_for(session, user, project)
+    resource, profile = await _way_in(session, user, project)
     first, last = _task_range(workflow, request)
     tasks = workflow.task_list[first : last + 1]
     groups = await _active_task_groups(session, tasks, resource)
+    if resource.type != "local":
+        _check_metas(tasks)
     if request.slurm_account and request.slurm_account not in user.slurm_accounts:
         raise JobRefusedError(
             f"SLURM account {request.slurm_account!r} is not among those of {user.email}: "
@@ -81,7 +87,8 @@ async def create_job(
     except IntegrityError as error:
         await session.rollback()
         raise JobRefusedError(busy) from error
-    job.working_dir = job.working_dir_user = str(job_folder(resource, job))
+    job.working_dir = str(job_folder(resource, job))
+    job.working_dir_user = job_folder_there(resource, profile, user, job)
     await session.exec(
         update(TaskGroupV2)
         .where(col(TaskGroupV2.id).in_(groups))
@@ -95,6 +102,25 @@ def job_folder(resource: Resource, job: JobV2) -> Path:
     """Where a job's files go: one folder per job below the resource's `jobs_local_dir`."""
     stamp = job.start_timestamp.strftime("%Y%m%d_%H%M%S")
     return Path(resource.jobs_local_dir) / f"proj_{job.project_id}_job_{job.id:06d}_{stamp}"
+
+
+def job_folder_there(resource: Resource, profile: Profile, user: UserOAuth, job: JobV2) -> str:
+    """Where a job's files go where its units run: it is the units' user's, and private.
+
+    Raises:
+        JobRefusedError: there is no such place.
+    """
+    folder = job_folder(resource, job)
+    if resource.type == "local":
+        return str(folder)
+    if resource.type == "slurm_ssh":
+        return str(PurePosixPath(str(profile.jobs_remote_dir), folder.name))
+    if not user.project_dirs:
+        raise JobRefusedError(
+            f"User {user.email} has no project directory, in which the jobs on resource "
+            f"{resource.name!r} keep their files: ask an administrator for one."
+        )
+    return str(PurePosixPath(user.project_dirs[0], _CACHE, folder.name))
 
 
 def dump_project(project: ProjectV2) -> dict[str, Any]:
@@ -133,7 +159,10 @@ def _dump(row: Any, *fields: str) -> dict[str, Any]:
     }
 
 
-async def _resource_for(session: AsyncSession, user: UserOAuth, project: ProjectV2) -> Resource:
+async def _way_in(
+    session: AsyncSession, user: UserOAuth, project: ProjectV2
+) -> tuple[Resource, Profile]:
+    """The resource of a project, and the user's profile for it."""
     resource = await session.get_one(Resource, project.resource_id)
     if resource.prevent_new_submissions:
         raise JobRefusedError(
@@ -145,7 +174,21 @@ async def _resource_for(session: AsyncSession, user: UserOAuth, project: Project
             f"User {user.email} has no profile for resource {resource.name!r}, on which project "
             f"{project.id} runs: ask an administrator for one."
         )
-    return resource
+    return resource, profile
+
+
+def _check_metas(tasks: list[WorkflowTaskV2]) -> None:
+    """Refuse what a task asks of SLURM, and cannot."""
+    for task in tasks:
+        dump = {**task.model_dump(), "task": task.task.model_dump()}
+        components: tuple[Component, ...] = ("parallel", "non_parallel")
+        for component in components:
+            try:
+                slurm_meta_of(meta_of(dump, component))
+            except ValueError as error:
+                raise JobRefusedError(
+                    f"{meta_name(component)} of task {task.task.name!r} is wrong: {error}"
+                ) from error
 
 
 def _task_range(workflow: WorkflowV2, request: JobCreate) -> tuple[int, int]:

@@ -22,6 +22,17 @@ COMPOUND: frozenset[TaskType] = frozenset({"compound", "converter_compound"})
 _NAME_PREFIX: dict[Component, str] = {"init": "init", "parallel": "par", "non_parallel": "nonpar"}
 
 
+def meta_name(component: Component) -> str:
+    """The field in which tasks say what the units of a phase need."""
+    return "meta_parallel" if component == "parallel" else "meta_non_parallel"
+
+
+def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
+    """What a workflow task (as a job keeps it) says of the units of a phase: it, then its task."""
+    name = meta_name(component)
+    return {**(workflow_task["task"].get(name) or {}), **(workflow_task.get(name) or {})}
+
+
 class PlanError(ValueError):
     """A workflow task cannot be run as it is; the message says what to change."""
 

@@ -5,30 +5,22 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.base import BaseJobConfiguration, BaseVariables
-from pydantic import Field, PositiveInt
 
+from fractal_models.schemas.resource import JobRunnerConfigLocal
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.tables import Resource
-
-PARALLEL_TASKS = "Units of a job that run at once; default: the number of cores."
 
 # From which Prefect takes the entrypoint of a flow run, without asking for its deployment.
 ENTRYPOINT_VARIABLE = "PREFECT__FLOW_ENTRYPOINT"
 
 
-class UnsupportedResourceError(ValueError):
-    """There is no launcher for resources of this type."""
+class JobConfiguration(BaseJobConfiguration):
+    """How a worker starts a flow run, and how the units of the job are then run."""
 
-
-class LocalVariables(BaseVariables):
-    """The form of a local resource's work pool in the Prefect UI."""
-
-    parallel_tasks_per_job: PositiveInt | None = Field(default=None, description=PARALLEL_TASKS)
-
-
-class LocalJobConfiguration(BaseJobConfiguration):
-    """How a worker of a local resource starts a flow run."""
-
-    parallel_tasks_per_job: PositiveInt | None = Field(default=None, description=PARALLEL_TASKS)
+    def runner_config(self) -> dict[str, Any]:
+        """The runner configuration of this flow run; empty where the resource's is to be taken."""
+        fields = set(type(self).model_fields) - set(BaseJobConfiguration.model_fields)
+        return self.model_dump(mode="json", include=fields, exclude_unset=True, exclude_none=True)
 
     def prepare_for_flow_run(
         self,
@@ -43,23 +35,39 @@ class LocalJobConfiguration(BaseJobConfiguration):
             self.env[ENTRYPOINT_VARIABLE] = deployment.entrypoint
 
 
+class LocalVariables(JobRunnerConfigLocal, BaseVariables):
+    """The form of a local resource's work pool in the Prefect UI."""
+
+
+class LocalJobConfiguration(JobRunnerConfigLocal, JobConfiguration):
+    """How a worker of a local resource starts a flow run."""
+
+
+class SlurmVariables(JobRunnerConfigSLURM, BaseVariables):
+    """The form of the work pool of a SLURM cluster in the Prefect UI."""
+
+
+class SlurmJobConfiguration(JobRunnerConfigSLURM, JobConfiguration):
+    """How a worker of a SLURM cluster starts a flow run."""
+
+
+WorkerType = tuple[str, type[BaseVariables], type[JobConfiguration]]
+
+_LOCAL: WorkerType = ("fractal-local", LocalVariables, LocalJobConfiguration)
+_SLURM: WorkerType = ("fractal-slurm", SlurmVariables, SlurmJobConfiguration)
 # Per resource type: the worker type and its forms.
-WORKER_TYPES = {"local": ("fractal-local", LocalVariables, LocalJobConfiguration)}
+WORKER_TYPES = {
+    "local": _LOCAL,
+    "slurm_sudo": _SLURM,
+    "slurm_ssh": _SLURM,
+}
 
 
 def work_pool_of(resource: Resource) -> tuple[str, dict[str, Any]]:
     """The worker type and base job template of the work pool that a resource is.
 
     The resource's runner configuration gives the defaults of the template's variables.
-
-    Raises:
-        UnsupportedResourceError: no launcher for this type of resource.
     """
-    if resource.type not in WORKER_TYPES:
-        raise UnsupportedResourceError(
-            f"Resources of type {resource.type!r} cannot run jobs; "
-            f"supported: {', '.join(WORKER_TYPES)}."
-        )
     worker_type, variables, configuration = WORKER_TYPES[resource.type]
     schema = variables.model_json_schema()
     for name, value in resource.jobs_runner_config.items():

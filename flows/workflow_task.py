@@ -23,6 +23,10 @@ class WorkflowTaskFailedError(Exception):
     """Units of a workflow task failed; the message says how many and names the first."""
 
 
+class ResourceClosedError(Exception):
+    """The administrators let no workflow task begin on the resource."""
+
+
 class NotRecordedError(Exception):
     """The database did not take what a state hook had to write."""
 
@@ -35,6 +39,7 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
     Raises:
         WorkflowTaskFailedError: units failed.
         JobStoppedError: the job was told to stop.
+        ResourceClosedError: the resource takes nothing new (`prevent_new_submissions`).
         NotRecordedError: the end of the workflow task is not in the database.
     """
     run = WorkflowTaskRun(job, workflow_task)
@@ -43,6 +48,11 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
         raise JobStoppedError(job.why_it_stops)
     if run.recorded_status == "failed":
         _raise_again(run)
+    if run.history_run_id is None and await job.closed_for_new_tasks():
+        raise ResourceClosedError(
+            f"{run.title} was not begun: the resource takes nothing new at present "
+            "(prevent_new_submissions). Go on from this task when it does."
+        )
     if run.recorded_status == "done":
         job.say(f"{run.title}: was done when the job was interrupted.")
     else:
@@ -126,8 +136,7 @@ async def _run_phase(
             ids = await history.create_units(
                 session, run.history_run_id, units, logfiles, point_images=is_first
             )
-    retry = run.retry("parallel" if phase.plan.component == "parallel" else "non_parallel")
-    await phase.run(ids, retry)
+    await phase.run(ids, run.retry(phase.plan.component))
 
 
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:

@@ -1,7 +1,7 @@
 """One workflow task of a job: which images it sees, what its units made of the image list."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from flows.history import RecordedUnit, RunEnd, Status
 from flows.job_folder import slug
@@ -11,9 +11,12 @@ from flows.progress import Progress
 from flows.units import (
     COMPOUND,
     CONVERTERS,
+    Component,
     PlanError,
     TaskType,
     UnitPlan,
+    meta_name,
+    meta_of,
     plan_compute_phase,
     plan_first_phase,
 )
@@ -83,17 +86,16 @@ class WorkflowTaskRun:
         is_first = self.order == self.job.workflow_tasks[0]["order"]
         return self.job.statuses if is_first else None
 
-    def retry(self, phase: Literal["parallel", "non_parallel"]) -> Retry:
-        """How often units that fail run again; a workflow task may override its task.
+    def retry(self, component: Component) -> Retry:
+        """How often units that fail run again.
 
         Raises:
             PlanError: it is not valid.
         """
-        name = f"meta_{phase}"
         try:
-            return retry_of({**(self.task.get(name) or {}), **(self.dump.get(name) or {})})
+            return retry_of(meta_of(self.dump, component))
         except ValueError as error:
-            raise PlanError(f"{name} is wrong: {error}") from error
+            raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
 
     @property
     def is_compound(self) -> bool:
@@ -135,7 +137,8 @@ class WorkflowTaskRun:
         progress: Progress,
     ) -> Phase[Output]:
         """The next phase, with its units to be run."""
-        phase = Phase(self.job, self.title, plan, self.units_dir, parse, progress)
+        meta = meta_of(self.dump, plan.component)
+        phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress)
         self.phases.append(phase)
         return phase
 

@@ -5,6 +5,7 @@ import logging
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter, status
 from fastapi.responses import FileResponse
@@ -22,9 +23,10 @@ from api.dependencies import (
     ReadableProject,
     ReadableWorkflow,
     SessionDep,
+    UserResource,
     VerifiedUser,
 )
-from api.errors import not_found, unprocessable
+from api.errors import not_found, unavailable, unprocessable
 from api.logs import read_log
 from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
@@ -32,9 +34,12 @@ from api.queries.task_groups import require_shared
 from flows.engine import EngineUnavailableError
 from flows.history import end_job, request_stop
 from flows.job_folder import JOB_LOG, archive_path, write_archive
+from flows.launchers.of_job import looking_transport
+from flows.launchers.slurm_queue import describe_queue
+from flows.launchers.transport import CommandError, TransportError
 from flows.submission import JobRefusedError, create_job
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
-from fractal_models.tables import JobV2, Resource
+from fractal_models.tables import JobV2, Profile, Resource
 
 router = APIRouter(prefix="/api/v2", tags=["Job"])
 
@@ -80,6 +85,32 @@ async def submit_job(
 async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> list[JobRead]:
     """The jobs that the user submitted, the newest first."""
     return await read_jobs(session, col(JobV2.user_email) == user.email, log=log)
+
+
+@router.get("/job/squeue/")
+async def read_squeue(
+    user: VerifiedUser,
+    resource: UserResource,
+    session: SessionDep,
+    scope: Literal["all", "user", "accounts"] = "all",
+) -> str:
+    """The queue of the user's cluster, as SLURM prints it."""
+    if resource.type == "local":
+        raise unprocessable(f"Resource {resource.name!r} is no SLURM cluster: it has no queue.")
+    if scope == "accounts" and not user.slurm_accounts:
+        raise unprocessable(f"User {user.email} has no SLURM accounts.")
+    profile = await session.get_one(Profile, user.profile_id)
+    transport = looking_transport(resource, profile)
+    try:
+        return await describe_queue(
+            transport,
+            user=profile.username if scope == "user" else None,
+            accounts=user.slurm_accounts if scope == "accounts" else None,
+        )
+    except (TransportError, CommandError) as error:
+        raise unavailable(f"SLURM does not answer. {error}") from error
+    finally:
+        await transport.close()
 
 
 @router.get("/project/{project_id}/job/")

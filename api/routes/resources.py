@@ -10,7 +10,6 @@ from api.dependencies import EngineDep, SessionDep, Superuser, find_resource
 from api.errors import conflicts_as, unprocessable
 from api.queries.resources import count_users_of_resource
 from flows.engine import Engine, EngineUnavailableError
-from flows.work_pools import UnsupportedResourceError
 from fractal_models.schemas.resource import ResourceRead, ValidResource
 from fractal_models.tables import Resource
 
@@ -85,8 +84,6 @@ async def _publish_and_commit(session: AsyncSession, engine: Engine, resource: R
         await session.flush()
     try:
         await engine.publish_resource(resource)
-    except UnsupportedResourceError as error:
-        raise unprocessable(str(error)) from error
     except EngineUnavailableError as error:
         _LOGGER.warning("Resource %r is not yet a work pool: %s", resource.name, error)
     await session.commit()
