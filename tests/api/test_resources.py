@@ -65,33 +65,31 @@ async def test_a_wrong_resource_is_refused(
     assert told in str(answer.json()["detail"])
 
 
-async def test_a_resource_that_nothing_can_run_is_refused(
+async def test_a_slurm_resource_keeps_its_configuration_as_it_was_given(
     admin: Any, local: dict[str, Any]
 ) -> None:
-    batching = dict.fromkeys(
-        (
-            "target_cpus_per_job",
-            "max_cpus_per_job",
-            "target_mem_per_job",
-            "max_mem_per_job",
-            "target_num_jobs",
-            "max_num_jobs",
-        ),
-        1,
-    )
-    request = {
+    batching = {
+        "target_cpus_per_job": 1,
+        "max_cpus_per_job": 2,
+        "target_mem_per_job": "1G",
+        "max_mem_per_job": 2000,
+        "target_num_jobs": 1,
+        "max_num_jobs": 2,
+    }
+    slurm = {
         **local,
         "type": "slurm_sudo",
         "jobs_slurm_python_worker": "/usr/bin/python3",
-        "jobs_runner_config": {"default_slurm_config": {}, "batching_config": batching},
+        "jobs_runner_config": {"default_slurm_config": {"mem": "1G"}, "batching_config": batching},
     }
-
-    answer = await admin.post("/admin/v2/resource/", json=request)
-
+    made = await admin.ok("POST", "/admin/v2/resource/", json=slurm)
+    assert made["jobs_runner_config"]["batching_config"] == batching
+    assert made["jobs_runner_config"]["default_slurm_config"]["mem"] == "1G"
+    slurm["jobs_runner_config"]["default_slurm_config"]["mem"] = "much"
+    url = f"/admin/v2/resource/{made['id']}/"
+    answer = await admin.request("PUT", url, json=slurm)
     assert answer.status_code == 422
-    assert "slurm_sudo" in answer.json()["detail"]
-    names = [each["name"] for each in await admin.ok("GET", "/admin/v2/resource/")]
-    assert local["name"] not in names
+    assert "'much' is no memory" in answer.text
 
 
 async def test_a_resource_name_is_taken_once(admin: Any, local: dict[str, Any]) -> None:
