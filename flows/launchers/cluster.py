@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,13 +17,9 @@ _BOOT = (
 )
 _TRANSFER_SECONDS = 600.0
 
-# What SLURM says when it cannot take a job now; another try may do.
-_LATER = (
-    "QOSMaxSubmitJob",
-    "AssocMaxSubmitJob",
-    "MaxJobCount",
-    "job submit limit",
-    "temporarily unable to accept",
+# What SLURM says when it may take a job later: there are too many now, or it does not answer.
+_TOO_MANY = ("MaxSubmitJob", "temporarily unable to accept job", "Resource temporarily unavailable")
+_AWAY = (
     "Unable to contact slurm controller",
     "Socket timed out",
     "Connection refused",
@@ -36,7 +32,11 @@ class SubmissionRefusedError(Exception):
 
 
 class BusyError(Exception):
-    """SLURM takes no job at the moment, or does not answer."""
+    """SLURM does not answer, or it is not known whether it took a job."""
+
+
+class TooManyError(Exception):
+    """SLURM takes no more jobs at the moment, or not so many; the message has its words."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Cluster:
 
         Raises:
             SubmissionRefusedError: SLURM refuses it for good.
-            BusyError: it refuses it at present, or it is not known whether it took it.
+            TooManyError: it refuses it at present.
+            BusyError: it is not known whether it took it.
         """
         command = ("sbatch", "--parsable", str(script))
         try:
@@ -114,7 +115,9 @@ class Cluster:
             raise BusyError(str(error)) from error
         if answer.exit_code == 0:
             return int(answer.stdout.decode().strip().split(";")[0])
-        if _is_for_later(answer):
+        if _says(answer, _TOO_MANY):
+            raise TooManyError(answer.words)
+        if _says(answer, _AWAY):
             raise BusyError(answer.words)
         raise SubmissionRefusedError(f"SLURM refuses the job: {answer.words}")
 
@@ -153,13 +156,13 @@ class Cluster:
 
 async def _checked(transport: Transport, *command: str) -> Completed:
     answer = await transport.run(command)
-    if answer.exit_code != 0 and _is_for_later(answer):
+    if answer.exit_code != 0 and _says(answer, _AWAY):
         raise BusyError(answer.words)
     return answer.check()
 
 
-def _is_for_later(answer: Completed) -> bool:
-    return any(words in answer.words for words in _LATER)
+def _says(answer: Completed, words: Sequence[str]) -> bool:
+    return any(each in answer.words for each in words)
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

@@ -7,7 +7,8 @@ from typing import Any
 from flows.launchers.base import Launcher
 from flows.launchers.cluster import Cluster
 from flows.launchers.local import LocalLauncher
-from flows.launchers.slurm import SlurmJob, SlurmLauncher
+from flows.launchers.slurm import SlurmLauncher
+from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import SlurmQueue
 from flows.launchers.transport import LocalTransport, SSHTransport, Transport
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM

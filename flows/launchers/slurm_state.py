@@ -1,10 +1,15 @@
 """What is known of a batch on SLURM, in its folder: into what it was split, what was submitted."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 from flows.launchers.base import DamagedBatchError, write_whole
+
+Unit = TypeVar("Unit")
 
 STATE_FILE = "slurm.json"
 _FORMAT = 1
@@ -68,6 +73,11 @@ class SlurmState:
         """Write it, whole or not at all. An OSError names the file."""
         content = {"format": _FORMAT, **asdict(self)}
         write_whole(folder / STATE_FILE, json.dumps(content).encode())
+
+    def split(self, units: Sequence[Unit]) -> list[Sequence[Unit]]:
+        """The units of each part."""
+        ends = list(accumulate(self.sizes))
+        return [units[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
 
     def submission_of(self, part: int) -> Submission | None:
         """What executes a part, or perhaps does; None if nothing."""

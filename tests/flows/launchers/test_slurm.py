@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import stat
@@ -15,10 +16,13 @@ import pytest
 
 from benchmarks import journal as program
 from benchmarks.consistency import events
+from flows.launchers import slurm_batch
 from flows.launchers.base import Batch, BatchEnd, BatchUnit, UnitResult
+from flows.launchers.batching import BatchingError
 from flows.launchers.cluster import Cluster as JobCluster
 from flows.launchers.cluster import SubmissionRefusedError
-from flows.launchers.slurm import SlurmJob, SlurmLauncher
+from flows.launchers.slurm import SlurmLauncher
+from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import SlurmQueue
 from flows.launchers.transport import (
     Completed,
@@ -295,3 +299,121 @@ async def test_connections_may_break(cluster: Cluster, bench: Bench) -> None:
     end = await _fails(bench, bench.batch(8, seconds=1.5), outage)
     assert not end.missing
     assert set(bench.began().values()) == {1}
+
+
+# The second unit needs 150 MB, for long enough that SLURM sees it.
+HUNGRY = (
+    "import sys, time; "
+    "hungry = sys.argv[2].endswith('par-000001.args.json'); "
+    "kept = bytearray(150_000_000 if hungry else 1); time.sleep(4 if hungry else 0)"
+)
+
+
+async def test_units_that_need_too_much_memory_say_so_and_others_run(by_sudo: Bench) -> None:
+    meta = {"mem": 100, "tasks_per_job": 4, "parallel_tasks_per_job": 1}
+    batch = by_sudo.batch(4, command=(PYTHON, "-c", HUNGRY), meta=meta)
+    end = await by_sudo.launcher().run(batch, by_sudo.on_results)
+    assert end.missing == (1,)
+    assert "OUT_OF_MEMORY" in end.reasons[1]
+    assert "exceeded memory limit" in end.reasons[1]
+    assert by_sudo.succeeded == [0, 2, 3]
+
+
+async def test_a_later_attempt_has_more_memory_where_that_is_wanted(by_sudo: Bench) -> None:
+    meta = {"mem": 100, "retry": {"max": 1, "mem_factor": 3}}
+    batch = by_sudo.batch(2, command=(PYTHON, "-c", HUNGRY), meta=meta, attempt=2)
+    end = await by_sudo.launcher().run(batch, by_sudo.on_results)
+    assert not end.missing
+    assert by_sudo.succeeded == [0, 1]
+
+
+async def test_units_that_take_too_long_say_so(by_sudo: Bench) -> None:
+    async def time_is_up() -> None:
+        job = f"JobId={by_sudo.submitted[0]}"
+        await by_sudo.cluster.run("scontrol", "update", job, "EndTime=now+1seconds")
+
+    end = await _fails(by_sudo, by_sudo.batch(1, seconds=120, meta={"time": "1"}), time_is_up)
+    assert end.missing == (0,)
+    assert "TIMEOUT" in end.reasons[0]
+
+
+async def test_units_of_a_node_that_fails_run_again(by_sudo: Bench) -> None:
+    cluster = by_sudo.cluster
+
+    async def node_fails() -> None:
+        node = f"nodename={cluster.node}"
+        await cluster.run("scontrol", "update", node, "state=down", "reason=the tests")
+        await cluster.run("scontrol", "update", node, "state=resume")
+
+    end = await _fails(by_sudo, by_sudo.batch(2, seconds=3), node_fails)
+    assert not end.missing
+    assert by_sudo.succeeded == [0, 1]
+    assert set(by_sudo.ended().values()) == {1}
+    assert len(set(by_sudo.submitted)) == 2
+    assert any("NODE_FAIL" in said for said in by_sudo.said)
+
+
+async def test_more_jobs_than_an_array_may_have_are_several_arrays(by_sudo: Bench) -> None:
+    meta = {"tasks_per_job": 1, "parallel_tasks_per_job": 1}
+    async with by_sudo.cluster.configured(MaxArraySize=3):
+        end = await by_sudo.launcher().run(by_sudo.batch(7, meta=meta), by_sudo.on_results)
+    assert not end.missing
+    assert by_sudo.succeeded == list(range(7))
+    assert len(by_sudo.submitted) == 3
+
+
+class FakeLimitTransport(LocalTransport):
+    """A fake of a cluster with accounting, where a user may submit only two jobs at a time."""
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        if command[0] == "sbatch":
+            script = Path(command[-1]).read_text()
+            (indexes,) = re.findall(r"--array=(\S+)", script)
+            first, _, last = indexes.partition("-")
+            if int(last or first) - int(first) > 1:
+                words = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
+                return Completed(tuple(command), 1, b"", words)
+        return await super().run(command, stdin, seconds=seconds)
+
+
+async def test_where_slurm_takes_only_few_jobs_they_are_submitted_little_by_little(
+    by_sudo: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_batch, "_TOO_MANY_SECONDS", 0.1)
+    launcher = by_sudo.launcher(transport=FakeLimitTransport(by_sudo.cluster.user))
+    end = await launcher.run(by_sudo.batch(8), by_sudo.on_results)
+    assert not end.missing
+    assert len(by_sudo.submitted) == 2
+    assert "QOSMaxSubmitJobPerUserLimit" in by_sudo.said[0]
+
+
+async def test_what_does_not_fit_into_slurm_jobs_is_refused_before_anything_is_submitted(
+    by_sudo: Bench,
+) -> None:
+    batch = by_sudo.batch(2, meta={"cpus_per_task": 5})
+    with pytest.raises(BatchingError, match="max_cpus_per_job"):
+        await by_sudo.launcher().run(batch, by_sudo.on_results)
+    assert not by_sudo.there.exists()
+
+
+class ServerTransport(LocalTransport):
+    """Commands are given by the server's user, who is not root, by the rule for sudo."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.user)
+        self._prefix = ["runuser", "-u", cluster.server_user, "--", *self._prefix]
+
+
+async def test_the_rule_for_sudo_is_enough_for_a_server_without_other_rights(
+    by_sudo: Bench,
+) -> None:
+    launcher = by_sudo.launcher(transport=ServerTransport(by_sudo.cluster))
+    batch = by_sudo.batch(6, seconds=1)
+    running = asyncio.create_task(launcher.run(batch, by_sudo.on_results))
+    await by_sudo.has_begun(4)
+    await launcher.stop(batch.folder)
+    end = await running
+    assert end.stopped
+    assert await by_sudo.cluster.squeue() == []
