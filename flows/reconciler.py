@@ -244,8 +244,11 @@ class Reconciler:
         folders = await asyncio.to_thread(JobFolder.of(job).batches)
         if folders:
             launcher = await self._launcher(session, job)
-            for folder in folders:
-                await launcher.stop(folder)
+            try:
+                for folder in folders:
+                    await launcher.stop(folder)
+            finally:
+                await launcher.close()
         await hooks.conclude_job(session, job, status, message)
 
     async def _launcher(self, session: AsyncSession, job: JobV2) -> Launcher:

@@ -349,3 +349,7 @@ class Launcher(Protocol):
         Whoever awaits its `run`, here or in another process, gets its end.
         """
         ...
+
+    async def close(self) -> None:
+        """Let go of connections. What was launched goes on."""
+        ...

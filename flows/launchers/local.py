@@ -89,6 +89,10 @@ class LocalLauncher:
         await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
 
 
+    async def close(self) -> None:
+        """See `Launcher.close`: there are none."""
+
+
 async def _follow(runner: "_Runner", results: "_Results") -> None:
     """Hand over results until the runner has ended, as promptly as the batch is young."""
     begun = time.monotonic()

@@ -61,6 +61,11 @@ class SlurmLauncher:
                     followed.stop()
                     await followed.to_its_end(_leave_to_the_reader)
 
+    async def close(self) -> None:
+        """See `Launcher.close`."""
+        await self.job.cluster.transport.close()
+        await self.job.cluster.looking.close()
+
 
 async def _leave_to_the_reader(_: object) -> None:
     """Results are in the folder: whoever wants them, reads them there."""

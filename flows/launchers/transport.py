@@ -14,6 +14,8 @@ import asyncssh
 _CONNECT_SECONDS = 15.0
 # A connection that is silent for so long, three times in a row, is given up.
 _KEEP_ALIVE_SECONDS = 10
+# SLURM hands it on to jobs: how strict the server is must not be felt in their files.
+_UMASK = 0o022
 _TELLS = 300  # characters of what a command said
 
 # The settings and secrets of the platform are not for tasks, which inherit what `sbatch` sees; and
@@ -91,6 +93,7 @@ class LocalTransport:
                 *command,
                 cwd="/",  # the other user may not enter the folder that this process is in
                 env=kept,
+                umask=_UMASK,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
