@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class Lab:
         }
         runs = await self.ok("GET", f"{self.base}/status/run/", params=query)
         url = f"{self.base}/status/run/{runs[-1]['id']}/units/"
-        units = await self.ok("GET", url, params={**query, "page_size": 1000})
+        units = await self.ok("GET", url, params=query)
         return runs[-1], units["items"]
 
 
@@ -125,13 +126,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(target.glob("*.whl"))
 
 
+@asynccontextmanager
+async def logged_in(stack: Stack, email: str, password: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A user of the REST API."""
+    async with httpx.AsyncClient(base_url=stack.api_url, timeout=30) as client:
+        credentials = {"username": email, "password": password}
+        login = await client.post("/auth/token/login/", data=credentials)
+        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+        yield client
+
+
 @pytest.fixture(scope="session")
 async def lab(stack: Stack, wheel: Path) -> AsyncIterator[Lab]:
     """The lab, with the tasks of `fractal-tasks-probe` collected from its wheel."""
-    async with httpx.AsyncClient(base_url=stack.api_url, timeout=30) as client:
-        credentials = {"username": stack.initialised.admin_email, "password": "of the tests"}
-        login = await client.post("/auth/token/login/", data=credentials)
-        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+    async with logged_in(stack, stack.initialised.admin_email, "of the tests") as client:
         lab = Lab(client, Path(stack.environment["FRACTAL_DATA_DIR"], "projects"))
         lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": "lab"}))["id"]
         activity = await lab.ok(
