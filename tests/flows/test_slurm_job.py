@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -18,8 +19,8 @@ from deployments.stack import Stack
 from fractal_models.tables import AccountingRecordSlurm
 from tests.cluster import Cluster
 from tests.flows.conftest import Journal, process_of, require_consistent
-from tests.lab import Lab
-from tests.slurm_site import resource_body, running_site
+from tests.lab import Lab, eventually
+from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
 
 Sessions = async_sessionmaker[AsyncSession]
 NAMES = [f"image-{number:02d}" for number in range(12)]
@@ -153,3 +154,47 @@ async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
     assert ended["status"] == "failed"
     assert "prevent_new_submissions" in ended["log"]
     assert len(slurm_journal.ended()) == 2
+
+
+@pytest.mark.usefixtures("slurm_lab")
+async def test_the_runner_configuration_is_a_typed_form(prefect: PrefectClient, kind: str) -> None:
+    pool = await prefect.read_work_pool(kind)
+    assert pool.type == "fractal-slurm"
+    variables = pool.base_job_template["variables"]
+    fields, types = variables["properties"], variables["definitions"]
+    for name, of_type in (
+        ("default_slurm_config", "SlurmConfigSet"),
+        ("batching_config", "BatchingConfigSet"),
+    ):
+        assert fields[name]["$ref"] == f"#/definitions/{of_type}"
+        assert fields[name]["default"] == RUNNER_CONFIG[name]
+    assert {"$ref": "#/definitions/SlurmConfigSet"} in fields["gpu_slurm_config"]["anyOf"]
+    assert fields["user_local_exports"]["type"] == "object"
+    count = {"type": "integer", "exclusiveMinimum": 0}
+    assert count in types["SlurmConfigSet"]["properties"]["cpus_per_task"]["anyOf"]
+    assert count.items() <= types["BatchingConfigSet"]["properties"]["max_num_jobs"].items()
+
+
+async def test_a_change_in_prefect_holds_for_the_next_job(
+    slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, cluster: Cluster, kind: str
+) -> None:
+    deployment = await prefect.read_deployment_by_name(f"run-job/{kind}")
+
+    async def set_variables(variables: dict[str, Any]) -> None:
+        await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
+
+    async def memory_of_a_job() -> str:
+        args = {**slurm_journal.args, "seconds": 2}
+        workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
+        job = await slurm_lab.submit(workflow, await slurm_lab.dataset("A"))
+        (memory,) = await eventually(lambda: cluster.squeue("--format=%m"), bool)
+        ended = await slurm_lab.ended(job)
+        assert ended["status"] == "done", ended["log"]
+        return memory.strip()
+
+    await set_variables({"default_slurm_config": {"partition": "main", "mem": "70M"}})
+    try:
+        assert await memory_of_a_job() == "70M"
+    finally:
+        await set_variables({})
+    assert await memory_of_a_job() == "50M"
