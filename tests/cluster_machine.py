@@ -57,7 +57,7 @@ def prepared_machine() -> Iterator[None]:
     Raises:
         ClusterError: it cannot have it.
     """
-    _check()
+    check_machine()
     with _locked():
         _undo()
         _check_no_other_cluster()
@@ -85,7 +85,8 @@ def _locked() -> Iterator[None]:
         yield
 
 
-def _check() -> None:
+def check_machine() -> None:
+    """Raises ClusterError if there can be no cluster here; the message says what it needs."""
     if os.geteuid() != 0:
         raise ClusterError("A cluster can only be started by root.")
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
