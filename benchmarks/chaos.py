@@ -18,21 +18,31 @@ import statistics
 import sys
 import tempfile
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from json import loads
-from math import inf
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, default_int_handler, signal
+from signal import SIGINT, SIGKILL, SIGTERM, default_int_handler, signal
 
 import httpx
 
 from benchmarks.consistency import Findings, examine, examine_accounting
-from benchmarks.havoc import Act, Havoc, Round, describe, processes_of, schedule
+from benchmarks.havoc import (
+    CLUSTER_KINDS,
+    KINDS,
+    SSH_KINDS,
+    Act,
+    Havoc,
+    Round,
+    describe,
+    processes_of,
+    schedule,
+)
+from benchmarks.sites import KINDS as SITES
+from benchmarks.sites import Site, running_at
+from benchmarks.story import Story, recovery_of
 from benchmarks.workload import Job, Workload
 from deployments.demo.client import DemoError, FractalClient
 from deployments.services import ServiceError
@@ -55,22 +65,6 @@ _GONE_SECONDS = 10.0
 _SHOWN_FAULTS = 40
 
 
-@dataclass
-class Story:
-    """What happened: acts with their time, jobs, what is wrong."""
-
-    began: float = field(default_factory=time.time)
-    acts: list[tuple[float, Act]] = field(default_factory=list)
-    missed: Counter[str] = field(default_factory=Counter)
-    ended: Counter[str] = field(default_factory=Counter)
-    jobs: list[Job] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
-    rounds: int = 0
-
-    def tell(self, text: str) -> None:
-        print(f"{time.time() - self.began:7.1f} s  {text}", flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -79,10 +73,12 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=40, help="images of each converter of a job")
     parser.add_argument("--pause", type=float, default=8.0, help="longest pause between rounds, s")
     parser.add_argument("--patience", type=float, default=30.0, help="to the next unit, s")
+    parser.add_argument("--on", choices=SITES, default="local", help="where jobs run")
     parser.add_argument("--away", choices=PARTS, help="have this part go away, once, instead")
     parser.add_argument("--seconds", type=float, default=120.0, help="for how long it is away")
     options = parser.parse_args()
-    rounds = schedule(options.seed, options.rounds, options.pause)
+    kinds = {"local": KINDS, "slurm_sudo": CLUSTER_KINDS, "slurm_ssh": SSH_KINDS}[options.on]
+    rounds = schedule(options.seed, options.rounds, options.pause, kinds)
     if options.away:
         rounds = [Round(_CALM_SECONDS, (Act(SIGKILL, options.away, options.seconds, pick=0.0),))]
         options.patience += options.seconds
@@ -94,7 +90,7 @@ def main() -> int:
     story = Story()
     try:
         make = partial(Workload, seed=options.seed, at_once=options.jobs, images=options.images)
-        run(folder, rounds, make, story)
+        run(folder, options.on, rounds, make, story)
     except (StackError, ServiceError, DemoError) as error:
         story.findings.wrong.append(f"the run ended early: {error}")
     finally:
@@ -111,18 +107,23 @@ def main() -> int:
 
 def run(
     folder: Path,
+    kind: str,
     rounds: list[Round],
-    make_workload: Callable[[FractalClient, Path], Workload],
+    make_workload: Callable[[FractalClient, Site], Workload],
     story: Story,
 ) -> None:
-    """Live through the rounds on a new stack, and examine what is left."""
+    """Live through the rounds on a new stack, with jobs on a site, and examine what is left."""
     options = StackOptions(
         data_dir=folder, port=0, prefect_port=0, admin_email=ADMIN, admin_password=PASSWORD
     )
-    with running_stack(options) as stack, ThreadPoolExecutor(1) as pool:
-        workload = make_workload(FractalClient(stack.api_url, ADMIN, PASSWORD), folder)
+    with (
+        running_stack(options) as stack,
+        running_at(kind, stack, PASSWORD) as site,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        workload = make_workload(FractalClient(stack.api_url, site.email, site.password), site)
         story.jobs = workload.jobs
-        havoc = Havoc(stack, story.tell)
+        havoc = Havoc(site.parts, site.folder, story.tell, site.cancel)
         story.ended = havoc.ended
         working = pool.submit(workload.run)
         try:
@@ -132,7 +133,9 @@ def run(
         finally:
             workload.give_up()
             havoc.thaw()
+            story.recovery = recovery_of(story)
         _examine_prefect(stack, workload, story.findings)
+        site.parts["worker"].stop()
         stack.stop_services()
         asyncio.run(_examine_all(stack, story))
 
@@ -246,50 +249,10 @@ def leftovers(folder: Path, findings: Findings) -> None:
         process.kill()
 
 
-@dataclass
-class Recovery:
-    """Seconds from each act to the next line of a unit, as far as a job had units left.
-
-    `last_act` are those of acts that no other one followed before that line, and `waits` the
-    seconds until a unit or another act came. A process that stands still recovers from when it
-    goes on.
-    """
-
-    any_unit: list[float] = field(default_factory=list)
-    last_act: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    every_job: list[float] = field(default_factory=list)
-
-
-def recovery_of(story: Story) -> Recovery:
-    """How long the jobs that had been submitted before each act took to go on."""
-    by_job = [
-        (job.submitted_at, [loads(line)["at"] for line in job.journal.read_text().splitlines()])
-        for job in story.jobs
-    ]
-    moments = sorted(
-        moment + (act.seconds if act.number == SIGSTOP else 0.0) for moment, act in story.acts
-    )
-    recovery = Recovery()
-    for moment, following in zip(moments, [*moments[1:], inf], strict=True):
-        nexts = [
-            times[bisect_right(times, moment)]
-            for submitted_at, times in by_job
-            if submitted_at <= moment and times and times[-1] > moment
-        ]
-        if nexts:
-            first = min(nexts)
-            recovery.any_unit.append(first - moment)
-            recovery.every_job.append(max(nexts) - moment)
-            recovery.waits.append(min(first, following) - moment)
-            recovery.last_act += [first - moment] if first <= following else []
-    return recovery
-
-
 def report(story: Story, patience: float) -> None:
     """The table, and a line for each finding."""
     findings = story.findings
-    recovery = recovery_of(story)
+    recovery = story.recovery
     worst = max(recovery.waits, default=0.0)
     if worst >= patience:
         findings.wrong.append(f"no unit ran for {worst:.1f} s after an act, {patience:g} s allowed")

@@ -43,11 +43,11 @@ TASKS: dict[str, dict[str, Any]] = {
 # What a unit is known by: the kind of task, and the image that it is for, or `all`.
 Unit = tuple[str, str]
 
-_COMMAND = (sys.executable, "-I", "-S", program.__file__)
+THIS_PYTHON = (sys.executable, "-I", "-S", program.__file__)
 _SHOWN = 3  # of many things that differ
 
 
-def task_bodies(version: str, command: Sequence[str] = _COMMAND) -> list[dict[str, Any]]:
+def task_bodies(version: str, command: Sequence[str] = THIS_PYTHON) -> list[dict[str, Any]]:
     """The requests that make the tasks of `journal.py`, which is executed by a command."""
     python = shlex.join(command)
     return [
@@ -210,9 +210,9 @@ def _killed_of(folder: Path) -> Counter[Unit]:
             unit["index"]: (batch["command"][-1], unit["args"].get("zarr_url", "all"))
             for unit in batch["units"]
         }
-        results = path.with_name("results.jsonl")
-        for line in results.read_text().splitlines() if results.exists() else ():
-            killed.update(by_index[index] for index in json.loads(line).get("killed", ()))
+        for results in path.parent.glob("**/results.jsonl"):  # of the parts, on a cluster
+            for line in results.read_text().splitlines():
+                killed.update(by_index[index] for index in json.loads(line).get("killed", ()))
     return killed
 
 

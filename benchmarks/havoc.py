@@ -3,21 +3,24 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from math import inf
 from pathlib import Path
 from random import Random
 
 import psutil
 
-from deployments.stack import Stack
+from deployments.services import Part
+
+Kind = tuple[signal.Signals, str, int, tuple[float, float]]
 
 # What is done to what, how often relative to the others, and for how many seconds a process stands
-# still, or a part of the stack stays away.
-_KINDS = [
+# still, or a part stays away.
+KINDS: list[Kind] = [
     (signal.SIGKILL, "job", 5, (0.0, 0.0)),
     (signal.SIGKILL, "runner", 5, (0.0, 0.0)),
     (signal.SIGKILL, "worker", 4, (1.0, 1.0)),
@@ -34,6 +37,16 @@ _KINDS = [
     (signal.SIGSTOP, "postgres", 1, (1.0, 15.0)),
     (signal.SIGSTOP, "backend", 1, (1.0, 15.0)),
 ]
+# On a cluster there is more to be done. SLURM's controller is only told to end: one that is killed
+# forgets jobs, and gives their numbers to others.
+CLUSTER_KINDS: list[Kind] = [
+    *KINDS,
+    (signal.SIGTERM, "slurmctld", 4, (0.2, 8.0)),
+    (signal.SIGKILL, "slurmd", 2, (0.2, 5.0)),
+    (signal.SIGTERM, "slurm job", 3, (0.0, 0.0)),  # scancel, from outside
+]
+SSH_KINDS: list[Kind] = [*CLUSTER_KINDS, (signal.SIGKILL, "sshd", 4, (0.2, 5.0))]
+
 _TWO_AT_ONCE = 0.2
 _RESTART_SECONDS = 1.0  # after which a supervisor starts a part that ended by itself
 
@@ -60,33 +73,44 @@ class Round:
     acts: tuple[Act, ...]
 
 
-def schedule(seed: int, rounds: int, longest_pause: float) -> list[Round]:
+def schedule(
+    seed: int, rounds: int, longest_pause: float, kinds: Sequence[Kind] = KINDS
+) -> list[Round]:
     """The rounds of a seed: more of them, or longer pauses, begin with the same acts."""
     random = Random(seed)
-    return [_round(random, longest_pause) for _ in range(rounds)]
+    return [_round(random, longest_pause, kinds) for _ in range(rounds)]
 
 
-def _round(random: Random, longest_pause: float) -> Round:
+def _round(random: Random, longest_pause: float, all_kinds: Sequence[Kind]) -> Round:
     pause = random.random() * longest_pause
     kinds: dict[str, Act] = {}
     wanted = 2 if random.random() < _TWO_AT_ONCE else 1
     while len(kinds) < wanted:
-        ((number, target, _, seconds),) = random.choices(_KINDS, [kind[2] for kind in _KINDS])
+        ((number, target, _, seconds),) = random.choices(all_kinds, [kind[2] for kind in all_kinds])
         act = Act(number, target, random.uniform(*seconds), random.random())
         kinds.setdefault(act.kind, act)
     return Round(pause, tuple(kinds.values()))
 
 
 class Havoc:
-    """Does acts to the processes of a stack, and looks after it as a supervisor would.
+    """Does acts to the parts of a stack, by name, and looks after them as a supervisor would.
 
-    `ended` counts the parts that ended though nothing was done to them.
+    Units run below `folder`; `cancel` ends one of their SLURM jobs, and says which. `ended` counts
+    the parts that ended though nothing was done to them.
     """
 
-    def __init__(self, stack: Stack, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        folder: Path,
+        tell: Callable[[str], None],
+        cancel: Callable[[float], str | None] = lambda _: None,
+    ) -> None:
         self.ended: Counter[str] = Counter()
-        self._stack = stack
+        self._parts = parts
+        self._folder = folder
         self._tell = tell
+        self._cancel = cancel
         self._restarts: dict[str, float] = {}  # of parts that were killed, when they are due
         self._frozen: list[tuple[float, psutil.Process]] = []
 
@@ -97,13 +121,15 @@ class Havoc:
 
     def strike(self, act: Act) -> str | None:
         """Do an act; a word on whom it hit, or None if there is no such process now."""
+        if act.target == "slurm job":
+            return self._cancel(act.pick)
         victims = self._victims(act)
         if not victims:
             return None
         now = time.monotonic()
         if act.number == signal.SIGSTOP:
             self._frozen += [(now + act.seconds, victim) for victim in victims]
-        elif act.target in self._stack.parts:
+        elif act.target in self._parts:
             self._restarts[act.target] = now + act.seconds
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
@@ -121,7 +147,7 @@ class Havoc:
         """
         now = time.monotonic()
         self.thaw(now)
-        for name, part in self._stack.parts.items():
+        for name, part in self._parts.items():
             if (how := part.ended()) is None:
                 continue
             if name not in self._restarts:
@@ -129,7 +155,7 @@ class Havoc:
                 self._tell(f"{name} ended {how}, to which nothing was done")
                 self._restarts[name] = now + _RESTART_SECONDS
             if now >= self._restarts[name]:
-                self._stack.start(name)
+                part.start()
                 del self._restarts[name]
 
     def thaw(self, now: float = inf) -> None:
@@ -143,22 +169,22 @@ class Havoc:
         if act.target == "job":
             found = [job for server in self._fork_servers() for job in _children(server)]
         elif act.target == "runner":
-            found = runners(self._stack.data_dir)
+            found = runners(self._folder)
         elif act.target == "backend":
             found = [child for server in self._part("postgres") for child in _children(server)]
         else:
             # Who kills a worker alone lets its fork server end by itself; a reboot does not.
             with_it = act.target == "worker" and act.number == signal.SIGKILL
-            return self._part(act.target) + (self._fork_servers() if with_it else [])
+            found = self._part(act.target)
+            connections = [_children(each) for each in found if act.target == "sshd"]
+            return [*found, *chain(*connections), *(self._fork_servers() if with_it else [])]
         found.sort(key=lambda process: process.pid)
         return [found[int(act.pick * len(found))]] if found else []
 
     def _part(self, name: str) -> list[psutil.Process]:
-        part = self._stack.parts[name]
-        if part.ended() is not None or (pid := _pid_of(self._stack, name)) is None:
-            return []
         with suppress(psutil.NoSuchProcess):
-            return [psutil.Process(pid)]
+            if (pid := self._parts[name].pid) is not None:
+                return [psutil.Process(pid)]
         return []
 
     def _fork_servers(self) -> list[psutil.Process]:
@@ -166,17 +192,7 @@ class Havoc:
         return [child for child in children if "forkserver" in " ".join(_command(child))]
 
 
-def _pid_of(stack: Stack, name: str) -> int | None:
-    if name == "postgres":
-        pid_file = stack.data_dir / "postgres" / "data" / "postmaster.pid"
-        with suppress(FileNotFoundError, ValueError):
-            return int(pid_file.read_text().split("\n")[0])
-        return None
-    (process,) = (service.process for service in stack.services if service.name == name)
-    return process.pid if process is not None else None
-
-
-def runners(data_dir: Path) -> list[psutil.Process]:
+def runners(folder: Path) -> list[psutil.Process]:
     """The unit runners that execute a batch below this folder, of those that have a guard.
 
     A runner is the child of its guard. Until it has signed it, the lock names the guard; who kills
@@ -188,8 +204,8 @@ def runners(data_dir: Path) -> list[psutil.Process]:
         with suppress(psutil.Error, FileNotFoundError, IndexError):
             if (
                 len(command) > 1
-                and Path(command[-2]).name == "unit_runner.py"
-                and Path(command[-1]).is_relative_to(data_dir)
+                and any(word.endswith("/unit_runner.py") for word in command)
+                and Path(command[-1]).is_relative_to(folder)
                 and psutil.Process(process.ppid()).cmdline() == command
                 and int(Path(command[-1], "lock").read_text().split()[0]) == process.pid
             ):

@@ -1,5 +1,6 @@
 """Jobs of all types of tasks that are kept running, by a client that bears an absent API."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from random import Random
 from typing import Any, TypeVar
 
 from benchmarks.consistency import TASKS, task_bodies
+from benchmarks.sites import Site
 from deployments.demo.client import AwayError, FractalClient
 
 _LOOK_SECONDS = 0.3
 _LONGEST_UNIT = 0.05
+# Units of a SLURM job that is cancelled fail.
+_LONGEST_ON_CLUSTER, _RETRIES_ON_CLUSTER = 0.5, 20
 _FAIL_FIRST = 3  # images of each converter on which units fail for the first time
 
 Value = TypeVar("Value")
@@ -36,11 +40,14 @@ class Workload:
     """
 
     def __init__(
-        self, client: FractalClient, data_dir: Path, seed: int, at_once: int, images: int
+        self, client: FractalClient, site: Site, seed: int, at_once: int, images: int
     ) -> None:
         self.jobs: list[Job] = []
         self._client = client
-        self._data_dir = data_dir
+        self._site = site
+        on_cluster = site.cluster is not None
+        self._retries = _RETRIES_ON_CLUSTER if on_cluster else 1
+        self._longest_unit = _LONGEST_ON_CLUSTER if on_cluster else _LONGEST_UNIT
         self._random = Random(seed)
         self._at_once = at_once
         self._images = images
@@ -48,8 +55,9 @@ class Workload:
         self._made = 0
         project = client.post("/api/v2/project/", {"name": "chaos"})
         self._base = f"/api/v2/project/{project['id']}"
-        self._tasks = [client.post("/api/v2/task/", body)["id"] for body in task_bodies("1")]
-        (data_dir / "journals").mkdir()
+        self._tasks = [
+            client.post("/api/v2/task/", body)["id"] for body in task_bodies("1", site.command)
+        ]
 
     @property
     def running(self) -> list[Job]:
@@ -96,13 +104,15 @@ class Workload:
         """A workflow and a dataset; begun anew with other names if the API went away meanwhile."""
         self._made += 1
         name = f"chaos {self._made}"
-        journal = self._data_dir / "journals" / f"{self._made}.jsonl"
+        journal = self._site.folder / f"journal-{self._made}.jsonl"
         journal.touch()
+        if self._site.cluster is not None:
+            shutil.chown(journal, self._site.cluster.user)
         workflow = self._client.post(f"{self._base}/workflow/", {"name": name})
         self._client.post(
             f"{self._base}/workflow/{workflow['id']}/wftask/", self._workflow_tasks(str(journal))
         )
-        zarr_dir = self._data_dir / "projects" / str(self._made)
+        zarr_dir = self._site.folder / "projects" / str(self._made)
         dataset = self._client.post(
             f"{self._base}/dataset/import/", {"name": name, "zarr_dir": str(zarr_dir), "images": []}
         )
@@ -116,13 +126,15 @@ class Workload:
         common = {"journal": journal, "fail_first": failing}
         bodies = []
         for number, (task_id, task) in enumerate(zip(self._tasks, TASKS.values(), strict=True)):
-            args = {**common, "seconds": round(self._random.uniform(0.005, _LONGEST_UNIT), 3)}
+            args = {**common, "seconds": round(self._random.uniform(0.005, self._longest_unit), 3)}
             body: dict[str, Any] = {"task_id": task_id}
             if "command_non_parallel" in task:
                 body["args_non_parallel"] = args | (own[number] if number < len(own) else {})
             if "command_parallel" in task:
                 body["args_parallel"] = args
-                body["meta_parallel"] = {"retry": {"max": 1}}
+                body["meta_parallel"] = {"retry": {"max": self._retries}}
+            if self._site.cluster is not None and "command_non_parallel" in task:
+                body["meta_non_parallel"] = {"retry": {"max": self._retries}}
             bodies.append(body)
         return bodies
 

@@ -79,6 +79,11 @@ class EmbeddedPostgres(Part):
                 f"Its last words ({self.log}):\n{self.last_words()}"
             ) from error
 
+    @property
+    def pid(self) -> int | None:
+        """See `Part.pid`."""
+        return None if (server := self._running()) is None else server.pid
+
     def ended(self) -> str | None:
         """How it ended, as far as this can be told of a process that is nobody's child."""
         if self._server is None or is_alive(self._server):

@@ -36,6 +36,11 @@ class Part(abc.ABC):
     @abc.abstractmethod
     def start(self) -> None: ...
 
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int | None:
+        """Its process, if it runs."""
+
     @abc.abstractmethod
     def ended(self) -> str | None:
         """How it has ended; None if it has not."""
@@ -95,6 +100,11 @@ class Service(Part):
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+
+    @property
+    def pid(self) -> int | None:
+        """See `Part.pid`."""
+        return None if self.process is None or self.process.poll() is not None else self.process.pid
 
     def ended(self) -> str | None:
         """With which exit code it has ended, or by which signal."""

@@ -110,7 +110,7 @@ class Cluster:
     def __init__(self) -> None:
         self._ports = dict(zip(("slurmctld", "slurmd", "sshd"), _free_ports(3), strict=True))
         self.ssh_port = self._ports["sshd"]
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def host_key(self) -> str:
@@ -169,7 +169,7 @@ class Cluster:
         """
         log = ROOT / "log" / name
         with log.open("ab") as output:
-            self._daemons[name] = daemon = _spawn(name, output)
+            self.daemons[name] = daemon = _spawn(name, output)
         for _ in range(START_SECONDS * 50):
             if self._listens(name):
                 return
@@ -184,7 +184,7 @@ class Cluster:
         slurmctld writes down what it knows when SIGTERM ends it, and else every five seconds: after
         SIGKILL it gives numbers of forgotten jobs to others, and starts jobs again that run.
         """
-        daemon = self._daemons.pop(name)
+        daemon = self.daemons.pop(name)
         connections = psutil.Process(daemon.pid).children(recursive=True) if name == "sshd" else []
         daemon.send_signal(number)
         daemon.wait()

@@ -88,7 +88,6 @@ class LocalLauncher:
             await runner.send(signal.SIGKILL)
         await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
 
-
     async def close(self) -> None:
         """See `Launcher.close`: there are none."""
 
