@@ -55,13 +55,9 @@ async def create_job(
     first, last = _task_range(workflow, request)
     tasks = workflow.task_list[first : last + 1]
     groups = await _active_task_groups(session, tasks, resource)
+    _check_account(user, request)
     if resource.type != "local":
         _check_metas(tasks)
-    if request.slurm_account and request.slurm_account not in user.slurm_accounts:
-        raise JobRefusedError(
-            f"SLURM account {request.slurm_account!r} is not among those of {user.email}: "
-            f"{', '.join(user.slurm_accounts) or 'none'}."
-        )
     started = now()
     job = JobV2(
         project_id=project.id,
@@ -175,6 +171,14 @@ async def _way_in(
             f"{project.id} runs: ask an administrator for one."
         )
     return resource, profile
+
+
+def _check_account(user: UserOAuth, request: JobCreate) -> None:
+    if request.slurm_account and request.slurm_account not in user.slurm_accounts:
+        raise JobRefusedError(
+            f"SLURM account {request.slurm_account!r} is not among those of {user.email}: "
+            f"{', '.join(user.slurm_accounts) or 'none'}."
+        )
 
 
 def _check_metas(tasks: list[WorkflowTaskV2]) -> None:
