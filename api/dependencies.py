@@ -6,6 +6,7 @@ answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from fastapi import Depends, HTTPException, Request, status
@@ -142,6 +143,19 @@ async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource
 
 
 UserResource = Annotated[Resource, Depends(_resource_of_user)]
+
+
+async def _tasks_folder(
+    user: VerifiedUser, resource: UserResource, session: SessionDep
+) -> PurePosixPath:
+    """Where the environments of the user's tasks go: on the cluster, if that is reached by SSH."""
+    if resource.type != "slurm_ssh":
+        return PurePosixPath(resource.tasks_local_dir, str(user.id))
+    profile = await session.get_one(Profile, user.profile_id)
+    return PurePosixPath(str(profile.tasks_remote_dir), str(user.id))
+
+
+TasksFolder = Annotated[PurePosixPath, Depends(_tasks_folder)]
 
 
 # --- projects and what is in them --------------------------------------------------------------

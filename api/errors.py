@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from flows.engine import EngineUnavailableError
+from flows.launchers.of_job import ProfileMissingError
+from flows.launchers.transport import CommandError, TransportError
 from fractal_models.database import is_outage
 
 _LOGGER = logging.getLogger("fractal.api")
@@ -48,6 +50,9 @@ def add_error_handlers(app: FastAPI) -> None:
     """Turn errors from anywhere in a request into answers."""
     app.exception_handler(RequestValidationError)(_invalid_request)
     app.exception_handler(EngineUnavailableError)(_engine_away)
+    app.exception_handler(TransportError)(_machine_away)
+    app.exception_handler(CommandError)(_refused_by_machine)
+    app.exception_handler(ProfileMissingError)(_refused_by_machine)
     app.exception_handler(DBAPIError)(_database_error)
     app.exception_handler(ConnectionError)(_database_away)
 
@@ -71,6 +76,19 @@ async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONRespons
         status.HTTP_503_SERVICE_UNAVAILABLE,
         "The workflow engine (Prefect) does not answer; nothing was changed. Try again later.",
     )
+
+
+async def _machine_away(_: Request, error: TransportError) -> JSONResponse:
+    _LOGGER.warning("%s", error)
+    return _answer(
+        status.HTTP_503_SERVICE_UNAVAILABLE,
+        f"The machine on which tasks run does not answer; nothing was changed. {error}",
+    )
+
+
+async def _refused_by_machine(_: Request, error: Exception) -> JSONResponse:
+    """What is asked for cannot be done where tasks run."""
+    return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
 
 
 async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:

@@ -3,11 +3,14 @@
 import asyncio
 import os
 import re
-from pathlib import Path
+import sys
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from flows.task_environment import PackageError, find_uv
+from flows.environment_commands import find_uv
+from flows.environment_site import Site
+from flows.launchers.transport import CommandError, TransportError
+from flows.package_tasks import PackageError
 
 _PATIENCE_SECONDS = 30.0
 
@@ -18,18 +21,22 @@ _FIND_ROOT = (
 )
 
 
-async def latest_version(package: str, python: str) -> str:
+async def latest_version(package: str, python: str | None, python_version: str) -> str:
     """The newest version on the package index that an interpreter can use.
+
+    An interpreter that is not on this machine is None: its version has to do.
 
     Raises:
         PackageError: no such package, none for this interpreter, or the index does not answer.
     """
     if uv := find_uv():
         command = [uv, "pip", "compile", "-", "--no-deps", "--no-header", "--no-annotate"]
-        command += ["--quiet", "--python", python]
+        command += ["--quiet"]
+        command += ["--python", python] if python else ["--python-version", python_version]
         pattern = rf"^{re.escape(canonicalize_name(package))}==(\S+)"
     else:
-        command = [python, "-m", "pip", "index", "versions", package]
+        command = [python or sys.executable, "-m", "pip", "index", "versions", package]
+        command += [] if python else ["--python-version", python_version]
         pattern = r"\((\S+)\)"
     code, output, errors = await _run(command, stdin=package)
     found = re.search(pattern, output, re.MULTILINE)
@@ -40,20 +47,20 @@ async def latest_version(package: str, python: str) -> str:
     return found[1]
 
 
-async def installed_root(package: str, python: str) -> Path:
-    """The folder of a package that is installed for an interpreter.
+async def installed_root(package: str, python: str, site: Site) -> str:
+    """The folder of a package that is installed for an interpreter, where tasks run.
 
     Raises:
         PackageError: the interpreter or the package is not there.
     """
     module = package.replace("-", "_")
-    code, output, errors = await _run([python, "-c", _FIND_ROOT, module])
-    if code != 0 or not output.strip():
-        raise PackageError(
-            f"Package {package!r} is not installed for {python}: "
-            f"{_brief(errors) or f'it has no package {module!r}.'}"
-        )
-    return Path(output.strip())
+    try:
+        root, why = await site.output(python, "-c", _FIND_ROOT, module), f"it has no {module!r}."
+    except (CommandError, TransportError) as error:
+        root, why = "", str(error)
+    if not root:
+        raise PackageError(f"Package {package!r} is not installed for {python}: {why}")
+    return root
 
 
 def name_and_version_of_wheel(filename: str) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
 from flows.engine import Engine, EngineUnavailableError, open_engine
-from flows.interrupted_collections import InterruptedCollections
+from flows.interrupted_activities import InterruptedActivities
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
@@ -170,7 +170,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
         """Do what the process of a flow run cannot do itself, being gone (`left`: by our doing)."""
         if (job_id := flow_run.parameters.get("job_id")) is None:
-            await self._end_collection(flow_run, exit_code)
+            await self._end_activity(flow_run, exit_code)
         elif left or exit_code == EXIT_INTERRUPTED:
             if left:
                 logger.warning("Job %s is left, and goes on with the next worker.", job_id)
@@ -187,7 +187,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             logger.warning("Job %s, which was interrupted, waits for Prefect: %s", job_id, error)
             self.reconciler.process_ended(job_id)
 
-    async def _end_collection(self, flow_run: FlowRun, exit_code: int | None) -> None:
+    async def _end_activity(self, flow_run: FlowRun, exit_code: int | None) -> None:
         """Give a flow run that is not a job its end, and run its hooks for that."""
         flow_run = await self.client.read_flow_run(flow_run.id)
         state = flow_run.state
@@ -232,13 +232,13 @@ async def serve(settings: Settings, resource_name: str) -> None:
             resource = await _find_resource(session, resource_name)
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
-        collections = InterruptedCollections(sessions, engine, resource_name)
+        activities = InterruptedActivities(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
-                group.create_task(_keep_looking(collections)),
+                group.create_task(_keep_looking(activities)),
             ]
             await worker.start()
             for task in looking:
@@ -264,7 +264,7 @@ async def _publish(engine: Engine, resource: Resource) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_looking(looking: Reconciler | InterruptedCollections) -> None:
+async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
     """Have it look again and again. What is away is waited for."""
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What Fractal asks of Prefect: a work pool per resource, a flow run per job or collection."""
+"""What Fractal asks of Prefect: a work pool per resource, a flow run per job or activity."""
 
 import asyncio
 import logging
@@ -32,7 +32,10 @@ from fractal_models.tables.columns import now
 logger = logging.getLogger(__name__)
 
 # Prefect's name of each flow, and where workers import it from.
-ENTRYPOINTS = {"run-job": "flows.job.run_job", "collect-tasks": "flows.collect.collect_tasks"}
+ENTRYPOINTS = {
+    "run-job": "flows.job.run_job",
+    "collect-tasks": "flows.collect.collect_tasks",
+}
 
 _PATIENCE_SECONDS = 10.0
 _PAGE = 200  # Prefect's limit
@@ -94,11 +97,11 @@ class Engine:
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
         )
 
-    async def submit_collection(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
-        """The flow run that collects a task group; asked again, the same one."""
+    async def submit_activity(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
+        """The flow run of an activity of a task group; asked again, the same one."""
         return await self._create_flow_run(
-            f"collect-tasks/{resource_name}",
-            name=f"collect {activity.pkg_name} {activity.version}",
+            f"{activity.action}-tasks/{resource_name}",
+            name=f"{activity.action} {activity.pkg_name} {activity.version}",
             parameters={"activity_id": activity.id},
             key=f"task-group-activity-{activity.id}-{activity.timestamp_started.isoformat()}",
         )

@@ -18,6 +18,7 @@ import pytest
 from tests.cluster_machine import (
     DAEMONS,
     HOST,
+    KNOWN_HOSTS,
     NODE,
     ROOT,
     SERVER_USER,
@@ -106,6 +107,7 @@ class Cluster:
     user_folder = ROOT / USER
     # With this key the server user logs in as the user.
     key_path = ROOT / "ssh" / "key"
+    known_hosts = KNOWN_HOSTS
 
     def __init__(self) -> None:
         self._ports = dict(zip(("slurmctld", "slurmd", "sshd"), _free_ports(3), strict=True))

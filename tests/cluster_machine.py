@@ -27,6 +27,8 @@ Cmnd_Alias FRACTAL_SLURM = /usr/bin/sbatch, /usr/bin/scancel, /usr/bin/python3
 # The folder of everything of the cluster: all may read it, which pytest's own folders forbid.
 ROOT = Path("/var/lib/fractal-test-cluster")
 SLURM_CONF = ROOT / "slurm.conf"
+# With it the stack of the tests knows the cluster, which is started later.
+KNOWN_HOSTS = ROOT / "known_hosts"
 LOCK = ROOT.with_suffix(".lock")
 LOCK_SECONDS = 600
 END_SECONDS = 5

@@ -15,6 +15,7 @@ import migrations
 from deployments.stack import Stack, StackOptions, running_stack
 from fractal_models.database import make_engine, session_factory
 from fractal_models.settings import Settings
+from tests.cluster_machine import KNOWN_HOSTS
 
 pytest_plugins = ["tests.lab", "tests.cluster"]
 
@@ -87,7 +88,11 @@ async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[A
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole embedded stack, as `fractal-prefect up` starts it: it takes some seconds."""
-    with tempfile.TemporaryDirectory(prefix="fractal-stack-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="fractal-stack-") as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("FRACTAL_SSH_KNOWN_HOSTS", str(KNOWN_HOSTS))
         options = StackOptions(
             data_dir=Path(folder), port=0, prefect_port=0, admin_password="of the tests"
         )

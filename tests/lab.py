@@ -152,12 +152,17 @@ async def lab(stack: Stack, wheel: Path) -> AsyncIterator[Lab]:
         yield lab
 
 
-async def collected(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
-    """The task group of a collection, when that has ended well."""
+async def ended_activity(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
+    """An activity of a task group, when it has ended."""
     url = f"/api/v2/task-group/activity/{activity['id']}/"
-    ended = await eventually(
+    return await eventually(
         lambda: lab.ok("GET", url), lambda now: now["status"] not in ("pending", "ongoing")
     )
+
+
+async def collected(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
+    """The task group of a collection, when that has ended well."""
+    ended = await ended_activity(lab, activity)
     assert ended["status"] == "OK", ended["log"]
     return await lab.ok("GET", f"/api/v2/task-group/{ended['taskgroupv2_id']}/")
 

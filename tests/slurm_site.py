@@ -40,12 +40,11 @@ async def running_site(
     user = {"email": f"{kind}@example.org", "password": PASSWORD}
     project_dir = cluster.user_folder / "projects"
     await _register(cluster, stack, admin, kind, {**user, "project_dirs": [str(project_dir)]})
-    known_hosts = cluster.root / "known_hosts"
-    known_hosts.write_text(cluster.host_key)
+    cluster.known_hosts.write_text(cluster.host_key)
     worker = Service(
         f"worker {kind}",
         python_module("deployments.cli", "worker", "--resource", kind),
-        {**stack.environment, "FRACTAL_SSH_KNOWN_HOSTS": str(known_hosts)},
+        {**stack.environment, "FRACTAL_SSH_KNOWN_HOSTS": str(cluster.known_hosts)},
         stack.data_dir / "logs" / f"worker-{kind}.log",
     )
     worker.start()
@@ -85,7 +84,7 @@ def resource_body(cluster: Cluster, stack: Stack, kind: str) -> dict[str, Any]:
         "jobs_runner_config": RUNNER_CONFIG,
         "jobs_slurm_python_worker": "/usr/bin/python3",
         "jobs_poll_interval": 1,
-        "tasks_local_dir": str(stack.data_dir / f"{kind}-tasks"),
+        "tasks_local_dir": str(cluster.server_folder / f"{kind}-tasks"),
         "tasks_python_config": {"default_version": "3", "versions": {"3": "/usr/bin/python3"}},
         "tasks_pixi_config": {},
     }

@@ -1,8 +1,6 @@
 """Collection of tasks: from the package index, from a wheel, or of an environment that exists."""
 
-import asyncio
-import shutil
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Annotated, Self
 
 from fastapi import APIRouter, File, UploadFile, status
@@ -10,12 +8,23 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, Json, StringConstraints, model_validator
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import Contributor, EngineDep, SessionDep, SharingGroup, UserResource
+from api.dependencies import (
+    Contributor,
+    EngineDep,
+    SessionDep,
+    SharingGroup,
+    TasksFolder,
+    UserResource,
+)
 from api.errors import unavailable, unprocessable
 from api.packages import installed_root, latest_version, name_and_version_of_wheel
+from api.queries.activities import new_activity
 from api.queries.task_groups import require_new
 from flows.engine import EngineUnavailableError
-from flows.task_environment import PackageError, interpreter_of, tasks_of
+from flows.environment_commands import interpreter_of
+from flows.environment_site import Site, open_site
+from flows.launchers.transport import CommandError
+from flows.package_tasks import PackageError, executables_of, tasks_of
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (
     PackageName,
@@ -24,7 +33,7 @@ from fractal_models.schemas.task import (
     TaskGroupActivityRead,
     TaskRead,
 )
-from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, TaskV2
 
 router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
 
@@ -62,18 +71,19 @@ async def collect_tasks_pip(
     request: Annotated[PipCollection, File()],
     user: Contributor,
     resource: UserResource,
+    tasks_folder: TasksFolder,
     user_group_id: SharingGroup,
     session: SessionDep,
     engine: EngineDep,
 ) -> TaskGroupActivityRead:
     """Install a package into an environment of its own, and add its tasks; see the activity."""
     try:
-        group = await _describe(request, saved_id(user), user_group_id, resource)
+        group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
     except PackageError as error:
         raise unprocessable(str(error)) from error
     activity = await _record(session, group, request.file)
     try:
-        activity.flow_run_id = await engine.submit_collection(activity, resource.name)
+        activity.flow_run_id = await engine.submit_activity(activity, resource.name)
     except EngineUnavailableError as error:
         await _undo(session, group, activity)
         raise unavailable(
@@ -102,27 +112,42 @@ async def collect_tasks_custom(
         version=request.version,
     )
     await require_new(session, group)
-    python = request.python_interpreter
-    try:
-        root = request.package_root or await installed_root(str(request.package_name), python)
-        group.task_list = await asyncio.to_thread(
-            tasks_of, request.manifest, python, Path(root), request.version
-        )
-    except PackageError as error:
-        raise unprocessable(str(error)) from error
+    async with open_site(session, group) as site:
+        try:
+            group.task_list = await _installed_tasks(request, site)
+        except PackageError as error:
+            raise unprocessable(str(error)) from error
     session.add(group)
     await session.commit()
     return [TaskRead.model_validate(task) for task in group.task_list]
 
 
+async def _installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2]:
+    """The tasks of a package that is installed at a site.
+
+    Raises:
+        PackageError: it is not, or its files are not there.
+    """
+    python = request.python_interpreter
+    found = request.package_root or await installed_root(str(request.package_name), python, site)
+    root = PurePosixPath(found)
+    files = await site.existing(executables_of(request.manifest, root))
+    return tasks_of(request.manifest, python, root, request.version, files=files)
+
+
 async def _describe(
-    request: PipCollection, user_id: int, user_group_id: int | None, resource: Resource
+    request: PipCollection,
+    user_id: int,
+    user_group_id: int | None,
+    resource: Resource,
+    tasks_folder: PurePosixPath,
 ) -> TaskGroupV2:
     """What is to be installed, and where; the newest version if none is asked for.
 
     Raises:
         PackageError: there is no such package, version, wheel or interpreter.
     """
+    python_version = request.python_version or resource.tasks_python_config["default_version"]
     group = TaskGroupV2(
         user_id=user_id,
         user_group_id=user_group_id,
@@ -130,7 +155,7 @@ async def _describe(
         origin="pypi" if request.file is None else "wheel-file",
         pkg_name=canonicalize_name(request.package or ""),
         version=request.package_version,
-        python_version=request.python_version or resource.tasks_python_config["default_version"],
+        python_version=python_version,
         pip_extras=request.package_extras,
         pinned_package_versions_pre=request.pinned_package_versions_pre,
         pinned_package_versions_post=request.pinned_package_versions_post,
@@ -138,11 +163,12 @@ async def _describe(
     )
     python, filename = interpreter_of(group, resource), ""
     if request.file is not None:
-        filename = Path(request.file.filename or "").name
+        filename = PurePosixPath(request.file.filename or "").name
         group.pkg_name, group.version = name_and_version_of_wheel(filename)
     elif group.version is None:
-        group.version = await latest_version(group.pkg_name, python)
-    folder = Path(resource.tasks_local_dir, str(user_id), group.pkg_name, str(group.version))
+        here = python if resource.type != "slurm_ssh" else None
+        group.version = await latest_version(group.pkg_name, here, python_version)
+    folder = tasks_folder / group.pkg_name / str(group.version)
     group.path, group.venv_path = str(folder), str(folder / "venv")
     group.archive_path = str(folder / filename) if filename else None
     return group
@@ -155,33 +181,28 @@ async def _record(
     await require_new(session, group)
     session.add(group)
     await session.flush()
-    activity = TaskGroupActivityV2(
-        user_id=group.user_id,
-        taskgroupv2_id=group.id,
-        pkg_name=group.pkg_name,
-        version=str(group.version),
-        status="pending",
-        action="collect",
-    )
+    activity = new_activity(group, group.user_id, "collect")
     session.add(activity)
     if wheel is not None:
-        await asyncio.to_thread(_store, wheel, Path(str(group.archive_path)))
+        await _store(session, group, wheel)
     await session.commit()
     return activity
 
 
-def _store(wheel: UploadFile, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            shutil.copyfileobj(wheel.file, file)
-    except OSError as error:
-        raise unprocessable(f"The wheel cannot be stored at {target}: {error.strerror}") from error
+async def _store(session: AsyncSession, group: TaskGroupV2, wheel: UploadFile) -> None:
+    """Write a wheel to where it will be installed."""
+    path = str(group.archive_path)
+    async with open_site(session, group) as site:
+        try:
+            await site.write(path, await wheel.read())
+        except CommandError as error:
+            raise unprocessable(f"The wheel cannot be stored at {path}: {error}") from error
 
 
 async def _undo(session: AsyncSession, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
+    if group.archive_path is not None:
+        async with open_site(session, group) as site:
+            await site.remove(str(group.path))
     await session.delete(activity)
     await session.delete(group)
     await session.commit()
-    if group.archive_path is not None:
-        await asyncio.to_thread(shutil.rmtree, str(group.path), ignore_errors=True)

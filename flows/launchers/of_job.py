@@ -21,7 +21,7 @@ _SHORTEST_POLL = 1.0
 
 
 class ProfileMissingError(Exception):
-    """The user of a job has no way into its resource any more."""
+    """A user has no way into a resource any more."""
 
 
 def launcher_of(
@@ -75,10 +75,11 @@ def launcher_of(
 
 def looking_transport(resource: Resource, profile: Profile) -> Transport:
     """How to ask a cluster for what everybody may see: on this machine that takes no other user."""
-    return _ssh(resource, profile) if resource.type == "slurm_ssh" else LocalTransport()
+    return ssh_transport(resource, profile) if resource.type == "slurm_ssh" else LocalTransport()
 
 
-def _ssh(resource: Resource, profile: Profile) -> SSHTransport:
+def ssh_transport(resource: Resource, profile: Profile) -> SSHTransport:
+    """Commands by SSH, as the user of a profile for a resource of type `slurm_ssh`."""
     return SSHTransport(
         str(resource.host),
         str(profile.username),

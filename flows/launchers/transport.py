@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ import asyncssh
 _CONNECT_SECONDS = 15.0
 # A connection that is silent for so long, three times in a row, is given up.
 _KEEP_ALIVE_SECONDS = 10
+_END_SECONDS = 10.0  # of a command that is told to end
 # SLURM hands it on to jobs: how strict the server is must not be felt in their files.
 _UMASK = 0o022
 _TELLS = 300  # characters of what a command said
@@ -141,15 +142,36 @@ class SSHTransport:
                 ended = await connection.run(shlex.join(command), input=stdin, encoding=None)
         except (OSError, asyncssh.Error, TimeoutError) as error:
             await self.close()
-            raise TransportError(
-                f"{command[0]} could not be run by SSH as {self._user} on {self._host}, port "
-                f"{self._port}: {str(error) or type(error).__name__}"
-            ) from error
-        if ended.returncode is None or ended.returncode < 0:
-            raise TransportError(f"{command[0]} ended on {self._host} with the connection.")
-        return Completed(
-            tuple(command), ended.returncode, _bytes(ended.stdout), _bytes(ended.stderr)
-        )
+            raise self._not_run(command, error) from error
+        exit_code = self._exit_code(command, ended.returncode)
+        return Completed(tuple(command), exit_code, _bytes(ended.stdout), _bytes(ended.stderr))
+
+    async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
+        """Run a command that may take long, and hear each line of its output; its exit code.
+
+        It must end when its standard input does: so it is told to when this is cancelled.
+
+        Raises:
+            TransportError: it could not be run, or its end is not known.
+        """
+        try:
+            connection = await self._connected()
+            process = await connection.create_process(
+                shlex.join(command), stderr=asyncssh.STDOUT, errors="replace"
+            )
+            try:
+                async for line in process.stdout:
+                    on_line(line.rstrip("\n"))
+                await process.wait_closed()
+            except asyncio.CancelledError:
+                process.stdin.write_eof()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait_closed(), _END_SECONDS)
+                raise
+        except (OSError, asyncssh.Error) as error:
+            await self.close()
+            raise self._not_run(command, error) from error
+        return self._exit_code(command, process.returncode)
 
     async def close(self) -> None:
         """Close the connection; the next command makes another."""
@@ -172,6 +194,17 @@ class SSHTransport:
                     keepalive_interval=_KEEP_ALIVE_SECONDS,
                 )
         return self._connection
+
+    def _not_run(self, command: Sequence[str], error: Exception) -> TransportError:
+        return TransportError(
+            f"{command[0]} could not be run by SSH as {self._user} on {self._host}, port "
+            f"{self._port}: {str(error) or type(error).__name__}"
+        )
+
+    def _exit_code(self, command: Sequence[str], code: int | None) -> int:
+        if code is None or code < 0:
+            raise TransportError(f"{command[0]} ended on {self._host} with the connection.")
+        return code
 
 
 def _bytes(output: object) -> bytes:

@@ -14,6 +14,7 @@ from prefect.states import Cancelling
 
 from deployments.stack import Stack
 from tests.flows.conftest import Lab, collected, eventually
+from tests.lab import ended_activity
 
 
 async def collect(lab: Lab, **form: str) -> dict[str, Any]:
@@ -22,10 +23,7 @@ async def collect(lab: Lab, **form: str) -> dict[str, Any]:
 
 async def failed(lab: Lab, activity: dict[str, Any]) -> dict[str, Any]:
     """The activity when it has ended, badly."""
-    url = f"/api/v2/task-group/activity/{activity['id']}/"
-    ended = await eventually(
-        lambda: lab.ok("GET", url), lambda now: now["status"] not in ("pending", "ongoing")
-    )
+    ended = await ended_activity(lab, activity)
     assert ended["status"] == "failed"
     return ended
 
@@ -104,7 +102,7 @@ async def test_a_collection_that_dies_with_its_worker_is_undone(
     process.kill()
     await asyncio.to_thread(stack.start, worker.name)
     ended = await failed(lab, activity)
-    assert "collect the package again" in ended["log"]
+    assert "try it again" in ended["log"]
     assert ended["taskgroupv2_id"] is None
     assert not Path(group["path"]).exists()
 

@@ -19,7 +19,7 @@ from deployments.stack import Stack
 from fractal_models.tables import AccountingRecordSlurm
 from tests.cluster import Cluster
 from tests.flows.conftest import Journal, process_of, require_consistent
-from tests.lab import Lab, eventually
+from tests.lab import Lab, collected, ended_activity, eventually
 from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -198,3 +198,34 @@ async def test_a_change_in_prefect_holds_for_the_next_job(
     finally:
         await set_variables({})
     assert await memory_of_a_job() == "50M"
+
+
+async def test_tasks_are_collected_where_they_run(
+    slurm_lab: Lab, cluster: Cluster, wheel: Path
+) -> None:
+    activity = await slurm_lab.ok(
+        "POST",
+        "/api/v2/task/collect/pip/?private=true",
+        files={"file": (wheel.name, wheel.read_bytes())},
+    )
+    group = await collected(slurm_lab, activity)
+    by_ssh = group["path"].startswith(f"{cluster.user_folder}/ssh-tasks/")
+    assert Path(group["venv_path"]).owner() == (cluster.user if by_ssh else "root")
+    (task,) = [task for task in group["task_list"] if task["name"] == "Process"]
+    slurm_lab.tasks["Process"] = task["id"]
+    workflow, dataset = await slurm_lab.workflow("Process"), await slurm_lab.dataset("A", "B")
+    assert (await slurm_lab.run(workflow, dataset))["status"] == "done"
+
+
+async def test_a_collection_that_fails_leaves_nothing_where_tasks_run(
+    slurm_lab: Lab,
+) -> None:
+    name = "fractal_tasks_broken-1.0-py3-none-any.whl"
+    activity = await slurm_lab.ok(
+        "POST", "/api/v2/task/collect/pip/", files={"file": (name, b"no archive")}
+    )
+    group = await slurm_lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+    failed = await ended_activity(slurm_lab, activity)
+    assert failed["status"] == "failed"
+    assert name in failed["log"]
+    assert not Path(group["path"]).parent.exists()

@@ -1,4 +1,4 @@
-"""Which collections are taken for interrupted, and that only those are touched.
+"""Which activities are taken for interrupted, and that only those are undone.
 
 They belong to a resource that has no worker, so that nobody else looks after them.
 """
@@ -21,7 +21,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
 from flows.engine import Engine
-from flows.interrupted_collections import InterruptedCollections
+from flows.interrupted_activities import InterruptedActivities
 from flows.job_lock import lock_activity
 from fractal_models.database import saved_id
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
@@ -45,8 +45,8 @@ class Collection:
     activity: TaskGroupActivityV2
     folder: Path
 
-    def looker(self, **seconds: float) -> InterruptedCollections:
-        return InterruptedCollections(
+    def looker(self, **seconds: float) -> InterruptedActivities:
+        return InterruptedActivities(
             self.sessions, Engine(self.prefect), self.resource_name, **seconds
         )
 
@@ -181,3 +181,40 @@ async def test_a_process_that_writes_at_this_moment_is_neither_waited_for_nor_un
         row.status = "ongoing"
         await session.commit()
     assert await collecting.status() == "ongoing"
+
+
+async def test_what_never_got_a_flow_run_is_undone(collecting: Collection) -> None:
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        row.flow_run_id = None
+        await session.commit()
+    await collecting.looker(seconds_to_act=0.0).look()
+    assert await collecting.status() == "pending"
+    await collecting.looker(seconds_to_start=0.0).look()
+    assert await collecting.status() == "failed"
+
+
+@pytest.mark.parametrize(
+    ("action", "environment_stays", "told"),
+    [("deactivate", True, "Deactivation failed."), ("reactivate", False, "Reactivation failed.")],
+)
+async def test_an_interruption_leaves_a_group_that_was_collected(
+    collecting: Collection, action: str, environment_stays: bool, told: str
+) -> None:
+    venv = collecting.folder / "venv"
+    venv.mkdir()
+    (collecting.folder / "package.whl").touch()
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        group = await session.get_one(TaskGroupV2, row.taskgroupv2_id)
+        row.action, group.venv_path = action, str(venv)
+        await session.commit()
+    await collecting.becomes(Running())
+    await collecting.looker(seconds_to_act=0.0).look()
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        group = await session.get_one(TaskGroupV2, row.taskgroupv2_id)
+    assert (row.status, group.active) == ("failed", False)
+    assert told in str(row.log)
+    assert venv.exists() == environment_stays
+    assert (collecting.folder / "package.whl").exists()

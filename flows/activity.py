@@ -1,0 +1,135 @@
+"""An activity of a task group: it is executed to its end, or taken back."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun, State
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.environment_site import open_site
+from flows.job_lock import lock_activity, locked_activities
+from flows.last_words import printable
+from flows.launchers.of_job import ProfileMissingError
+from flows.launchers.transport import CommandError, TransportError
+from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
+from flows.task_environment import TaskEnvironment
+from fractal_models.database import open_database
+from fractal_models.settings import get_settings
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
+from fractal_models.tables.columns import now
+
+OPEN = ("pending", "ongoing")
+
+_FlowFunction = Callable[[int], Coroutine[Any, Any, None]]
+
+# By action: what failed, and what is then the case.
+_FAILED = {
+    "collect": ("Collection failed.", "Nothing of it is kept."),
+    "deactivate": (
+        "Deactivation failed.",
+        "The task group is inactive all the same: reactivating it makes its environment anew.",
+    ),
+    "reactivate": ("Reactivation failed.", "The task group stays inactive."),
+}
+
+
+class InterruptedActivityError(Exception):
+    """The activity was given up for interrupted before its process began."""
+
+
+async def execute(
+    activity_id: int, work: Callable[[TaskEnvironment], Awaitable[list[str]]]
+) -> None:
+    """Do the work of an open activity, whose log it returns, and record what it changed.
+
+    A signal to stop cancels it. If it fails, nothing is recorded: see `undo`.
+
+    Raises:
+        InterruptedActivityError: it is not open any more.
+        ProfileMissingError, TransportError, CommandError, PackageError: the work failed.
+    """
+    url = get_settings().async_database_url
+    await lock_activity(url, activity_id, lambda _: leave(EXIT_INTERRUPTED))
+    async with open_database(url) as sessions, sessions() as session:
+        activity = await session.get_one(TaskGroupActivityV2, activity_id, with_for_update=True)
+        if activity.status not in OPEN:
+            raise InterruptedActivityError("This activity has been undone: it began too late.")
+        group = await session.get_one(TaskGroupV2, activity.taskgroupv2_id)
+        resource = await session.get_one(Resource, group.resource_id)
+        activity.status = "ongoing"
+        await session.commit()
+        async with open_site(session, group) as site:
+            working = asyncio.ensure_future(work(TaskEnvironment(group, resource, site)))
+            with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: working.cancel}):
+                log = await working
+        activity.status = "OK"
+        activity.timestamp_ended = now()
+        activity.log = printable("\n".join(log))
+        await session.commit()
+
+
+def activity_flow(
+    name: str, description: str
+) -> Callable[[_FlowFunction], Flow[[int], Coroutine[Any, Any, None]]]:
+    """Makes the flow of a kind of activities; its parameter is the id of a pending one."""
+    return flow(
+        name=name,
+        description=description,
+        on_failure=[undo_activity],
+        on_cancellation=[undo_activity],
+        on_crashed=[undo_activity],
+        persist_result=False,
+    )
+
+
+async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """State hook: the flow run of an activity failed, was stopped or crashed."""
+    activity_id = int(flow_run.parameters["activity_id"])
+    why = (state.message or "").removeprefix("Flow run encountered an exception: ")
+    async with (
+        open_database(get_settings().async_database_url) as sessions,
+        sessions() as session,
+    ):
+        await undo(session, activity_id, why)
+
+
+async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool = False) -> bool:
+    """Let an activity that has not ended end as failed, take back what it made; commit.
+
+    False if there is nothing to undo; with `idle`, also if somebody executes it after all.
+    """
+    alone = {"skip_locked": idle}  # a row that another holds is not that of an idle activity
+    activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=alone)
+    if activity is None or activity.status not in OPEN:
+        return False
+    if idle and activity_id in await locked_activities(session):
+        return False
+    what, consequence = _FAILED[activity.action]
+    log = [what, why, consequence]
+    group = await session.get(TaskGroupV2, activity.taskgroupv2_id)
+    if group is not None:
+        log += await _take_back(session, group, activity.action)
+        if activity.action == "collect":
+            activity.taskgroupv2_id = None
+            await session.delete(group)
+    activity.status = "failed"
+    activity.timestamp_ended = now()
+    activity.log = printable(" ".join(log))
+    await session.commit()
+    return True
+
+
+async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> list[str]:
+    """Remove what an activity made, as far as that is possible; what is to be said of it."""
+    folder = {"collect": group.path, "reactivate": group.venv_path}.get(action)
+    if folder is None:
+        return []
+    try:
+        async with open_site(session, group) as site:
+            await site.remove(folder)
+    except (ProfileMissingError, TransportError, CommandError) as error:
+        return [f"But its folder {folder} could not be removed, and may still be there: {error}"]
+    return []

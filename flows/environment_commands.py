@@ -1,0 +1,110 @@
+"""The commands that make the environment of a task group, and tell what is in it."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows import environment_contents
+from flows.package_tasks import MANIFEST, PackageError
+from fractal_models.tables import Resource, TaskGroupV2
+
+
+def find_uv() -> str | None:
+    """uv, if it is installed beside this interpreter or on the path."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")
+
+
+def interpreter_of(group: TaskGroupV2, resource: Resource) -> str:
+    """The interpreter of the group's Python version, as the resource has it.
+
+    Raises:
+        PackageError: the resource has no such version.
+    """
+    config = resource.tasks_python_config
+    version = group.python_version or config["default_version"]
+    if version not in config["versions"]:
+        raise PackageError(
+            f"Resource {resource.name!r} has no Python {version}; "
+            f"it has {', '.join(config['versions'])}."
+        )
+    return str(config["versions"][version])
+
+
+def venv_python(group: TaskGroupV2) -> str:
+    """The interpreter of the group's environment."""
+    return f"{group.venv_path}/bin/python"
+
+
+def frozen_file(group: TaskGroupV2) -> str:
+    """The file with the frozen versions from which the environment is made again."""
+    return f"{group.path}/frozen.txt"
+
+
+def packages_of(group: TaskGroupV2) -> list[str]:
+    """What is installed one after the other: the package, and pinned versions before and after."""
+    wanted = [
+        group.pinned_package_versions_pre_string,
+        shlex.quote(group.pip_install_string),
+        group.pinned_package_versions_post_string,
+    ]
+    return [packages for packages in wanted if packages]
+
+
+def frozen_packages_of(group: TaskGroupV2) -> list[str]:
+    """What is installed when the environment is made again: exactly what was in it."""
+    return [f"--no-deps --requirement {shlex.quote(frozen_file(group))}"]
+
+
+def make_commands(
+    group: TaskGroupV2, resource: Resource, packages: Sequence[str], uv: str | None
+) -> list[str]:
+    """The shell commands that make a task group's environment anew, and install packages.
+
+    Everybody may read and run it, its owner alone change it, whatever the umask is. With `uv`
+    None, it is made by venv and pip.
+
+    Raises:
+        PackageError: the resource does not have the group's Python version.
+    """
+    venv = shlex.quote(str(group.venv_path))
+    python = shlex.quote(interpreter_of(group, resource))
+    make = f"{shlex.quote(uv)} venv --no-project --python {python}" if uv else f"{python} -m venv"
+    install = _install_command(group, resource, uv)
+    return [
+        "umask 022",
+        f"mkdir -p {shlex.quote(str(group.path))}",
+        f"rm -rf {venv}",  # what an interruption may have left
+        f"{make} {venv}",
+        *(f"{install} {each}" for each in packages),
+        f"chmod -R go+rX,go-w {venv}",  # uv links files, with their modes, from its cache
+    ]
+
+
+def _install_command(group: TaskGroupV2, resource: Resource, uv: str | None) -> str:
+    python = shlex.quote(venv_python(group))
+    cache_option, *cache_dir = resource.pip_cache_dir_arg.split(" ", 1)
+    if uv is None:
+        options = shlex.join(["--no-input", "--disable-pip-version-check", cache_option])
+        return f"{python} -m pip install {options} {shlex.join(cache_dir)}".rstrip()
+    options = cache_option.replace("--no-cache-dir", "--no-cache")
+    if resource.type != "local":
+        # Who runs the tasks is another user, who could not keep it.
+        options += " --compile-bytecode"
+    return f"{shlex.quote(uv)} pip install --python {python} {options} {shlex.join(cache_dir)}"
+
+
+def freeze_command(group: TaskGroupV2, uv: str | None) -> list[str]:
+    """The command that prints the installed versions."""
+    python = venv_python(group)
+    if uv is not None:
+        return [uv, "pip", "freeze", "--python", python]
+    return [python, "-m", "pip", "--disable-pip-version-check", "freeze", "--all"]
+
+
+def contents_command(group: TaskGroupV2) -> list[str]:
+    """The command that prints what is in the environment, see `environment_contents`."""
+    program = Path(environment_contents.__file__).read_text(encoding="utf-8")
+    return [venv_python(group), "-I", "-c", program, group.pkg_name, MANIFEST]

@@ -1,0 +1,53 @@
+"""Tell what is in a Python environment: `python environment_contents.py PACKAGE MANIFEST`.
+
+The interpreter of the environment runs this, where that is: it is one file, needs the standard
+library only, and runs with Python 3.8 and newer. It prints a JSON object:
+
+    manifest       the path of the package's file of that name, or null
+    text           what is in that file
+    size_kb        the size of all files of the environment, in KiB
+    file_number    their number
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+from typing import Iterator
+
+
+def main(package: str, manifest_name: str) -> None:
+    manifest = find(package, manifest_name)
+    sizes = [os.lstat(path).st_size for path in files_in(sys.prefix)]
+    contents = {
+        "manifest": manifest,
+        "text": text_of(manifest) if manifest else "",
+        "size_kb": sum(sizes) // 1024,
+        "file_number": len(sizes),
+    }
+    print(json.dumps(contents))
+
+
+def find(package: str, name: str) -> str | None:
+    """The first file of this name that a package has."""
+    for file in importlib.metadata.files(package) or []:
+        if file.name == name:
+            return str(file.locate())
+    return None
+
+
+def text_of(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def files_in(folder: str) -> Iterator[str]:
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.join(directory, name)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,88 @@
+"""The tasks of a package, as its manifest describes them."""
+
+import shlex
+from collections.abc import Collection
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
+
+from fractal_models.schemas.manifest import Manifest, TaskManifest
+from fractal_models.schemas.task import task_type_of
+from fractal_models.tables import TaskV2
+
+MANIFEST = "__FRACTAL_MANIFEST__.json"
+
+
+class PackageError(Exception):
+    """A package cannot be used for Fractal tasks; the message says why."""
+
+
+def read_manifest(text: str, path: str) -> Manifest:
+    """The manifest in a file of this text.
+
+    Raises:
+        PackageError: it is not a valid manifest.
+    """
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise PackageError(f"The manifest {path} is invalid: {problems}") from None
+
+
+def executables_of(manifest: Manifest, root: PurePosixPath) -> list[str]:
+    """The files that the tasks of a manifest need, in a package of this folder."""
+    return [
+        str(root / executable)
+        for task in manifest.task_list
+        for executable in (task.executable_non_parallel, task.executable_parallel)
+        if executable is not None
+    ]
+
+
+def tasks_of(
+    manifest: Manifest, python: str, root: PurePosixPath, version: str, *, files: Collection[str]
+) -> list[TaskV2]:
+    """The tasks of a manifest, with commands for this interpreter and package folder.
+
+    `files` are those of `executables_of` that are there.
+
+    Raises:
+        PackageError: a task's executable is not.
+    """
+    return [_task(manifest, entry, python, root, version, files) for entry in manifest.task_list]
+
+
+def _task(
+    manifest: Manifest,
+    entry: TaskManifest,
+    python: str,
+    root: PurePosixPath,
+    version: str,
+    files: Collection[str],
+) -> TaskV2:
+    def command(executable: str | None) -> str | None:
+        if executable is None:
+            return None
+        path = str(root / executable)
+        if path not in files:
+            raise PackageError(f"The executable {path} of task {entry.name!r} does not exist.")
+        return shlex.join([python, path])
+
+    try:
+        task_type = task_type_of(
+            entry.type, entry.executable_non_parallel, entry.executable_parallel
+        )
+    except ValueError as error:
+        raise PackageError(f"Task {entry.name!r} of the manifest is wrong: {error}") from None
+    return TaskV2(
+        **entry.model_dump(exclude={"type", "executable_non_parallel", "executable_parallel"}),
+        type=task_type,
+        command_non_parallel=command(entry.executable_non_parallel),
+        command_parallel=command(entry.executable_parallel),
+        args_schema_version=manifest.args_schema_version,
+        authors=manifest.authors,
+        version=version,
+    )

@@ -1,0 +1,128 @@
+"""Environments of task groups: who can use them, and that they are made again as they were."""
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.environment_site import LocalSite
+from flows.launchers.transport import CommandError
+from flows.task_environment import TaskEnvironment
+from fractal_models.tables import Resource, TaskGroupV2
+
+PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """The strictest umask that a server can have."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's own forbid."""
+    with tempfile.TemporaryDirectory(prefix="fractal-environment-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def environment(open_folder: Path, wheel: Path) -> TaskEnvironment:
+    """That of a package from a wheel, on a cluster that shares its file system; not yet made."""
+    folder = open_folder / "tasks" / "1" / "fractal-tasks-probe" / "1.2.0"
+    resource = Resource(
+        type="slurm_sudo",
+        name="cluster",
+        jobs_local_dir="/j",
+        jobs_poll_interval=1,
+        tasks_local_dir=str(open_folder / "tasks"),
+        tasks_python_config={"default_version": "3.11", "versions": {"3.11": PYTHON}},
+    )
+    group = TaskGroupV2(
+        user_id=1,
+        resource_id=1,
+        origin="wheel-file",
+        pkg_name="fractal-tasks-probe",
+        version="1.2.0",
+        path=str(folder),
+        venv_path=str(folder / "venv"),
+        archive_path=str(folder / wheel.name),
+    )
+    return TaskEnvironment(group, resource, LocalSite())
+
+
+async def send_wheel(environment: TaskEnvironment, wheel: Path) -> None:
+    await environment.site.write(str(environment.group.archive_path), wheel.read_bytes())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a task as another user")
+@pytest.mark.usefixtures("umask")
+async def test_another_user_can_run_its_tasks_and_not_change_them(
+    environment: TaskEnvironment, wheel: Path
+) -> None:
+    await send_wheel(environment, wheel)
+    await environment.make()
+    contents = await environment.contents()
+    assert contents.manifest is not None
+    script = Path(contents.manifest).with_name("process.py")
+    python = f"{environment.group.venv_path}/bin/python"
+    command = [python, str(script), "--help"]
+    await asyncio.to_thread(subprocess.run, command, user="nobody", cwd="/", check=True)
+    assert list(script.parent.glob("__pycache__/process.*.pyc"))
+    writable = [
+        path
+        for path in Path(str(environment.resource.tasks_local_dir)).rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & 0o022
+    ]
+    assert writable == []
+
+
+async def test_it_is_made_again_with_the_same_versions(
+    environment: TaskEnvironment, wheel: Path
+) -> None:
+    await send_wheel(environment, wheel)
+    await environment.make()
+    group = environment.group
+    group.env_info = await environment.freeze()
+    before = await environment.contents()
+    await environment.remove()
+    assert not Path(str(group.venv_path)).exists()
+    Path(str(group.venv_path)).mkdir()  # left by an interruption
+    await environment.make_again()
+    assert await environment.freeze() == group.env_info
+    assert (await environment.contents()).text == before.text
+
+
+async def test_venv_and_pip_do_where_uv_is_not(environment: TaskEnvironment, wheel: Path) -> None:
+    environment.site.uv = None
+    await send_wheel(environment, wheel)
+    log = await environment.make()
+    assert any("pip install" in line for line in log)
+    assert "fractal-tasks-probe @ file://" in await environment.freeze()
+
+
+async def test_a_failure_is_told_in_the_words_of_the_command(
+    environment: TaskEnvironment,
+) -> None:
+    with pytest.raises(CommandError, match=r"fractal_tasks_probe-1\.2\.0.*whl"):
+        await environment.make()
+
+
+async def test_the_last_version_that_is_removed_takes_the_folder_of_its_package(
+    open_folder: Path,
+) -> None:
+    site = LocalSite()
+    for version in ("1", "2"):
+        await site.write(str(open_folder / "package" / version / "wheel"), b"")
+    await site.remove(str(open_folder / "package" / "1"))
+    assert (open_folder / "package").exists()
+    await site.remove(str(open_folder / "package" / "2"))
+    assert not (open_folder / "package").exists()
+    assert open_folder.exists()
