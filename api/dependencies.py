@@ -403,3 +403,13 @@ async def find_resource(session: AsyncSession, resource_id: int) -> Resource:
     if resource is None:
         raise not_found("Resource", resource_id)
     return resource
+
+
+async def _any_task_group(task_group_id: int, _: Superuser, session: SessionDep) -> TaskGroupV2:
+    group = await session.get(TaskGroupV2, task_group_id)
+    if group is None:
+        raise not_found("Task group", task_group_id)
+    return group
+
+
+AnyTaskGroup = Annotated[TaskGroupV2, Depends(_any_task_group)]

@@ -12,6 +12,7 @@ SERVER_PID = os.getpid()  # of the process that imports it: those that it forks 
 
 for _module in (
     "deployments.cli",  # the worker's main module, which every fork goes through
+    "flows.activation",
     "flows.collect",
     "flows.job",
     "prefect.engine",

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 ENTRYPOINTS = {
     "run-job": "flows.job.run_job",
     "collect-tasks": "flows.collect.collect_tasks",
+    "deactivate-tasks": "flows.activation.deactivate_tasks",
+    "reactivate-tasks": "flows.activation.reactivate_tasks",
 }
 
 _PATIENCE_SECONDS = 10.0

@@ -213,7 +213,13 @@ async def _active_task_groups(
     session: AsyncSession, tasks: list[WorkflowTaskV2], resource: Resource
 ) -> dict[int, TaskGroupV2]:
     ids = {task.task.taskgroupv2_id for task in tasks}
-    found = await session.exec(select(TaskGroupV2).where(col(TaskGroupV2.id).in_(ids)))
+    found = await session.exec(
+        select(TaskGroupV2)
+        .where(col(TaskGroupV2.id).in_(ids))
+        .order_by(col(TaskGroupV2.id))
+        # None is deactivated until the job is there, which keeps them active.
+        .with_for_update(key_share=True)
+    )
     groups = {group.id: group for group in found if group.id is not None}
     for task in tasks:
         group = groups[task.task.taskgroupv2_id]

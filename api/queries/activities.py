@@ -1,8 +1,16 @@
-"""Activities of task groups: what is written of those that begin."""
+"""Activities of task groups: which may begin, and what is written of those that do."""
 
 from typing import Literal
 
-from fractal_models.tables import TaskGroupActivityV2, TaskGroupV2
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.errors import unprocessable
+from flows.activity import OPEN
+from flows.environment_commands import interpreter_of
+from flows.environment_site import open_site
+from flows.package_tasks import PackageError
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
 Action = Literal["collect", "deactivate", "reactivate"]
 
@@ -17,3 +25,52 @@ def new_activity(group: TaskGroupV2, user_id: int, action: Action) -> TaskGroupA
         status="pending",
         action=action,
     )
+
+
+async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
+    """Keep others from a task group until the transaction ends, if nothing is done to it now.
+
+    Raises:
+        HTTPException: 422, it has an activity that has not ended.
+    """
+    await session.refresh(group, with_for_update=True)
+    found = await session.exec(
+        select(TaskGroupActivityV2).where(
+            TaskGroupActivityV2.taskgroupv2_id == group.id,
+            col(TaskGroupActivityV2.status).in_(OPEN),
+        )
+    )
+    if (activity := found.first()) is not None:
+        raise unprocessable(
+            f"Activity {activity.id} ({activity.action}) of task group {group.id} has not ended: "
+            "wait for its end."
+        )
+
+
+async def require_repeatable(session: AsyncSession, group: TaskGroupV2) -> None:
+    """An environment is removed, or made again, only if all that it takes is still there.
+
+    Raises:
+        HTTPException: 422, something is missing.
+    """
+    if group.origin == "other":
+        return  # it is not the platform's, and stays
+    if group.origin == "pixi":
+        raise unprocessable(f"Task group {group.id} is made by pixi, which is not supported.")
+    if group.env_info is None:
+        raise unprocessable(
+            f"Which versions were installed for task group {group.id} was never recorded, so its "
+            "environment could not be made again: collect its package anew."
+        )
+    try:
+        interpreter_of(group, await session.get_one(Resource, group.resource_id))
+    except PackageError as error:
+        raise unprocessable(str(error)) from error
+    wheel = group.archive_path
+    if wheel is not None:
+        async with open_site(session, group) as site:
+            if wheel not in await site.existing([wheel]):
+                raise unprocessable(
+                    f"The wheel {wheel} is gone, without which the environment of task group "
+                    f"{group.id} cannot be made again: put it back, or collect it anew."
+                )

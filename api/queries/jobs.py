@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
 from fractal_models.schemas.job import JobRead
-from fractal_models.tables import DatasetV2, JobV2, ProjectV2, WorkflowV2
+from fractal_models.tables import DatasetV2, JobV2, ProjectV2, TaskGroupV2, WorkflowV2
 
 _JOBS: Table = JobV2.metadata.tables["jobv2"]
 
@@ -49,3 +49,19 @@ async def require_no_submitted_job(
     )
     if (job_id := found.first()) is not None:
         raise unprocessable(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")
+
+
+async def require_no_submitted_job_with(session: AsyncSession, group: TaskGroupV2) -> None:
+    """Keep an environment as long as it is needed.
+
+    Raises:
+        HTTPException: 422, a job that has not ended runs tasks of the group.
+    """
+    tasks = {"task_list": [{"task": {"taskgroupv2_id": group.id}}]}
+    found = await session.exec(
+        select(JobV2.id).where(JobV2.status == "submitted", _JOBS.c.workflow_dump.contains(tasks))
+    )
+    if (job_id := found.first()) is not None:
+        raise unprocessable(
+            f"Job {job_id} uses task group {group.id}: wait for its end, or stop it."
+        )

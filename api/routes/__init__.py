@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes import (
+    activation,
     alive,
     collection,
     current_user,
@@ -38,6 +39,7 @@ ROUTERS: list[APIRouter] = [
     jobs.router,
     status.router,
     collection.router,
+    activation.router,
     tasks.router,
     task_groups.router,
 ]

@@ -66,7 +66,12 @@ def test_successes_have_the_status_of_the_contract(gap: Any, ours: dict[str, Any
     }
 
     # The contract's document says 200 here, its server and its clients mean 202.
-    assert set(different) == {"/api/v2/task/collect/pip/"}
+    lifecycle = {
+        f"{area}/v2/task-group/{{task_group_id}}/{action}/"
+        for area in ("/api", "/admin")
+        for action in ("deactivate", "reactivate")
+    }
+    assert set(different) == {"/api/v2/task/collect/pip/", *lifecycle}
 
 
 def test_operations_have_names_of_their_own_and_tags(ours: dict[str, Any]) -> None:

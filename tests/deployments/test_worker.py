@@ -36,7 +36,7 @@ async def test_the_runner_configuration_is_a_typed_form(prefect: PrefectClient, 
 
 
 async def test_every_flow_has_a_deployment_on_the_pool(prefect: PrefectClient, lab: Lab) -> None:
-    for flow in ("run-job", "collect-tasks"):
+    for flow in ("run-job", "collect-tasks", "deactivate-tasks", "reactivate-tasks"):
         deployment = await prefect.read_deployment_by_name(f"{flow}/{POOL}")
         assert deployment.work_pool_name == POOL
 

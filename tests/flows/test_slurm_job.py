@@ -200,7 +200,7 @@ async def test_a_change_in_prefect_holds_for_the_next_job(
     assert await memory_of_a_job() == "50M"
 
 
-async def test_tasks_are_collected_where_they_run(
+async def test_tasks_are_collected_where_they_run_and_go_and_come_back_there(
     slurm_lab: Lab, cluster: Cluster, wheel: Path
 ) -> None:
     activity = await slurm_lab.ok(
@@ -214,6 +214,14 @@ async def test_tasks_are_collected_where_they_run(
     (task,) = [task for task in group["task_list"] if task["name"] == "Process"]
     slurm_lab.tasks["Process"] = task["id"]
     workflow, dataset = await slurm_lab.workflow("Process"), await slurm_lab.dataset("A", "B")
+    assert (await slurm_lab.run(workflow, dataset))["status"] == "done"
+
+    url = f"/api/v2/task-group/{group['id']}"
+    gone = await ended_activity(slurm_lab, await slurm_lab.ok("POST", f"{url}/deactivate/"))
+    assert gone["status"] == "OK", gone["log"]
+    assert [path.name for path in Path(group["path"]).iterdir()] == [wheel.name]
+    back = await ended_activity(slurm_lab, await slurm_lab.ok("POST", f"{url}/reactivate/"))
+    assert back["status"] == "OK", back["log"]
     assert (await slurm_lab.run(workflow, dataset))["status"] == "done"
 
 
