@@ -10,7 +10,12 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import LogCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import (
+    DeploymentUpdate,
+    LogCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -71,14 +76,8 @@ class Engine:
                 await self._client.update_work_pool(
                     resource.name, WorkPoolUpdate(base_job_template=template)
                 )
-            for flow_name, entrypoint in ENTRYPOINTS.items():
-                await self._client.create_deployment(
-                    flow_id=await self._client.create_flow_from_name(flow_name),
-                    name=resource.name,
-                    entrypoint=entrypoint,
-                    work_pool_name=resource.name,
-                    enforce_parameter_schema=False,
-                )
+            for flow_name in ENTRYPOINTS:
+                await self._publish_deployment(flow_name, resource.name)
 
     async def withdraw_resource(self, name: str) -> None:
         """Delete the resource's work pool, if it is there."""
@@ -196,6 +195,23 @@ class Engine:
             except ObjectNotFound:
                 return True
         return result.state is not None and result.state.is_final()
+
+    async def _publish_deployment(self, flow_name: str, pool: str) -> None:
+        entrypoint = ENTRYPOINTS[flow_name]
+        try:
+            found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
+        except ObjectNotFound:
+            await self._client.create_deployment(
+                flow_id=await self._client.create_flow_from_name(flow_name),
+                name=pool,
+                entrypoint=entrypoint,
+                work_pool_name=pool,
+                enforce_parameter_schema=False,
+            )
+        else:  # creating it once more would empty its job variables
+            await self._client.update_deployment(
+                found.id, DeploymentUpdate(entrypoint=entrypoint, work_pool_name=pool)
+            )
 
     async def _create_flow_run(
         self, deployment: str, *, name: str, parameters: dict[str, Any], key: str

@@ -86,6 +86,27 @@ async def test_the_variables_of_a_deployment_reach_the_units_of_its_flow_runs(
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(times))
 
 
+async def test_a_change_of_the_resource_leaves_its_deployments_as_they_were_set(
+    prefect: PrefectClient, lab: Lab
+) -> None:
+    deployment = await prefect.read_deployment_by_name(f"run-job/{POOL}")
+    variables = {"parallel_tasks_per_job": 3}
+    await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
+    found = await lab.ok("GET", "/admin/v2/resource/")
+    (resource,) = [each for each in found if each["name"] == POOL]
+    url = f"/admin/v2/resource/{resource.pop('id')}/"
+    del resource["timestamp_created"]
+    config = {"jobs_runner_config": {"parallel_tasks_per_job": 2}}
+    try:
+        await lab.ok("PUT", url, json=resource | config)
+        template = (await prefect.read_work_pool(POOL)).base_job_template
+        assert template["variables"]["properties"]["parallel_tasks_per_job"]["default"] == 2
+        assert (await prefect.read_deployment(deployment.id)).job_variables == variables
+    finally:
+        await lab.ok("PUT", url, json=resource)
+        await prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables={}))
+
+
 async def test_a_job_that_prefect_refuses_waits_until_the_reason_is_mended(
     prefect: PrefectClient, lab: Lab, stack: Stack
 ) -> None:
