@@ -13,7 +13,7 @@ demo: $(READY)
 test: $(READY) browser slurm
 	$(BIN)/pytest $(PYTEST)
 
-# Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50".
+# Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50 --on slurm_sudo".
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
