@@ -132,6 +132,28 @@ async def test_what_slurm_says_is_told_everywhere(
     assert all("CANCELLED" in Path(unit["logfile"]).read_text() for unit in units)
 
 
+async def test_the_queue_of_the_cluster_is_shown(
+    slurm_lab: Lab, slurm_journal: Journal, lab: Lab, cluster: Cluster
+) -> None:
+    args = {**slurm_journal.args, "seconds": 60}
+    workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
+    job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES[:2]))
+    while not slurm_journal.began():
+        await asyncio.sleep(0.1)
+    for scope in ("all", "user"):
+        queue = await slurm_lab.ok("GET", "/api/v2/job/squeue/", params={"scope": scope})
+        assert "JOBID" in queue
+        assert cluster.user in queue
+    refused = await slurm_lab.client.get("/api/v2/job/squeue/", params={"scope": "accounts"})
+    assert refused.status_code == 422
+    assert "no SLURM accounts" in refused.json()["detail"]
+    refused = await lab.client.get("/api/v2/job/squeue/")
+    assert refused.status_code == 422
+    assert "is no SLURM cluster" in refused.json()["detail"]
+    await slurm_lab.ok("GET", f"{slurm_lab.base}/job/{job['id']}/stop/")
+    await slurm_lab.ended(job)
+
+
 async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
     slurm_lab: Lab, slurm_journal: Journal, lab: Lab, cluster: Cluster, stack: Stack, kind: str
 ) -> None:
