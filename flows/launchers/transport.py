@@ -160,7 +160,7 @@ class SSHTransport:
                 shlex.join(command), stderr=asyncssh.STDOUT, errors="replace"
             )
             try:
-                async for line in process.stdout:
+                while line := await process.stdout.readline():
                     on_line(line.rstrip("\n"))
                 await process.wait_closed()
             except asyncio.CancelledError:
