@@ -27,7 +27,7 @@ from fractal_models.images import InitOutput, InvalidTaskOutput, TaskOutput
 from fractal_models.schemas.meta import Retry
 
 # How often ended units are written to the database.
-_RECORD_SECONDS = 1.0
+_RECORD_SECONDS = 0.5
 
 Output = TypeVar("Output", InitOutput, TaskOutput)
 

@@ -16,7 +16,7 @@ from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2, Profile, Resource
 
 # Of a file system that is shared, results are read as often as that; over a network at each poll.
-_SECONDS_SHARED = 0.5
+_SECONDS_SHARED = 0.3
 _SHORTEST_POLL = 1.0
 
 

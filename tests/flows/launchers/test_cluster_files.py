@@ -66,6 +66,16 @@ def test_files_are_received_into_a_private_folder(tmp_path: Path) -> None:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077
 
 
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-I", "-S", cluster_files.__file__, "receive"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "file" / "job")], input=archive(a="A"), capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().strip() == f"[Errno 20] Not a directory: '{tmp_path}/file/job'"
+
+
 def test_results_come_after_the_files_of_their_units(folder: Path) -> None:
     found = collect(folder)
     assert list(found) == [
