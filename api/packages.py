@@ -7,10 +7,10 @@ import sys
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from flows.environment_commands import find_uv
-from flows.environment_site import Site
+from flows.activities.commands import find_uv
+from flows.activities.package_tasks import PackageError
+from flows.activities.site import Site
 from flows.launchers.transport import CommandError, TransportError
-from flows.package_tasks import PackageError
 
 _PATIENCE_SECONDS = 30.0
 

@@ -12,8 +12,8 @@ SERVER_PID = os.getpid()  # of the process that imports it: those that it forks 
 
 for _module in (
     "deployments.cli",  # the worker's main module, which every fork goes through
-    "flows.activation",
-    "flows.collect",
+    "flows.activities.activation",
+    "flows.activities.collect",
     "flows.job",
     "prefect.engine",
     "prefect.flow_engine",

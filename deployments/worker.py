@@ -32,8 +32,8 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
+from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
-from flows.interrupted_activities import InterruptedActivities
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL

@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 # Prefect's name of each flow, and where workers import it from.
 ENTRYPOINTS = {
     "run-job": "flows.job.run_job",
-    "collect-tasks": "flows.collect.collect_tasks",
-    "deactivate-tasks": "flows.activation.deactivate_tasks",
-    "reactivate-tasks": "flows.activation.reactivate_tasks",
+    "collect-tasks": "flows.activities.collect.collect_tasks",
+    "deactivate-tasks": "flows.activities.activation.deactivate_tasks",
+    "reactivate-tasks": "flows.activities.activation.reactivate_tasks",
 }
 
 _PATIENCE_SECONDS = 10.0

@@ -6,10 +6,10 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
-from flows.activity import OPEN
-from flows.environment_commands import interpreter_of
-from flows.environment_site import open_site
-from flows.package_tasks import PackageError
+from flows.activities.activity import OPEN
+from flows.activities.commands import interpreter_of
+from flows.activities.package_tasks import PackageError
+from flows.activities.site import open_site
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
 Action = Literal["collect", "deactivate", "reactivate"]

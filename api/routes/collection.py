@@ -20,11 +20,11 @@ from api.errors import unavailable, unprocessable
 from api.packages import installed_root, latest_version, name_and_version_of_wheel
 from api.queries.activities import new_activity
 from api.queries.task_groups import require_new
+from flows.activities.commands import interpreter_of
+from flows.activities.package_tasks import PackageError, executables_of, tasks_of
+from flows.activities.site import Site, open_site
 from flows.engine import EngineUnavailableError
-from flows.environment_commands import interpreter_of
-from flows.environment_site import Site, open_site
 from flows.launchers.transport import CommandError
-from flows.package_tasks import PackageError, executables_of, tasks_of
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (
     PackageName,

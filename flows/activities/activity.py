@@ -9,13 +9,13 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.environment_site import open_site
+from flows.activities.environment import TaskEnvironment
+from flows.activities.site import open_site
 from flows.job_lock import lock_activity, locked_activities
 from flows.last_words import printable
 from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
-from flows.task_environment import TaskEnvironment
 from fractal_models.database import open_database
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2

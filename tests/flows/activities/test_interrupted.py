@@ -20,8 +20,8 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
+from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine
-from flows.interrupted_activities import InterruptedActivities
 from flows.job_lock import lock_activity
 from fractal_models.database import saved_id
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth

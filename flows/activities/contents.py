@@ -1,4 +1,4 @@
-"""Tell what is in a Python environment: `python environment_contents.py PACKAGE MANIFEST`.
+"""Tell what is in a Python environment: `python contents.py PACKAGE MANIFEST`.
 
 The interpreter of the environment runs this, where that is: it is one file, needs the standard
 library only, and runs with Python 3.8 and newer. It prints a JSON object:

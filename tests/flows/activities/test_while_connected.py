@@ -5,7 +5,7 @@ import time
 
 import psutil
 
-from flows import while_connected
+from flows.activities import while_connected
 
 PROGRAM = ["/usr/bin/python3", "-I", "-S", while_connected.__file__]
 

@@ -9,8 +9,8 @@ from prefect.logging import get_run_logger
 from prefect_shell import ShellOperation
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import while_connected
-from flows.environment_commands import find_uv
+from flows.activities import while_connected
+from flows.activities.commands import find_uv
 from flows.launchers.of_job import ProfileMissingError, ssh_transport
 from flows.launchers.transport import (
     CommandError,

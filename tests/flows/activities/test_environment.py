@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment_site import LocalSite
+from flows.activities.environment import TaskEnvironment
+from flows.activities.site import LocalSite
 from flows.launchers.transport import CommandError
-from flows.task_environment import TaskEnvironment
 from fractal_models.tables import Resource, TaskGroupV2
 
 PYTHON = "/usr/bin/python3"

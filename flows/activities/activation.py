@@ -1,7 +1,7 @@
 """The flows `deactivate-tasks` and `reactivate-tasks`: environments go, and are made again."""
 
-from flows.activity import activity_flow, execute
-from flows.task_environment import TaskEnvironment
+from flows.activities.activity import activity_flow, execute
+from flows.activities.environment import TaskEnvironment
 
 
 @activity_flow("deactivate-tasks", "Removes the environment of tasks; it can be made again.")

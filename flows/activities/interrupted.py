@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.activity import OPEN, undo
+from flows.activities.activity import OPEN, undo
 from flows.engine import Engine
 from flows.job_lock import locked_activities
 from flows.stillness import Stillness

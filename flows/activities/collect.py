@@ -2,10 +2,16 @@
 
 from pathlib import PurePosixPath
 
-from flows.activity import activity_flow, execute
-from flows.environment_commands import venv_python
-from flows.package_tasks import MANIFEST, PackageError, executables_of, read_manifest, tasks_of
-from flows.task_environment import Contents, TaskEnvironment
+from flows.activities.activity import activity_flow, execute
+from flows.activities.commands import venv_python
+from flows.activities.environment import Contents, TaskEnvironment
+from flows.activities.package_tasks import (
+    MANIFEST,
+    PackageError,
+    executables_of,
+    read_manifest,
+    tasks_of,
+)
 from fractal_models.tables import TaskV2
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from flows.environment_commands import (
+from flows.activities.commands import (
     contents_command,
     freeze_command,
     frozen_file,
@@ -13,12 +13,12 @@ from flows.environment_commands import (
     make_commands,
     packages_of,
 )
-from flows.environment_site import Site
+from flows.activities.site import Site
 from fractal_models.tables import Resource, TaskGroupV2
 
 
 class Contents(BaseModel):
-    """What `environment_contents` tells of an environment."""
+    """What `contents.py` tells of an environment."""
 
     manifest: str | None
     text: str

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import environment_contents
-from flows.package_tasks import MANIFEST, PackageError
+from flows.activities import contents
+from flows.activities.package_tasks import MANIFEST, PackageError
 from fractal_models.tables import Resource, TaskGroupV2
 
 
@@ -105,6 +105,6 @@ def freeze_command(group: TaskGroupV2, uv: str | None) -> list[str]:
 
 
 def contents_command(group: TaskGroupV2) -> list[str]:
-    """The command that prints what is in the environment, see `environment_contents`."""
-    program = Path(environment_contents.__file__).read_text(encoding="utf-8")
+    """The command that prints what is in the environment, see `contents`."""
+    program = Path(contents.__file__).read_text(encoding="utf-8")
     return [venv_python(group), "-I", "-c", program, group.pkg_name, MANIFEST]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows.environment_site import RemoteSite
+from flows.activities.site import RemoteSite
 from flows.launchers.transport import CommandError, SSHTransport, TransportError
 from tests.cluster import Cluster
 from tests.lab import eventually
