@@ -250,8 +250,11 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
         found = await _read(prefect, "/task_runs/filter", flow_runs=of_job)
         return sorted((run["name"], run["state_type"]) for run in found)
 
-    # Task runs reach the server as events, a moment later.
-    assert await eventually(task_runs, lambda runs: len(runs) == 5) == [
+    def have_ended(runs: list[tuple[str, str]]) -> bool:
+        return len(runs) == 5 and {state for _, state in runs} <= {"COMPLETED", "FAILED"}
+
+    # Task runs, and their ends, reach the server as events, a moment later.
+    assert await eventually(task_runs, have_ended) == [
         ("0 Copy", "COMPLETED"),
         ("0 Copy, init: 1 unit", "COMPLETED"),
         ("0 Copy, parallel: 2 units", "COMPLETED"),
@@ -268,12 +271,14 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
     (row,) = json.loads(table["data"])
     assert row["images"].endswith("A_copy")
     assert "this image cannot be processed" in row["log"]
-    logs = await _read(
-        prefect, "/logs/filter", logs={"flow_run_id": {"any_": [job["flow_run_id"]]}}
-    )
-    told = [line.split(" ", 2)[2] for line in job["log"].splitlines() if ": begins" in line]
+    told = {line.split(" ", 2)[2] for line in job["log"].splitlines() if ": begins" in line}
     assert told
-    assert set(told) <= {log["message"] for log in logs}
+
+    async def messages() -> set[str]:
+        logs = {"flow_run_id": {"any_": [job["flow_run_id"]]}}
+        return {log["message"] for log in await _read(prefect, "/logs/filter", logs=logs)}
+
+    await eventually(messages, lambda found: told <= found)  # they come in batches
 
 
 async def _read(prefect: Any, path: str, **body: Any) -> list[dict[str, Any]]:

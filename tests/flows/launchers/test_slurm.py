@@ -209,7 +209,7 @@ async def test_stopping_ends_what_runs_and_what_waits(bench: Bench) -> None:
         end = await running
     assert end.stopped
     assert not bench.succeeded
-    assert await bench.cluster.squeue() == []
+    await bench.cluster.wait_idle()
     assert not bench.ended()
 
 
@@ -416,4 +416,4 @@ async def test_the_rule_for_sudo_is_enough_for_a_server_without_other_rights(
     await launcher.stop(batch.folder)
     end = await running
     assert end.stopped
-    assert await by_sudo.cluster.squeue() == []
+    await by_sudo.cluster.wait_idle()
