@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import asyncssh
 _CONNECT_SECONDS = 15.0
 # A connection that is silent for so long, three times in a row, is given up.
 _KEEP_ALIVE_SECONDS = 10
-_END_SECONDS = 10.0  # of a command that is told to end
+_END_SECONDS = 5.0  # of a command that is told to end
 # SLURM hands it on to jobs: how strict the server is must not be felt in their files.
 _UMASK = 0o022
 _TELLS = 300  # characters of what a command said
@@ -109,12 +110,19 @@ class LocalTransport:
             raise TransportError(f"{command[0]} did not end within {seconds:g} s.") from error
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo is root's
-                    process.kill()
+                await _end(process)
         return Completed(tuple(command), process.returncode or 0, stdout, stderr)
 
     async def close(self) -> None:
         """There is nothing to let go of."""
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a command with all that it started; what sudo started may not be ours to kill."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.communicate(), _END_SECONDS)
 
 
 class SSHTransport:

@@ -267,7 +267,7 @@ async def _fails(
     running = asyncio.create_task((launcher or bench.launcher()).run(batch, bench.on_results))
     await bench.has_begun(1)
     await act()
-    await asyncio.wait([running], timeout=40)
+    await asyncio.wait([running], timeout=90)
     assert running.done(), (bench.said, bench.succeeded)
     return await running
 
