@@ -1,6 +1,7 @@
 """Batches as SLURM jobs, on a real cluster of one node, by sudo and by SSH."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -32,7 +33,7 @@ from flows.launchers.transport import (
     TransportError,
 )
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
-from tests.cluster import Cluster
+from tests.cluster import Cluster, ClusterError
 from tests.lab import eventually
 
 PYTHON = "/usr/bin/python3"
@@ -339,11 +340,17 @@ async def test_units_that_take_too_long_say_so(by_sudo: Bench) -> None:
 
 async def test_units_of_a_node_that_fails_run_again(by_sudo: Bench) -> None:
     cluster = by_sudo.cluster
+    node = f"nodename={cluster.node}"
+
+    async def is_resumed() -> bool:
+        with contextlib.suppress(ClusterError):  # as long as it is not seen to be down
+            await cluster.run("scontrol", "update", node, "state=resume")
+            return True
+        return False
 
     async def node_fails() -> None:
-        node = f"nodename={cluster.node}"
         await cluster.run("scontrol", "update", node, "state=down", "reason=the tests")
-        await cluster.run("scontrol", "update", node, "state=resume")
+        await eventually(is_resumed, bool)
 
     end = await _fails(by_sudo, by_sudo.batch(2, seconds=3), node_fails)
     assert not end.missing
