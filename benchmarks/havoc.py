@@ -104,7 +104,7 @@ class Havoc:
         parts: Mapping[str, Part],
         folder: Path,
         tell: Callable[[str], None],
-        cancel: Callable[[float], str | None] = lambda _: None,
+        cancel: Callable[[float], str | None],
     ) -> None:
         self.ended: Counter[str] = Counter()
         self._parts = parts

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import journal as program
@@ -32,7 +32,7 @@ class Site:
     folder: Path
     command: Sequence[str]
     parts: Mapping[str, Part]
-    cluster: Cluster | None = field(default=None)
+    cluster: Cluster | None = None
 
     def cancel(self, pick: float) -> str | None:
         """Cancel one of the SLURM jobs that run; which one."""

@@ -1,5 +1,6 @@
 """The lab, under the name by which the tests of this folder know it; jobs that keep a journal."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -42,6 +43,10 @@ class Journal:
 
     def ended(self) -> list[Unit]:
         return list(events(self.path, "end").elements())
+
+    async def begins(self) -> None:
+        """Return when a unit has begun."""
+        await eventually(lambda: asyncio.to_thread(self.began), bool)
 
     async def reaches(self, units: int) -> None:
         """Return when so many units have ended."""

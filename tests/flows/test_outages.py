@@ -89,7 +89,7 @@ async def test_a_job_can_be_stopped_while_prefect_is_away(
     journal_lab: Lab, journal: Journal, stack: Stack
 ) -> None:
     job = await _submit(journal_lab, journal, seconds=30)
-    await eventually(lambda: asyncio.to_thread(journal.began), bool)
+    await journal.begins()
     async with away(stack, "prefect"):
         await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
     ended = await journal_lab.ended(job)

@@ -1,6 +1,5 @@
 """Jobs on a SLURM cluster, by sudo and by SSH: the same flow, history and accounting as here."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -104,8 +103,7 @@ async def test_a_job_that_is_stopped_leaves_no_slurm_job(
     args = {**slurm_journal.args, "seconds": 60}
     workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
     job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES))
-    while not slurm_journal.began():
-        await asyncio.sleep(0.1)
+    await slurm_journal.begins()
     await slurm_lab.ok("GET", f"{slurm_lab.base}/job/{job['id']}/stop/")
     ended = await slurm_lab.ended(job)
     assert "stopped" in ended["log"]
@@ -120,8 +118,7 @@ async def test_what_slurm_says_is_told_everywhere(
     workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
     dataset = await slurm_lab.dataset(*NAMES[:2])
     job = await slurm_lab.submit(workflow, dataset)
-    while not slurm_journal.began():
-        await asyncio.sleep(0.1)
+    await slurm_journal.begins()
     await cluster.cancel_all()
     ended = await slurm_lab.ended(job)
     assert ended["status"] == "failed"
@@ -138,8 +135,7 @@ async def test_the_queue_of_the_cluster_is_shown(
     args = {**slurm_journal.args, "seconds": 60}
     workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
     job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES[:2]))
-    while not slurm_journal.began():
-        await asyncio.sleep(0.1)
+    await slurm_journal.begins()
     for scope in ("all", "user"):
         queue = await slurm_lab.ok("GET", "/api/v2/job/squeue/", params={"scope": scope})
         assert "JOBID" in queue
@@ -163,8 +159,7 @@ async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
         ("Journal combine", {"args_non_parallel": args}),
     )
     job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES[:2]))
-    while not slurm_journal.began():
-        await asyncio.sleep(0.1)
+    await slurm_journal.begins()
     (resource,) = [
         each for each in await lab.ok("GET", "/admin/v2/resource/") if each["name"] == kind
     ]
