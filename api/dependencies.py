@@ -7,27 +7,34 @@ answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request, status
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import UserManager, login_tokens
-from api.errors import forbidden, not_found, unprocessable
+from api.errors import unprocessable
 from api.queries.task_groups import visible_to
 from api.queries.users import default_group
 from flows.engine import Engine
+from fractal_models.rights import (
+    ForbiddenError,
+    NotFoundError,
+    Right,
+    dataset_in,
+    project_with_right,
+    require_verified,
+    workflow_in,
+)
 from fractal_models.settings import Settings
 from fractal_models.tables import (
     DatasetV2,
     HistoryRun,
     JobV2,
     LinkUserGroup,
-    LinkUserProjectV2,
     Profile,
     ProjectV2,
     Resource,
@@ -104,13 +111,12 @@ CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
 
 def _superuser(user: CurrentUser) -> UserOAuth:
     if not user.is_superuser:
-        raise forbidden("Only administrators may do this.")
+        raise ForbiddenError("Only administrators may do this.")
     return user
 
 
 def _verified_user(user: CurrentUser) -> UserOAuth:
-    if not user.is_verified:
-        raise forbidden(f"User {user.email} is not verified: ask an administrator.")
+    require_verified(user)
     return user
 
 
@@ -120,7 +126,7 @@ VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 def _contributor(user: VerifiedUser) -> UserOAuth:
     if user.is_guest:
-        raise forbidden(f"User {user.email} is a guest, who may look but not change anything.")
+        raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
     return user
 
 
@@ -160,33 +166,12 @@ TasksFolder = Annotated[PurePosixPath, Depends(_tasks_folder)]
 
 # --- projects and what is in them --------------------------------------------------------------
 
-_Right = Literal["r", "w", "x", "owner"]
-_TO = {"w": "change", "x": "run jobs in", "owner": "delete"}
 
+def _project(needed: Right) -> Callable[..., Awaitable[ProjectV2]]:
+    async def project(project_id: int, user: VerifiedUser, session: SessionDep) -> ProjectV2:
+        return await project_with_right(session, user, project_id, needed)
 
-def _project(needed: _Right) -> Callable[..., Awaitable[ProjectV2]]:
-    async def project_with_right(
-        project_id: int, user: VerifiedUser, session: SessionDep
-    ) -> ProjectV2:
-        found = await session.exec(
-            select(ProjectV2, LinkUserProjectV2)
-            .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
-            .where(
-                ProjectV2.id == project_id,
-                LinkUserProjectV2.user_id == user.id,
-                col(LinkUserProjectV2.is_verified),
-            )
-        )
-        row = found.first()
-        if row is None:
-            raise not_found("Project", project_id)
-        project, link = row
-        permitted = link.is_owner if needed == "owner" else needed in link.permissions
-        if not permitted or (needed != "r" and user.is_guest):
-            raise forbidden(f"You may not {_TO[needed]} project {project_id}.")
-        return project
-
-    return project_with_right
+    return project
 
 
 _readable, _writable, _executable = _project("r"), _project("w"), _project("x")
@@ -197,9 +182,6 @@ OwnProject = Annotated[ProjectV2, Depends(_project("owner"))]
 
 _ProjectDependency = Callable[..., Awaitable[ProjectV2]]
 
-# Image lists are long: they are never loaded by the way.
-WITHOUT_IMAGES = [defer(getattr(DatasetV2, name), raiseload=True) for name in ("images", "history")]
-
 
 def _dataset(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[DatasetV2]]:
     async def dataset_with_right(
@@ -207,14 +189,7 @@ def _dataset(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[
         project: Annotated[ProjectV2, Depends(project_with_right)],
         session: SessionDep,
     ) -> DatasetV2:
-        found = await session.exec(
-            select(DatasetV2)
-            .where(DatasetV2.id == dataset_id, DatasetV2.project_id == project.id)
-            .options(*WITHOUT_IMAGES)
-        )
-        if (dataset := found.first()) is None:
-            raise not_found("Dataset", dataset_id)
-        return dataset
+        return await dataset_in(session, project, dataset_id)
 
     return dataset_with_right
 
@@ -230,14 +205,7 @@ def _workflow(project_with_right: _ProjectDependency) -> Callable[..., Awaitable
         project: Annotated[ProjectV2, Depends(project_with_right)],
         session: SessionDep,
     ) -> WorkflowV2:
-        found = await session.exec(
-            select(WorkflowV2).where(
-                WorkflowV2.id == workflow_id, WorkflowV2.project_id == project.id
-            )
-        )
-        if (workflow := found.first()) is None:
-            raise not_found("Workflow", workflow_id)
-        return workflow
+        return await workflow_in(session, project, workflow_id)
 
     return workflow_with_right
 
@@ -257,7 +225,7 @@ def _workflow_task(
         for workflow_task in workflow.task_list:
             if workflow_task.id == workflow_task_id:
                 return workflow_task
-        raise not_found("Workflow task", workflow_task_id)
+        raise NotFoundError("Workflow task", workflow_task_id)
 
     return workflow_task_with_right
 
@@ -276,7 +244,7 @@ def _job(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[JobV
             select(JobV2).where(JobV2.id == job_id, JobV2.project_id == project.id)
         )
         if (job := found.first()) is None:
-            raise not_found("Job", job_id)
+            raise NotFoundError("Job", job_id)
         return job
 
     return job_with_right
@@ -295,7 +263,7 @@ async def _workflowtask_of_history(
         .where(WorkflowTaskV2.id == workflowtask_id, WorkflowV2.project_id == project.id)
     )
     if found.first() is None:
-        raise not_found("Workflow task", workflowtask_id)
+        raise NotFoundError("Workflow task", workflowtask_id)
     return workflowtask_id
 
 
@@ -310,7 +278,7 @@ async def _history_run(
 ) -> HistoryRun:
     run = await session.get(HistoryRun, history_run_id)
     if run is None or (run.dataset_id, run.workflowtask_id) != (dataset.id, workflowtask_id):
-        raise not_found("History run", history_run_id)
+        raise NotFoundError("History run", history_run_id)
     return run
 
 
@@ -327,7 +295,7 @@ async def _readable_task_group(
         select(TaskGroupV2).where(TaskGroupV2.id == task_group_id, visible_to(user))
     )
     if (group := found.first()) is None:
-        raise not_found("Task group", task_group_id)
+        raise NotFoundError("Task group", task_group_id)
     return group
 
 
@@ -336,7 +304,7 @@ ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
 
 def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
     if group.user_id != user.id:
-        raise forbidden(f"Task group {group.id} belongs to another user.")
+        raise ForbiddenError(f"Task group {group.id} belongs to another user.")
     return group
 
 
@@ -350,7 +318,7 @@ async def _readable_task(task_id: int, user: VerifiedUser, session: SessionDep) 
         .where(TaskV2.id == task_id, visible_to(user))
     )
     if (task := found.first()) is None:
-        raise not_found("Task", task_id)
+        raise NotFoundError("Task", task_id)
     return task
 
 
@@ -360,7 +328,7 @@ ReadableTask = Annotated[TaskV2, Depends(_readable_task)]
 async def _own_task(task: ReadableTask, user: Contributor, session: SessionDep) -> TaskV2:
     group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
     if group.user_id != user.id:
-        raise forbidden(f"Task {task.id} belongs to another user.")
+        raise ForbiddenError(f"Task {task.id} belongs to another user.")
     return task
 
 
@@ -391,7 +359,7 @@ SharingGroup = Annotated[int | None, Depends(_sharing_group)]
 async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
     """Tasks are shared only with groups that one is in."""
     if await session.get(LinkUserGroup, (group_id, user.id)) is None:
-        raise forbidden(f"You are not in user group {group_id}.")
+        raise ForbiddenError(f"You are not in user group {group_id}.")
 
 
 # --- for administrators ------------------------------------------------------------------------
@@ -401,14 +369,14 @@ async def find_resource(session: AsyncSession, resource_id: int) -> Resource:
     """Any resource: for administrators, who see all."""
     resource = await session.get(Resource, resource_id)
     if resource is None:
-        raise not_found("Resource", resource_id)
+        raise NotFoundError("Resource", resource_id)
     return resource
 
 
 async def _any_task_group(task_group_id: int, _: Superuser, session: SessionDep) -> TaskGroupV2:
     group = await session.get(TaskGroupV2, task_group_id)
     if group is None:
-        raise not_found("Task group", task_group_id)
+        raise NotFoundError("Task group", task_group_id)
     return group
 
 

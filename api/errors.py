@@ -9,22 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from flows.engine import EngineUnavailableError
+from flows.engine import EngineUnavailableError, PauseRefusedError
 from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
+from flows.submission import JobRefusedError
 from fractal_models.database import is_outage
+from fractal_models.rights import ForbiddenError, NotFoundError
 
 _LOGGER = logging.getLogger("fractal.api")
-
-
-def not_found(what: str, name: object) -> HTTPException:
-    """Nothing of that name is there, or it is not for this user to see."""
-    return HTTPException(status.HTTP_404_NOT_FOUND, f"{what} {name} not found.")
-
-
-def forbidden(detail: str) -> HTTPException:
-    """The user sees it, but may not do this with it."""
-    return HTTPException(status.HTTP_403_FORBIDDEN, detail)
 
 
 def unprocessable(detail: str) -> HTTPException:
@@ -49,10 +41,14 @@ async def conflicts_as(detail: str) -> AsyncIterator[None]:
 def add_error_handlers(app: FastAPI) -> None:
     """Turn errors from anywhere in a request into answers."""
     app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(NotFoundError)(_not_found)
+    app.exception_handler(ForbiddenError)(_forbidden)
+    app.exception_handler(JobRefusedError)(_refused)
+    app.exception_handler(PauseRefusedError)(_refused)
     app.exception_handler(EngineUnavailableError)(_engine_away)
     app.exception_handler(TransportError)(_machine_away)
-    app.exception_handler(CommandError)(_refused_by_machine)
-    app.exception_handler(ProfileMissingError)(_refused_by_machine)
+    app.exception_handler(CommandError)(_refused)
+    app.exception_handler(ProfileMissingError)(_refused)
     app.exception_handler(DBAPIError)(_database_error)
     app.exception_handler(ConnectionError)(_database_away)
 
@@ -86,8 +82,16 @@ async def _machine_away(_: Request, error: TransportError) -> JSONResponse:
     )
 
 
-async def _refused_by_machine(_: Request, error: Exception) -> JSONResponse:
-    """What is asked for cannot be done where tasks run."""
+async def _not_found(_: Request, error: NotFoundError) -> JSONResponse:
+    return _answer(status.HTTP_404_NOT_FOUND, str(error))
+
+
+async def _forbidden(_: Request, error: ForbiddenError) -> JSONResponse:
+    return _answer(status.HTTP_403_FORBIDDEN, str(error))
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """What is asked for cannot be done, as a job or where tasks run."""
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
 
 

@@ -36,7 +36,7 @@ from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
-from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -169,23 +169,23 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
         """Do what the process of a flow run cannot do itself, being gone (`left`: by our doing)."""
-        if (job_id := flow_run.parameters.get("job_id")) is None:
+        if "activity_id" in flow_run.parameters:
             await self._end_activity(flow_run, exit_code)
         elif left or exit_code == EXIT_INTERRUPTED:
             if left:
-                logger.warning("Job %s is left, and goes on with the next worker.", job_id)
-            await self._go_on(flow_run, int(job_id), 0.0 if left else _RETRY_SECONDS)
-        elif exit_code != EXIT_SUPERFLUOUS:
+                logger.warning("%s is left, and goes on with the next worker.", flow_run.name)
+            await self._go_on(flow_run, 0.0 if left else _RETRY_SECONDS)
+        elif exit_code not in (EXIT_SUPERFLUOUS, EXIT_PAUSED):
             # What it left is the reconciler's, as if this worker were gone too; but at once.
-            self.reconciler.process_ended(int(job_id))
+            self.reconciler.process_ended(flow_run.id)
 
-    async def _go_on(self, flow_run: FlowRun, job_id: int, delay_seconds: float) -> None:
+    async def _go_on(self, flow_run: FlowRun, delay_seconds: float) -> None:
         """Have an interrupted job executed again soon. If Prefect is away, the reconciler will."""
         try:
             await self.engine.go_on(flow_run.id, "Interrupted.", delay_seconds=delay_seconds)
         except (EngineUnavailableError, PrefectHTTPStatusError) as error:
-            logger.warning("Job %s, which was interrupted, waits for Prefect: %s", job_id, error)
-            self.reconciler.process_ended(job_id)
+            logger.warning("%s, which was interrupted, waits for Prefect: %s", flow_run.name, error)
+            self.reconciler.process_ended(flow_run.id)
 
     async def _end_activity(self, flow_run: FlowRun, exit_code: int | None) -> None:
         """Give a flow run that is not a job its end, and run its hooks for that."""

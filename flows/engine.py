@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -27,8 +28,12 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import AwaitingRetry, Cancelling, Crashed
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Suspended
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.importtools import import_object
 
+from flows.job_request import JobRequest
+from flows.submission import job_title
 from flows.work_pools import work_pool_of
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
@@ -44,12 +49,20 @@ ENTRYPOINTS = {
     "reactivate-tasks": "flows.activities.activation.reactivate_tasks",
 }
 
+_JOB_KEY = re.compile(r"job-(\d+)-")
+
 _PATIENCE_SECONDS = 10.0
+# A flow run that is being started is so soon.
+_PENDING_TRIES, _PENDING_SECONDS = 30, 0.2
 _PAGE = 200  # Prefect's limit
 
 
 class EngineUnavailableError(Exception):
     """The Prefect API does not answer; what was asked of it did not happen."""
+
+
+class PauseRefusedError(Exception):
+    """A flow run cannot be paused or resumed; the message says why."""
 
 
 class Engine:
@@ -91,12 +104,61 @@ class Engine:
         """The job's flow run; asked again, the same one."""
         return await self._create_flow_run(
             f"run-job/{resource_name}",
-            name=f"job {job.id}: {job.workflow_dump['name']} on {job.dataset_dump['name']}",
-            parameters={"job_id": job.id},
+            name=job_title(job),
+            parameters=JobRequest.of(job).model_dump(mode="json"),
             # The time tells apart the jobs of several databases that share a Prefect server; the
             # count lets a job whose flow run was deleted have another.
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
+            tags=_tags(job, resource_name),
         )
+
+    async def pause(self, flow_run_id: UUID, reason: str) -> None:
+        """Suspend a flow run: it ends its workflow task, or does not begin.
+
+        Raises:
+            PauseRefusedError: it cannot be suspended, e.g. because it has ended.
+        """
+        flow_run = await self._begun_or_waiting(flow_run_id)
+        state = flow_run.state if flow_run else None
+        if state is None or not (state.is_running() or state.is_scheduled()):
+            raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
+        async with _reachable():
+            result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
+                flow_run_id,
+                Suspended(message=reason),
+                force=state.is_scheduled(),  # Prefect suspends by itself only what runs
+            )
+        if result.status is not SetStateStatus.ACCEPT:
+            raise PauseRefusedError(f"Prefect refuses: {result.details}")
+
+    async def resume(self, flow_run_id: UUID) -> None:
+        """Have a suspended flow run go on.
+
+        Raises:
+            PauseRefusedError: it is not suspended.
+        """
+        async with _reachable():
+            result = await self._client.resume_flow_run(flow_run_id)
+        if result.status is not SetStateStatus.ACCEPT:
+            raise PauseRefusedError(f"Prefect refuses: {result.details}")
+
+    async def _begun_or_waiting(self, flow_run_id: UUID) -> FlowRun | None:
+        """A flow run that is not just being started: its process could not be told then."""
+        for _ in range(_PENDING_TRIES):
+            flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
+            if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():
+                break
+            await asyncio.sleep(_PENDING_SECONDS)
+        return flow_run
+
+    async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
+        """Give a flow run that began in Prefect the name and the tags of its job."""
+        async with _reachable():
+            await self._client.update_flow_run(
+                flow_run.id,
+                name=job_title(job),
+                tags=sorted({*flow_run.tags, *_tags(job, resource_name)}),
+            )
 
     async def submit_activity(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
         """The flow run of an activity of a task group; asked again, the same one."""
@@ -198,6 +260,7 @@ class Engine:
 
     async def _publish_deployment(self, flow_name: str, pool: str) -> None:
         entrypoint = ENTRYPOINTS[flow_name]
+        form = parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
         try:
             found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
         except ObjectNotFound:
@@ -206,15 +269,28 @@ class Engine:
                 name=pool,
                 entrypoint=entrypoint,
                 work_pool_name=pool,
-                enforce_parameter_schema=False,
+                parameter_openapi_schema=form,
+                enforce_parameter_schema=True,
             )
         else:  # creating it once more would empty its job variables
             await self._client.update_deployment(
-                found.id, DeploymentUpdate(entrypoint=entrypoint, work_pool_name=pool)
+                found.id,
+                DeploymentUpdate(
+                    entrypoint=entrypoint,
+                    work_pool_name=pool,
+                    parameter_openapi_schema=form,
+                    enforce_parameter_schema=True,
+                ),
             )
 
     async def _create_flow_run(
-        self, deployment: str, *, name: str, parameters: dict[str, Any], key: str
+        self,
+        deployment: str,
+        *,
+        name: str,
+        parameters: dict[str, Any],
+        key: str,
+        tags: Sequence[str] = (),
     ) -> UUID:
         async with _reachable():
             try:
@@ -225,9 +301,23 @@ class Engine:
                     "it when it starts."
                 ) from error
             flow_run = await self._client.create_flow_run_from_deployment(
-                found.id, name=name, parameters=parameters, idempotency_key=key
+                found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
             )
         return flow_run.id
+
+
+def job_id_of(flow_run: FlowRun) -> int | None:
+    """The job that a flow run was made for; None for one that began in Prefect."""
+    found = _JOB_KEY.match(flow_run.idempotency_key or "")
+    return int(found[1]) if found else None
+
+
+def _tags(job: JobV2, resource_name: str) -> list[str]:
+    return [
+        f"project:{job.project_dump['name']}",
+        f"user:{job.user_email}",
+        f"resource:{resource_name}",
+    ]
 
 
 @asynccontextmanager

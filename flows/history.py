@@ -67,10 +67,32 @@ async def stop_reason(session: AsyncSession, job_id: int) -> str | None:
     return found.first()
 
 
-async def runs_of_job(session: AsyncSession, job_id: int) -> dict[int, HistoryRun]:
-    """The HistoryRuns that a job has so far, by the order of their workflow task."""
-    found = await session.exec(select(HistoryRun).where(HistoryRun.job_id == job_id))
-    return {run.workflowtask_dump["order"]: run for run in found}
+async def reopen_job(session: AsyncSession, job_id: int) -> bool:
+    """Give a failed job back its life, to go on after what it has recorded, and commit.
+
+    False if it has not failed. What it wants to run on must be free, as for a new job.
+
+    Raises:
+        IntegrityError: another job on its dataset has not ended.
+    """
+    reopened = await session.execute(_REOPEN_JOB, {"job_id": job_id})
+    found = reopened.first() is not None
+    await session.commit()
+    return found
+
+
+async def runs_of_job(session: AsyncSession, job_id: int) -> list[HistoryRun]:
+    """The HistoryRuns that a job has so far, the oldest first."""
+    found = await session.exec(
+        select(HistoryRun).where(HistoryRun.job_id == job_id).order_by(col(HistoryRun.id))
+    )
+    return list(found)
+
+
+def order_of(run: HistoryRun) -> int:
+    """The place in the workflow of the task that was run."""
+    order: int = run.workflowtask_dump["order"]
+    return order
 
 
 async def image_statuses(
@@ -128,6 +150,22 @@ async def units_of_run(session: AsyncSession, run_id: int) -> list[RecordedUnit]
         .order_by(_UNIT_ID)
     )
     return [RecordedUnit(*row) for row in found]
+
+
+async def images_done(session: AsyncSession, run_ids: Sequence[int]) -> set[str]:
+    """The images of the units of these runs that are done; none if all units are.
+
+    (A run whose units were all done has failed for what they made together.)
+    """
+    found = await session.execute(
+        select(HistoryUnit.status, HistoryUnit.zarr_urls).where(
+            col(HistoryUnit.history_run_id).in_(run_ids)
+        )
+    )
+    units = found.tuples().all()
+    if all(status == "done" for status, _ in units):
+        return set()
+    return {url for status, urls in units if status == "done" for url in urls}
 
 
 async def create_units(
@@ -267,7 +305,7 @@ async def account_slurm(
 
 async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
     """Record as failed what a job began and nobody will end; its image list stays as it is."""
-    for run in (await runs_of_job(session, saved_id(job))).values():
+    for run in await runs_of_job(session, saved_id(job)):
         if run.status == "submitted":
             units = await units_of_run(session, saved_id(run))
             end = RunEnd(
@@ -305,6 +343,16 @@ _UPDATE_UNITS = text(
     RETURNING historyunit.id
     """
 ).bindparams(bindparam("units", type_=JSONB))
+
+_REOPEN_JOB = text(
+    """
+    UPDATE jobv2 SET status = 'submitted', end_timestamp = NULL, log = NULL,
+        executor_error_log = NULL, stop_reason = NULL, restarts = 0, retried_after = (
+            SELECT coalesce(max(id), 0) FROM historyrun WHERE job_id = jobv2.id)
+    WHERE id = :job_id AND status = 'failed'
+    RETURNING id
+    """
+)
 
 _PROGRESS = text("UPDATE jobv2 SET restarts = 0 WHERE id = :job_id AND restarts > 0")
 

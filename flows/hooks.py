@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
@@ -44,13 +45,12 @@ async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
 
 async def _end_job(flow_run: FlowRun, status: Status, message: str) -> None:
     """Write the end of the flow run's job, then zip its folder (which nobody waits for)."""
-    job_id = int(flow_run.parameters["job_id"])
     async with (
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
     ):
-        job = await session.get(JobV2, job_id)
-        if job is not None and job.flow_run_id == flow_run.id:
+        found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
+        if (job := found.first()) is not None:  # else it was refused
             await conclude_job(session, job, status, message)
 
 

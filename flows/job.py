@@ -2,16 +2,21 @@
 
 import signal
 from typing import Any
-from uuid import UUID
 
-from prefect import flow, runtime
-from prefect.client.schemas.objects import State
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
+from pydantic import NonNegativeInt
 
 from flows import hooks
+from flows.job_request import Images, JobRequest
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.stopping import STOP_SIGNAL, on_signals
+from flows.submission import DatasetBusyError, JobRefusedError, NothingToDoError
 from flows.workflow_task import run_workflow_task
+from fractal_models.images import AttributeFilters, TypeFilters
+from fractal_models.rights import ForbiddenError, NotFoundError
 
 
 @flow(
@@ -22,25 +27,65 @@ from flows.workflow_task import run_workflow_task
     on_cancellation=[hooks.job_stopped],
     persist_result=False,
 )
-async def run_job(job_id: int) -> State[Any] | None:
-    """Run a submitted job, or go on with it where an executor before this one left it.
+async def run_job(
+    user: str,
+    project: str,
+    workflow: str,
+    dataset: str,
+    first_task: NonNegativeInt | None = None,
+    last_task: NonNegativeInt | None = None,
+    images: Images = "all",
+    attribute_filters: AttributeFilters = {},  # noqa: B006
+    type_filters: TypeFilters = {},  # noqa: B006
+    slurm_account: str | None = None,
+    worker_init: str | None = None,
+) -> State[Any] | None:
+    """Run the job of this flow run, or go on with it where an executor before this one left it.
 
-    Each workflow task is recorded before the next begins, and is not run again. The stop signal
-    ends the units that run; what they did is recorded, and the flow run ends as Cancelled. SIGTERM
-    leaves the job as it is, to be taken up again.
+    A flow run that begins in Prefect makes its job first, with the checks of the REST API; for
+    one that a job was submitted for, the parameters only tell which. Each workflow task is recorded
+    before the next begins, and is not run again. The stop signal ends the units that run; what they
+    did is recorded, and the flow run ends as Cancelled. SIGTERM leaves the job as it is, to be
+    taken up again. Retried after it failed or was stopped, the job goes on.
 
     Args:
-        job_id: the id of a JobV2 with status `submitted`.
+        user: Email of the user who runs the job, with whose rights.
+        project: Name or number of the project.
+        workflow: Name or number of the workflow, in the project.
+        dataset: Name or number of the dataset, in the project.
+        first_task: The workflow's task to begin with; the first is 0, and the default.
+        last_task: The workflow's task to end with; default: the last.
+        images: All images, or for each task only those that it is not done with.
+        attribute_filters: Only images that have one of these values of each attribute,
+            e.g. {"well": ["A01", "B02"]}.
+        type_filters: Only images that have (or, if false, have not) these types, e.g.
+            {"is_3D": true}.
+        slurm_account: SLURM account of the job, one of the user's; default: SLURM's choice.
+        worker_init: Lines of shell that the job's SLURM scripts begin with.
     """
+    context = FlowRunContext.get()
+    assert context is not None  # in which a flow runs
+    assert context.flow_run is not None
+    flow_run, request = context.flow_run, JobRequest(**context.parameters or {})
     try:
-        async with open_job(job_id, UUID(runtime.flow_run.id)) as job:
+        async with open_job(flow_run, request) as job:
             with on_signals({STOP_SIGNAL: job.stop, signal.SIGTERM: job.terminate}):
-                job.say(f"Job {job_id} {job.how_it_begins}, in {job.folder.path}.")
+                job.say(f"Job {job.id} {job.how_it_begins}, in {job.folder.path}.")
                 for workflow_task in job.workflow_tasks:
                     await run_workflow_task(job, workflow_task)
     except JobEndedError as ended:
-        state = Completed if ended.status == "done" else Failed
-        return state(message=str(ended))
+        return Completed(message=str(ended))
     except (JobStoppedError, JobUnavailableError) as reason:
         return Cancelled(message=str(reason))
+    except (JobRefusedError, NotFoundError, ForbiddenError) as refusal:
+        return _refused(flow_run, refusal)
     return None
+
+
+def _refused(flow_run: FlowRun, refusal: Exception) -> State[Any]:
+    """No job. Where nobody asked for it at this moment, that may be as it should be."""
+    creator = flow_run.created_by.type if flow_run.created_by else None
+    by_itself = flow_run.auto_scheduled or creator == "AUTOMATION"
+    if by_itself and isinstance(refusal, DatasetBusyError | NothingToDoError):
+        return Cancelled(name="Skipped", message=str(refusal))
+    return Failed(message=str(refusal))

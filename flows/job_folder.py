@@ -47,9 +47,9 @@ class JobFolder:
         """Make the folder, if it is not there from an earlier start of the job."""
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def units_dir(self, order: int, task_name: str) -> Path:
-        """The folder of a workflow task's units."""
-        return self.path / f"{order}_{slug(task_name)}"
+    def units_dir(self, order: int, task_name: str, retry: int = 0) -> Path:
+        """The folder of a workflow task's units; of the job's retries, each has its own."""
+        return self.path / f"{order}_{slug(task_name)}{f'_retry_{retry}' if retry else ''}"
 
     def batches(self) -> list[Path]:
         """The folders of all batches so far."""

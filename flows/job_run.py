@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import AsyncClientContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
+from flows.engine import Engine, EngineUnavailableError, job_id_of
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, lock_job
+from flows.job_request import JobRequest, make_job
 from flows.launchers.of_job import launcher_of
-from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
+from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
+from flows.submission import reopen_job
 from fractal_models.database import is_outage, open_database, saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -38,6 +44,8 @@ from fractal_models.tables import (
 # In which the worker passes the runner configuration of a flow run to its process.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
 
+_NOT_DONE = ("unset", "submitted", "failed")
+
 _LAST_WORDS_SECONDS = 5
 _OBEY_SECONDS = 2.0
 
@@ -47,11 +55,7 @@ class JobUnavailableError(Exception):
 
 
 class JobEndedError(JobUnavailableError):
-    """The job has ended already: this flow run was executed once more, for nothing."""
-
-    def __init__(self, job_id: int, status: str) -> None:
-        super().__init__(f"Job {job_id} has ended already, it is {status}.")
-        self.status = status
+    """The job is done already: this flow run was executed once more, for nothing."""
 
 
 class JobStoppedError(Exception):
@@ -62,19 +66,21 @@ class JobRun:
     """One job on its way through its workflow tasks.
 
     `images` is the dataset's image list as last recorded; `type_filters` are the job's, joined by
-    the output types of the tasks that are done; `recorded` are the HistoryRuns that an executor
-    before this one left, by the order of their workflow task.
+    the output types of the tasks that are done; `recorded` are the HistoryRuns that executors
+    before this one left, the oldest first.
     """
 
     def __init__(
         self,
         job: JobV2,
         dataset: DatasetV2,
-        recorded: dict[int, HistoryRun],
+        recorded: Sequence[HistoryRun],
         resource: Resource,
         profile: Profile | None,
         max_restarts: int,
         sessions: async_sessionmaker[AsyncSession],
+        engine: Engine,
+        flow_run_id: UUID,
     ) -> None:
         self.job = job
         self.zarr_dir = dataset.zarr_dir
@@ -82,8 +88,7 @@ class JobRun:
         self.recorded = recorded
         self.type_filters: dict[str, bool] = dict(job.type_filters)
         self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
-        # A filter by how the first task's latest units ended is for that task alone.
-        self.statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
+        self._statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
         self.folder = JobFolder.of(job)
         config = _runner_config(resource)
         self.launcher = launcher_of(
@@ -95,6 +100,8 @@ class JobRun:
         self.why_it_stops = ""
         self._stopped = asyncio.Event()
         self._sessions = sessions
+        self._engine = engine
+        self._flow_run_id = flow_run_id
         self._batch: Path | None = None
         self._stopping_batch: asyncio.Task[None] | None = None
 
@@ -115,6 +122,19 @@ class JobRun:
     @property
     def how_it_begins(self) -> str:
         return "goes on" if self.recorded else "begins"
+
+    @property
+    def how_it_ended_before(self) -> str:
+        return "interrupted" if self.job.retried_after is None else "interrupted, or had failed"
+
+    def wanted_statuses(self, order: int) -> Sequence[Scalar] | None:
+        """Of the images of the task at this place, how its latest unit on them ended; or any.
+
+        A filter by status is for the first task alone, as clients know it.
+        """
+        if self.job.only_not_done:
+            return _NOT_DONE
+        return self._statuses if order == self.workflow_tasks[0]["order"] else None
 
     def say(self, message: str) -> None:
         """One line in the job's log and in the Prefect log."""
@@ -142,11 +162,18 @@ class JobRun:
 
     def terminate(self) -> None:
         """The worker ends, or its machine: another one will take the job up."""
-        # Prefect sends its last logs and events at exit; not for longer than this.
-        signal.alarm(_LAST_WORDS_SECONDS)
         self.folder.log("Interrupted: the worker ends. Units that run go on.")
-        atexit._run_exitfuncs()
-        leave(EXIT_INTERRUPTED)
+        _leave_with_last_words(EXIT_INTERRUPTED)
+
+    async def leave_if_paused(self, before: str) -> None:
+        """End this process if the flow run is paused; resumed, it is executed again."""
+        try:
+            flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
+        except (EngineUnavailableError, PrefectHTTPStatusError):
+            return  # it cannot be paused then either
+        if flow_run is not None and flow_run.state is not None and flow_run.state.is_paused():
+            self.say(f"Paused before {before}: no process is held. Resume the run to go on.")
+            _leave_with_last_words(EXIT_PAUSED)
 
     def stop(self, why: str = "It was told to.") -> None:
         """Begin no more units, and end those that run."""
@@ -191,6 +218,13 @@ class JobRun:
             await asyncio.sleep(_OBEY_SECONDS)
 
 
+def _leave_with_last_words(exit_code: int) -> NoReturn:
+    """End this process when Prefect has sent its last logs and events, or soon."""
+    signal.alarm(_LAST_WORDS_SECONDS)
+    atexit._run_exitfuncs()
+    leave(exit_code)
+
+
 def interrupt(folder: JobFolder, reason: str) -> NoReturn:
     """Leave a job where it is, as a crash would; the flow run, run again, goes on from there."""
     with suppress(OSError):  # not a reason to stay
@@ -199,19 +233,24 @@ def interrupt(folder: JobFolder, reason: str) -> NoReturn:
 
 
 @asynccontextmanager
-async def open_job(job_id: int, flow_run_id: UUID) -> AsyncIterator[JobRun]:
+async def open_job(flow_run: FlowRun, request: JobRequest) -> AsyncIterator[JobRun]:
     """Everything that this process needs to execute a job, of which it is the only executor.
 
+    A flow run without a job makes it, as requested; one whose job has failed has it go on.
     Ends the process, and touches nothing, if another one executes the job for the same flow run, or
     if the database is away.
 
     Raises:
         JobUnavailableError: there is nothing to execute for this flow run.
+        JobRefusedError, NotFoundError, ForbiddenError: the job cannot be made, or go on.
     """
     settings = get_settings()
-    async with open_database(settings.async_database_url) as sessions:
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        AsyncClientContext.get_or_create() as context,
+    ):
         try:
-            run = await _open(settings, sessions, job_id, flow_run_id)
+            run = await _open(settings, sessions, Engine(context.client), flow_run, request)
         except LockedError:
             leave(EXIT_SUPERFLUOUS)
         except Exception as error:
@@ -227,18 +266,29 @@ async def open_job(job_id: int, flow_run_id: UUID) -> AsyncIterator[JobRun]:
 
 
 async def _open(
-    settings: Settings, sessions: async_sessionmaker[AsyncSession], job_id: int, flow_run_id: UUID
+    settings: Settings,
+    sessions: async_sessionmaker[AsyncSession],
+    engine: Engine,
+    flow_run: FlowRun,
+    request: JobRequest,
 ) -> JobRun:
     async with sessions() as session:
-        job = await _claim(session, job_id, flow_run_id)
+        job = await _claim(session, flow_run) or await make_job(session, request, flow_run.id)
+        job_id = saved_id(job)
         interrupted = partial(interrupt, JobFolder.of(job))
         await lock_job(settings.async_database_url, job_id, interrupted)
-        job = await _claim(session, job_id, flow_run_id)  # who had the lock may have ended it
+        await session.refresh(job)  # who had the lock may have ended it
+        if job.status == "done":
+            raise JobEndedError(f"Job {job_id} has ended already, it is done.")
+        if job.status == "failed":
+            await reopen_job(session, job)
         dataset = await session.get_one(DatasetV2, job.dataset_id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
         profile = await profile_of(session, job)
         recorded = await history.runs_of_job(session, job_id)
+    if job_id_of(flow_run) is None:
+        await _entitle(engine, flow_run, job, resource)
     run = JobRun(
         job,
         dataset,
@@ -247,25 +297,36 @@ async def _open(
         profile,
         settings.max_restarts,
         sessions,
+        engine,
+        flow_run.id,
     )
     if job.stop_reason is not None:
         run.stop(job.stop_reason)
     return run
 
 
-async def _claim(session: AsyncSession, job_id: int, flow_run_id: UUID) -> JobV2:
-    """The submitted job of this flow run, which becomes its flow run if it has none yet."""
-    job = await session.get(JobV2, job_id, populate_existing=True)
+async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
+    """The job of a flow run, if it has one; made for a job, it becomes the flow run of that."""
+    found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
+    job = found.first()
+    job_id = job_id_of(flow_run)
+    if job is not None or job_id is None:
+        return job
+    job = await session.get(JobV2, job_id)
     if job is None:
         raise JobUnavailableError(f"There is no job {job_id}.")
-    if job.flow_run_id is None:  # who made the flow run did not live to write it down
-        job.flow_run_id = flow_run_id
-        await session.commit()
-    if job.flow_run_id != flow_run_id:
+    if job.flow_run_id is not None:
         raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
-    if job.status != "submitted":
-        raise JobEndedError(job_id, job.status)
+    job.flow_run_id = flow_run.id  # who made the flow run did not live to write it down
+    await session.commit()
     return job
+
+
+async def _entitle(engine: Engine, flow_run: FlowRun, job: JobV2, resource: Resource) -> None:
+    try:
+        await engine.entitle(flow_run, job, resource.name)
+    except (EngineUnavailableError, PrefectHTTPStatusError) as error:
+        get_run_logger().warning("The flow run keeps its name: %s", error)
 
 
 async def profile_of(session: AsyncSession, job: JobV2) -> Profile | None:

@@ -101,11 +101,11 @@ class Reconciler:
         self._max_restarts = settings.max_restarts
         self._resource_name = resource_name
         self._stillness: Stillness[_Submitted] = Stillness()
-        self._ended: set[int] = set()
+        self._ended: set[UUID] = set()
 
-    def process_ended(self, job_id: int) -> None:
-        """The process that executed a job has ended: there is no need to wait for it."""
-        self._ended.add(job_id)
+    def process_ended(self, flow_run_id: UUID) -> None:
+        """The process of a flow run has ended: there is no need to wait for it."""
+        self._ended.add(flow_run_id)
 
     async def look(self) -> None:
         """Look once at all jobs.
@@ -127,7 +127,7 @@ class Reconciler:
         )
         for job, flow_run in found.items():
             seconds = max(still[job], _pending_seconds(flow_run))
-            seconds = math.inf if job.id in ended else seconds
+            seconds = math.inf if job.flow_run_id in ended else seconds
             await self._look_at_one(job, flow_run, seconds)
 
     async def _look_at_one(
@@ -309,4 +309,4 @@ def _is_as_found(job: JobV2, found: _Submitted) -> bool:
 async def _all_done(session: AsyncSession, job: JobV2) -> bool:
     runs = await history.runs_of_job(session, saved_id(job))
     orders = {task["order"] for task in job.workflow_dump["task_list"]}
-    return orders == {order for order, run in runs.items() if run.status == "done"}
+    return orders == {history.order_of(run) for run in runs if run.status == "done"}

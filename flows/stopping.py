@@ -11,8 +11,9 @@ from typing import NoReturn
 # that is not yet prepared for this one just ends, and its flow run is seen to be cancelled.
 STOP_SIGNAL = signal.SIGUSR1
 
-# Of a process that left its job to be taken up again, and of one that found another at work.
-EXIT_INTERRUPTED, EXIT_SUPERFLUOUS = 75, 76
+# Of a process that left its job to be taken up again, of one that found another at work, and of
+# one whose flow run is paused.
+EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, EXIT_PAUSED = 75, 76, 77
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -1,14 +1,20 @@
 """From a request to a job: the checks, and the job's row with everything it needs to run."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.units import Component, meta_name, meta_of
+from flows import history
+from flows.units import CONVERTERS, Component, meta_name, meta_of
+from fractal_models.database import saved_id
+from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
+from fractal_models.rights import names_not_shared_with, project_with_right, user_named
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.job import JobCreate
 from fractal_models.schemas.slurm import slurm_meta_of
@@ -27,11 +33,20 @@ from fractal_models.tables.columns import now
 
 # In a project directory of the user, where units run as the user and share its file system.
 _CACHE = ".fractal_cache"
+_BUSY = "Dataset {} has a job that has not ended: wait for it, or stop it."
 _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_info"}
 
 
 class JobRefusedError(ValueError):
     """The job cannot be submitted; the message says why and what to do."""
+
+
+class DatasetBusyError(JobRefusedError):
+    """Another job on the dataset has not ended."""
+
+
+class NothingToDoError(JobRefusedError):
+    """All images are done, and only others were asked for."""
 
 
 async def create_job(
@@ -42,22 +57,33 @@ async def create_job(
     workflow: WorkflowV2,
     dataset: DatasetV2,
     request: JobCreate,
+    only_not_done: bool = False,
+    flow_run_id: UUID | None = None,
 ) -> JobV2:
     """Check a request and commit the job it makes, with status `submitted`.
 
     The job keeps a copy of its tasks and arguments, so that later edits of the workflow do not
-    reach it.
+    reach it. With `only_not_done`, each of its tasks runs on the images that it is not done with.
+    A job that is made by its flow run has that from the beginning, and is made once.
 
     Raises:
+        DatasetBusyError, NothingToDoError: it could at another time.
         JobRefusedError: the job could not run as things are.
     """
     resource, profile = await _way_in(session, user, project)
     first, last = _task_range(workflow, request)
     tasks = workflow.task_list[first : last + 1]
-    groups = await _active_task_groups(session, tasks, resource)
+    if hidden := await names_not_shared_with(session, user, tasks):
+        raise JobRefusedError(
+            f"Tasks that are not shared with you cannot be run: {', '.join(hidden)}."
+        )
+    names = [(task.task.name, task.task.taskgroupv2_id) for task in tasks]
+    groups = await _active_task_groups(session, names, resource)
     _check_account(user, request)
     if resource.type != "local":
         _check_metas(tasks)
+    if only_not_done:
+        await _require_work(session, dataset, tasks, request)
     started = now()
     job = JobV2(
         project_id=project.id,
@@ -74,15 +100,17 @@ async def create_job(
         last_task_index=last,
         attribute_filters=request.attribute_filters,
         type_filters=request.type_filters,
+        only_not_done=only_not_done,
         start_timestamp=started,
+        flow_run_id=flow_run_id,
     )
     session.add(job)
-    busy = f"Dataset {dataset.id} has a job that has not ended: wait for it, or stop it."
+    busy = DatasetBusyError(_BUSY.format(dataset.id))
     try:
         await session.flush()
     except IntegrityError as error:
         await session.rollback()
-        raise JobRefusedError(busy) from error
+        raise busy from error
     job.working_dir = str(job_folder(resource, job))
     job.working_dir_user = job_folder_there(resource, profile, user, job)
     await session.exec(
@@ -92,6 +120,34 @@ async def create_job(
     )
     await session.commit()
     return job
+
+
+async def reopen_job(session: AsyncSession, job: JobV2) -> None:
+    """Have a job that failed or was stopped go on where it ended, with the checks of a new one.
+
+    Raises:
+        JobRefusedError, NotFoundError, ForbiddenError: it cannot; it stays as it is.
+    """
+    if job.project_id is None or job.workflow_id is None or job.dataset_id is None:
+        raise JobRefusedError(f"Job {job.id} has lost its project, workflow or dataset.")
+    user = await user_named(session, job.user_email)
+    project = await project_with_right(session, user, job.project_id, "x")
+    resource, _ = await _way_in(session, user, project)
+    dumps = job.workflow_dump["task_list"]
+    tasks = [(dump["task"]["name"], dump["task"]["taskgroupv2_id"]) for dump in dumps]
+    await _active_task_groups(session, tasks, resource)
+    busy = DatasetBusyError(_BUSY.format(job.dataset_id))
+    try:
+        await history.reopen_job(session, saved_id(job))
+    except IntegrityError as error:
+        await session.rollback()
+        raise busy from error
+    await session.refresh(job)
+
+
+def job_title(job: JobV2) -> str:
+    """How a job is called where people see it."""
+    return f"job {job.id} · {job.workflow_dump['name']} on {job.dataset_dump['name']}"
 
 
 def job_folder(resource: Resource, job: JobV2) -> Path:
@@ -210,19 +266,20 @@ def _task_range(workflow: WorkflowV2, request: JobCreate) -> tuple[int, int]:
 
 
 async def _active_task_groups(
-    session: AsyncSession, tasks: list[WorkflowTaskV2], resource: Resource
+    session: AsyncSession, tasks: Sequence[tuple[str, int]], resource: Resource
 ) -> dict[int, TaskGroupV2]:
-    ids = {task.task.taskgroupv2_id for task in tasks}
+    """The task groups, by id, of tasks that are given as their name and the id of their group."""
     found = await session.exec(
         select(TaskGroupV2)
-        .where(col(TaskGroupV2.id).in_(ids))
+        .where(col(TaskGroupV2.id).in_({group_id for _, group_id in tasks}))
         .order_by(col(TaskGroupV2.id))
         # None is deactivated until the job is there, which keeps them active.
         .with_for_update(key_share=True)
     )
     groups = {group.id: group for group in found if group.id is not None}
-    for task in tasks:
-        group = groups[task.task.taskgroupv2_id]
+    for name, group_id in tasks:
+        if (group := groups.get(group_id)) is None:
+            raise JobRefusedError(f"Task {name!r} cannot run: it was deleted.")
         problem = (
             "is not active: reactivate it"
             if not group.active
@@ -232,7 +289,29 @@ async def _active_task_groups(
         )
         if problem:
             raise JobRefusedError(
-                f"Task {task.task.name!r} cannot run: its task group {group.pkg_name} "
+                f"Task {name!r} cannot run: its task group {group.pkg_name} "
                 f"{group.version} {problem}."
             )
     return groups
+
+
+async def _require_work(
+    session: AsyncSession, dataset: DatasetV2, tasks: list[WorkflowTaskV2], request: JobCreate
+) -> None:
+    """Refuse a job whose tasks are done with all images that they see now."""
+    await session.refresh(dataset, ["images"])
+    attributes = {k: v for k, v in request.attribute_filters.items() if k != STATUS_ATTRIBUTE}
+    type_filters = dict(request.type_filters)
+    for task in tasks:
+        if task.task_type in CONVERTERS:
+            return
+        wanted = task_type_filters(type_filters, task.task.input_types, task.type_filters)
+        images = filter_images(dataset.images, wanted, attributes)
+        statuses = await history.image_statuses(session, dataset.id, saved_id(task))
+        if any(statuses.get(image["zarr_url"]) != "done" for image in images):
+            return
+        type_filters |= task.task.output_types
+    raise NothingToDoError(
+        f"There is nothing to do on dataset {dataset.id}: no image that the tasks would see is "
+        "left undone."
+    )

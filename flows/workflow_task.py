@@ -48,31 +48,43 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
         raise JobStoppedError(job.why_it_stops)
     if run.recorded_status == "failed":
         _raise_again(run)
-    if run.history_run_id is None and await job.closed_for_new_tasks():
-        raise ResourceClosedError(
-            f"{run.title} was not begun: the resource takes nothing new at present "
-            "(prevent_new_submissions). Go on from this task when it does."
-        )
     if run.recorded_status == "done":
-        job.say(f"{run.title}: was done when the job was interrupted.")
+        job.say(f"{run.title}: was done when the job was {run.job.how_it_ended_before}.")
+    elif run.has_nothing_to_do:
+        job.say(f"{run.title}: nothing to do, it is done with all images that it would see.")
     else:
+        await _require_open(run)
         await _run(run)
     job.type_filters |= run.task["output_types"]
 
 
+async def _require_open(run: WorkflowTaskRun) -> None:
+    """Begin no workflow task where nothing is to begin: its resource is closed, or it is paused."""
+    if run.history_run_id is not None:
+        return
+    if await run.job.closed_for_new_tasks():
+        raise ResourceClosedError(
+            f"{run.title} was not begun: the resource takes nothing new at present "
+            "(prevent_new_submissions). Go on from this task when it does."
+        )
+    await run.job.leave_if_paused(run.title)
+
+
 async def _take_up(run: WorkflowTaskRun) -> None:
     """Find what an executor before this one left of a workflow task, and choose its images."""
-    earlier = run.job.recorded.get(run.order)
-    statuses = {}
+    statuses: dict[str, str] = {}
+    done_before: set[str] = set()
     async with run.job.database() as session:
-        if earlier is not None:
-            run.history_run_id = saved_id(earlier)
-            run.recorded_status = earlier.status
+        if run.failed_runs and run.type == "parallel":  # the units of others fail together
+            done_before = await history.images_done(session, run.failed_runs)
+        if run.earlier is not None:
+            run.history_run_id = saved_id(run.earlier)
+            run.recorded_status = run.earlier.status
             run.recorded_units = await history.units_of_run(session, run.history_run_id)
         if run.wanted_statuses is not None and not run.recorded_units:
             dataset_id = run.job.job.dataset_id
             statuses = await history.image_statuses(session, dataset_id, run.dump["id"])
-    run.take_inputs(statuses)
+    run.take_inputs(statuses, done_before)
 
 
 async def _run(run: WorkflowTaskRun) -> None:

@@ -1,10 +1,9 @@
 """One workflow task of a job: which images it sees, what its units made of the image list."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from flows.history import RecordedUnit, RunEnd, Status
-from flows.job_folder import slug
+from flows.history import RecordedUnit, RunEnd, Status, order_of
 from flows.job_run import JobRun
 from flows.phase import Output, Phase
 from flows.progress import Progress
@@ -20,6 +19,7 @@ from flows.units import (
     plan_compute_phase,
     plan_first_phase,
 )
+from fractal_models.database import saved_id
 from fractal_models.images import (
     FilterError,
     Image,
@@ -44,8 +44,17 @@ class WorkflowTaskRun:
         self.type: TaskType = self.dump["task_type"]
         self.order: int = self.dump["order"]
         self.title = f"{self.order} {self.dump.get('alias') or self.task['name']}"
-        self.units_dir = job.folder.units_dir(self.order, self.task["name"])
-        self.key = f"job-{job.job.id}-{self.order}-{slug(self.task['name']).replace('_', '-')}"
+        runs = [run for run in job.recorded if order_of(run) == self.order]
+        # Those that failed before the job was last retried are run again, for what they left.
+        self.failed_runs = [
+            saved_id(run)
+            for run in runs
+            if run.status == "failed" and saved_id(run) <= (job.job.retried_after or 0)
+        ]
+        self.earlier = runs[-1] if len(runs) > len(self.failed_runs) else None
+        retry = len(self.failed_runs)
+        self.units_dir = job.folder.units_dir(self.order, self.task["name"], retry)
+        self.key = f"job-{job.job.id}-{self.units_dir.name.replace('_', '-')}"
         self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
         self.merged: MergeResult | None = None
         self.history_run_id: int | None = None
@@ -63,11 +72,12 @@ class WorkflowTaskRun:
         except FilterError as error:
             self.problem = error
 
-    def take_inputs(self, statuses: Mapping[str, str]) -> None:
+    def take_inputs(self, statuses: Mapping[str, str], done_before: Collection[str] = ()) -> None:
         """Choose the images that the task sees.
 
         `statuses` tells how the latest unit of this task on an image ended, where that matters. A
-        task that was begun before an interruption keeps the images that it began with.
+        task that was begun before an interruption keeps the images that it began with; one that
+        runs again leaves out those that were `done_before`.
         """
         if self.problem is not None or self.type in CONVERTERS:
             return
@@ -77,14 +87,21 @@ class WorkflowTaskRun:
             self.inputs = [i for i in self.job.images if i["zarr_url"] in began_with]
             return
         self.inputs = filter_images(self.job.images, self.type_filters, self.job.attribute_filters)
+        self.inputs = [image for image in self.inputs if image["zarr_url"] not in done_before]
         if (wanted := self.wanted_statuses) is not None:
             self.inputs = [i for i in self.inputs if statuses.get(i["zarr_url"], "unset") in wanted]
 
     @property
     def wanted_statuses(self) -> Sequence[Scalar] | None:
-        """Of its images, for the first task of a job with such a filter; else None."""
-        is_first = self.order == self.job.workflow_tasks[0]["order"]
-        return self.job.statuses if is_first else None
+        """Of its images, how its latest unit on them ended; None if that does not matter."""
+        return self.job.wanted_statuses(self.order)
+
+    @property
+    def has_nothing_to_do(self) -> bool:
+        """Whether the job is for images that are not done, and this task is done with all."""
+        begun = self.history_run_id is not None
+        sees_images = self.problem is None and self.type not in CONVERTERS
+        return self.job.job.only_not_done and sees_images and not (begun or self.inputs)
 
     def retry(self, component: Component) -> Retry:
         """How often units that fail run again.

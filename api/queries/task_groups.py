@@ -4,16 +4,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import load_only, selectinload
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import not_found, unprocessable
+from api.errors import unprocessable
 from fractal_models.database import saved_id
+from fractal_models.rights import NotFoundError, shared_with
 from fractal_models.schemas.task import TaskGroupRead, TaskGroupReadSlim, TaskReadSlim
 from fractal_models.tables import (
-    LinkUserGroup,
     Profile,
     TaskGroupV2,
     TaskV2,
@@ -29,29 +29,7 @@ _SLIM_TASK = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "ta
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
     """The user's own task groups and those shared with their groups, on their resource."""
     my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
-    return _shared_with(user) & col(TaskGroupV2.resource_id).in_(my_resource)
-
-
-def _shared_with(user: UserOAuth) -> ColumnElement[bool]:
-    my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
-    return or_(col(TaskGroupV2.user_id) == user.id, col(TaskGroupV2.user_group_id).in_(my_groups))
-
-
-async def require_shared(
-    session: AsyncSession, user: UserOAuth, workflow_tasks: Iterable[WorkflowTaskV2]
-) -> None:
-    """Tasks are run by those with whom they are shared.
-
-    Raises:
-        HTTPException: 422, some are not, or no longer.
-    """
-    by_group = {task.task.taskgroupv2_id: task.task.name for task in workflow_tasks}
-    shared = await session.exec(
-        select(TaskGroupV2.id).where(col(TaskGroupV2.id).in_(by_group), _shared_with(user))
-    )
-    if hidden := by_group.keys() - set(shared):
-        names = ", ".join(sorted(by_group[group_id] for group_id in hidden))
-        raise unprocessable(f"Tasks that are not shared with you cannot be run: {names}.")
+    return shared_with(user) & col(TaskGroupV2.resource_id).in_(my_resource)
 
 
 async def task_groups_visible_to(
@@ -159,7 +137,7 @@ async def usable_tasks(
         tasks[saved_id(task)] = task
     for task_id in task_ids:
         if task_id not in tasks:
-            raise not_found("Task", task_id)
+            raise NotFoundError("Task", task_id)
     return tasks
 
 

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Response, status
 from sqlmodel import col, select
 
 from api.dependencies import (
-    WITHOUT_IMAGES,
     ReadableDataset,
     ReadableProject,
     SessionDep,
@@ -19,6 +18,7 @@ from api.errors import unprocessable
 from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
+from fractal_models.rights import WITHOUT_IMAGES
 from fractal_models.schemas.dataset import (
     DatasetCreate,
     DatasetExport,

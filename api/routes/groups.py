@@ -5,8 +5,9 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import CurrentUser, SessionDep, SettingsDep, Superuser
-from api.errors import conflicts_as, not_found, unprocessable
+from api.errors import conflicts_as, unprocessable
 from api.queries.users import add_to_group, members_by_group, members_of, remove_from_group
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.user import UserGroupCreate, UserGroupRead
 from fractal_models.tables import UserGroup, UserOAuth
 
@@ -83,13 +84,13 @@ async def remove_user_from_group(
 async def _find_group(session: AsyncSession, group_id: int) -> UserGroup:
     group = await session.get(UserGroup, group_id)
     if group is None:
-        raise not_found("Group", group_id)
+        raise NotFoundError("Group", group_id)
     return group
 
 
 async def _require_user(session: AsyncSession, user_id: int) -> None:
     if await session.get(UserOAuth, user_id) is None:
-        raise not_found("User", user_id)
+        raise NotFoundError("User", user_id)
 
 
 async def _with_members(session: AsyncSession, group: UserGroup) -> UserGroupRead:

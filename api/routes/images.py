@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response, status
 
 from api.dependencies import ReadableDataset, SessionDep, WritableDataset
-from api.errors import not_found, unprocessable
+from api.errors import unprocessable
 from api.paging import PagingDep
 from api.queries.images import (
     append_image,
@@ -15,6 +15,7 @@ from api.queries.images import (
 from api.queries.jobs import require_no_submitted_job
 from fractal_models.images import SingleImage, ZarrUrl
 from fractal_models.images.schema import SingleImageUpdate
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.dataset import ImagePage, ImageQueryWithZarrUrl
 
 router = APIRouter(
@@ -56,7 +57,7 @@ async def update_image(
     await require_no_submitted_job(session, dataset, "dataset")
     found = await find_image(session, dataset.id, changes.zarr_url)
     if found is None:
-        raise not_found("Image", changes.zarr_url)
+        raise NotFoundError("Image", changes.zarr_url)
     image, index = found
     for field in ("attributes", "types"):
         if (values := getattr(changes, field)) is not None:
@@ -73,6 +74,6 @@ async def delete_image(dataset: WritableDataset, zarr_url: ZarrUrl, session: Ses
     await require_no_submitted_job(session, dataset, "dataset")
     found = await find_image(session, dataset.id, zarr_url)
     if found is None:
-        raise not_found("Image", zarr_url)
+        raise NotFoundError("Image", zarr_url)
     await remove_image(session, dataset.id, found[1], zarr_url)
     await session.commit()

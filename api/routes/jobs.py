@@ -6,6 +6,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from fastapi import APIRouter, status
 from fastapi.responses import FileResponse
@@ -26,18 +27,18 @@ from api.dependencies import (
     UserResource,
     VerifiedUser,
 )
-from api.errors import not_found, unavailable, unprocessable
+from api.errors import unavailable, unprocessable
 from api.logs import read_log
 from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
-from api.queries.task_groups import require_shared
 from flows.engine import EngineUnavailableError
 from flows.history import end_job, request_stop
 from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
-from flows.submission import JobRefusedError, create_job
+from flows.submission import create_job
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
 from fractal_models.tables import JobV2, Profile, Resource
 
@@ -58,20 +59,9 @@ async def submit_job(
     engine: EngineDep,
 ) -> JobRead:
     """Run the workflow on the dataset. If Prefect is away, the job starts when it is back."""
-    first, last = request.first_task_index, request.last_task_index
-    to_run = workflow.task_list[first or 0 : None if last is None else last + 1]
-    await require_shared(session, user, to_run)
-    try:
-        job = await create_job(
-            session,
-            user=user,
-            project=project,
-            workflow=workflow,
-            dataset=dataset,
-            request=request,
-        )
-    except JobRefusedError as error:
-        raise unprocessable(str(error)) from error
+    job = await create_job(
+        session, user=user, project=project, workflow=workflow, dataset=dataset, request=request
+    )
     resource = await session.get_one(Resource, project.resource_id)
     try:
         job.flow_run_id = await engine.submit_job(job, resource.name)
@@ -137,7 +127,7 @@ async def read_latest_job(
         limit=1,
     )
     if not jobs:
-        raise not_found("A job", f"of workflow {workflow.id} on dataset {dataset.id}")
+        raise NotFoundError("A job", f"of workflow {workflow.id} on dataset {dataset.id}")
     statuses = await task_statuses(session, workflow, dataset)
     return JobWithTaskStatuses.model_validate(
         {**dict(jobs[0]), "task_statuses": {str(key): value for key, value in statuses.items()}}
@@ -178,13 +168,39 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -
         await end()
 
 
+@router.post("/project/{project_id}/job/{job_id}/pause/", status_code=status.HTTP_202_ACCEPTED)
+async def pause_job(job: ExecutableJob, user: VerifiedUser, engine: EngineDep) -> None:
+    """Have a job end the workflow task that runs, and then hold no process until it is continued.
+
+    Suspending its run in the Prefect UI does the same.
+    """
+    await engine.pause(_flow_run_of(job), f"Paused by {user.email}.")
+
+
+@router.post("/project/{project_id}/job/{job_id}/continue/", status_code=status.HTTP_202_ACCEPTED)
+async def continue_job(job: ExecutableJob, engine: EngineDep) -> None:
+    """Have a paused job go on with its next workflow task."""
+    await engine.resume(_flow_run_of(job))
+
+
+def _flow_run_of(job: JobV2) -> UUID:
+    """The flow run of a job that can still be paused or continued."""
+    if job.status != "submitted":
+        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
+    if job.flow_run_id is None:
+        raise unavailable(
+            f"Job {job.id} has no flow run yet, since Prefect did not answer: try again later."
+        )
+    return job.flow_run_id
+
+
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
 async def download_job(job: ReadableJob) -> FileResponse:
     """The folder of a job with its logs and arguments, zipped."""
     folder = Path(job.working_dir or "")
     archive = archive_path(folder)
     if job.working_dir is None or not (folder.is_dir() or archive.is_file()):
-        raise not_found("The folder of job", job.id)
+        raise NotFoundError("The folder of job", job.id)
     name = archive.name
     if archive.is_file():
         return FileResponse(archive, media_type=_ZIP, filename=name)

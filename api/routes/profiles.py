@@ -5,7 +5,8 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, Superuser, find_resource
-from api.errors import conflicts_as, not_found, unprocessable
+from api.errors import conflicts_as, unprocessable
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.resource import ProfileRead, ValidProfile
 from fractal_models.tables import Profile, Resource, UserOAuth
 
@@ -76,7 +77,7 @@ async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> 
 async def _find_profile(session: AsyncSession, profile_id: int) -> Profile:
     profile = await session.get(Profile, profile_id)
     if profile is None:
-        raise not_found("Profile", profile_id)
+        raise NotFoundError("Profile", profile_id)
     return profile
 
 

@@ -11,11 +11,11 @@ from api.dependencies import (
     ReadableWorkflowTaskId,
     SessionDep,
 )
-from api.errors import not_found
 from api.logs import read_log
 from api.paging import PagingDep
 from api.queries.history import latest_unit_of_image, page_of_units, read_runs
 from api.queries.images import page_of_images_with_status
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import ImagePageWithWarnings, ImageQuery
 from fractal_models.schemas.history import (
@@ -71,7 +71,7 @@ async def list_history_images(
 async def read_unit_log(run: ReadableHistoryRun, history_unit_id: int, session: SessionDep) -> str:
     unit = await session.get(HistoryUnit, history_unit_id)
     if unit is None or unit.history_run_id != run.id:
-        raise not_found("History unit", history_unit_id)
+        raise NotFoundError("History unit", history_unit_id)
     return await _log_of(unit)
 
 
@@ -82,7 +82,7 @@ async def read_image_log(
     """The log of the unit that ran last for a workflow task on an image."""
     unit = await latest_unit_of_image(session, project, request)
     if unit is None:
-        raise not_found("A unit on image", request.zarr_url)
+        raise NotFoundError("A unit on image", request.zarr_url)
     return await _log_of(unit)
 
 

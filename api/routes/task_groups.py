@@ -13,8 +13,8 @@ from api.dependencies import (
     VerifiedUser,
     require_membership,
 )
-from api.errors import not_found
 from api.queries.task_groups import describe, task_groups_visible_to
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.task import (
     TaskGroupActivityRead,
     TaskGroupRead,
@@ -73,7 +73,7 @@ async def read_task_group_activity(
 ) -> TaskGroupActivityRead:
     activity = await session.get(TaskGroupActivityV2, task_group_activity_id)
     if activity is None or activity.user_id != user.id:
-        raise not_found("Task group activity", task_group_activity_id)
+        raise NotFoundError("Task group activity", task_group_activity_id)
     return TaskGroupActivityRead.model_validate(activity)
 
 

@@ -7,8 +7,9 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
-from api.errors import conflicts_as, not_found, unprocessable
+from api.errors import conflicts_as, unprocessable
 from api.queries.users import default_group, groups_of, set_groups
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
 
@@ -93,13 +94,13 @@ async def set_user_groups(
 async def _find_user(session: AsyncSession, user_id: int) -> UserOAuth:
     user = await session.get(UserOAuth, user_id)
     if user is None:
-        raise not_found("User", user_id)
+        raise NotFoundError("User", user_id)
     return user
 
 
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
     if profile_id is not None and await session.get(Profile, profile_id) is None:
-        raise not_found("Profile", profile_id)
+        raise NotFoundError("Profile", profile_id)
 
 
 def _reason(error: UserAlreadyExists | InvalidPasswordException, email: str) -> str:

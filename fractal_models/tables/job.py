@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
-from fractal_models.tables.columns import json_object, timestamp
+from fractal_models.tables.columns import flag, json_object, timestamp
 
 
 class JobV2(SQLModel, table=True):
@@ -55,8 +55,11 @@ class JobV2(SQLModel, table=True):
     executor_error_log: str | None = None
     attribute_filters: dict[str, list[Any]] = json_object()
     type_filters: dict[str, bool] = json_object()
-    # Beyond Fractal: the Prefect flow run, how often it was started again without progress since,
-    # and why the job was told to stop, if it was.
+    # Beyond Fractal: whether its tasks run only on images that they are not done with; the Prefect
+    # flow run, how often it was started again without progress since, and why the job was told to
+    # stop, if it was; if it was retried, after which HistoryRun (0: after none).
+    only_not_done: bool = flag()
     flow_run_id: UUID | None = Field(default=None, unique=True)
     restarts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     stop_reason: str | None = None
+    retried_after: int | None = None

@@ -55,7 +55,7 @@ async def test_a_job_is_found_in_the_prefect_ui_with_its_task_runs(
 
     await log_in(page, stack)
     await page.goto(f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}")
-    name = f"job {job['id']}: {workflow['name']} on {dataset['name']}"
+    name = f"job {job['id']} · {workflow['name']} on {dataset['name']}"
     await expect(page.get_by_text(name).first).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.get_by_text("Completed").first).to_be_visible(timeout=PATIENCE_MS)
     await page.get_by_text("Task Runs", exact=True).click()

@@ -242,7 +242,7 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
     workflow = await lab.workflow("Copy", ("Process", {"args_parallel": {"fail_on": ["A_copy"]}}))
     job = await lab.run(workflow, dataset)
     flow_run = await prefect.read_flow_run(job["flow_run_id"])
-    assert flow_run.name == f"job {job['id']}: {workflow['name']} on images"
+    assert flow_run.name == f"job {job['id']} · {workflow['name']} on images"
     assert flow_run.state.is_failed()
     of_job = {"id": {"any_": [job["flow_run_id"]]}}
 

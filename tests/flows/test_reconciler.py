@@ -84,7 +84,8 @@ async def test_a_job_whose_flow_run_was_never_made_gets_one(
     lab: Lab, stack: Stack, fractal: Sessions
 ) -> None:
     job = await _create_job(lab, stack, fractal)
-    assert (await lab.ended({"id": saved_id(job)}))["status"] == "done"
+    ended = await lab.ended({"id": saved_id(job)})
+    assert ended["status"] == "done", ended["log"]
 
 
 async def test_a_flow_run_that_was_made_but_not_written_down_is_the_jobs(
@@ -101,7 +102,7 @@ async def test_a_flow_run_that_was_made_but_not_written_down_is_the_jobs(
     ended = await lab.ended({"id": saved_id(job)})
     assert (ended["status"], ended["flow_run_id"]) == ("done", str(made))
     flow_runs = await prefect.read_flow_runs(
-        flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=f"job {job.id}:")),
+        flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=f"job {job.id} ")),
         sort=FlowRunSort.ID_DESC,
         limit=10,
     )

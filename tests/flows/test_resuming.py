@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, State
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Scheduled, State
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -78,20 +78,23 @@ async def test_workflow_tasks_that_are_recorded_are_not_run_again(
     assert (records - before[0], units - before[1]) == (5, len(journal.ended()))
 
 
-async def test_a_second_executor_leaves_without_touching_the_job(
+async def test_a_copy_of_a_flow_run_does_not_touch_its_job(
     journal_lab: Lab, journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:
     job = await _submit(journal_lab, journal, seconds=0.4)
     await journal.reaches(1)
     deployment = await prefect.read_deployment_by_name("run-job/local")
+    first = await prefect.read_flow_run(job["flow_run_id"])
     second = await prefect.create_flow_run_from_deployment(
-        deployment.id, parameters={"job_id": job["id"]}
+        deployment.id, parameters=first.parameters
     )
 
-    async def state_type() -> StateType | None:
-        return (await prefect.read_flow_run(second.id)).state_type
+    async def state() -> State[Any]:
+        return (await prefect.read_flow_run(second.id)).state or Scheduled()
 
-    await eventually(state_type, lambda now: now is StateType.CANCELLED)
+    refused = await eventually(state, lambda now: now.is_final())
+    assert refused.is_failed()
+    assert "has a job that has not ended" in refused.message
     ended = await journal_lab.ended(job)
     assert "taken up again" not in ended["log"]
     assert ended["flow_run_id"] == job["flow_run_id"]

@@ -1,0 +1,136 @@
+"""Who may do what: what is asked by the REST API, and by runs that begin in Prefect.
+
+What a user may not see is not found; what they may see but not change is forbidden.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from sqlalchemy import ColumnElement, or_
+from sqlalchemy.orm import defer
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.tables import (
+    DatasetV2,
+    LinkUserGroup,
+    LinkUserProjectV2,
+    ProjectV2,
+    TaskGroupV2,
+    UserOAuth,
+    WorkflowTaskV2,
+    WorkflowV2,
+)
+
+Right = Literal["r", "w", "x", "owner"]
+_TO = {"w": "change", "x": "run jobs in", "owner": "delete"}
+
+# Image lists are long: they are never loaded by the way.
+WITHOUT_IMAGES = [defer(getattr(DatasetV2, name), raiseload=True) for name in ("images", "history")]
+
+
+class NotFoundError(LookupError):
+    """Nothing of that name is there, or it is not for this user to see."""
+
+    def __init__(self, what: str, name: object) -> None:
+        super().__init__(f"{what} {name} not found.")
+
+
+class ForbiddenError(Exception):
+    """The user sees it, but may not do this with it; the message says what."""
+
+
+def require_verified(user: UserOAuth) -> None:
+    """Raises ForbiddenError if an administrator has yet to verify the user."""
+    if not user.is_verified:
+        raise ForbiddenError(f"User {user.email} is not verified: ask an administrator.")
+
+
+async def user_named(session: AsyncSession, email: str) -> UserOAuth:
+    """A user who may use the platform.
+
+    Raises:
+        NotFoundError: nobody who is active has this email.
+        ForbiddenError: an administrator has yet to verify them.
+    """
+    found = await session.exec(select(UserOAuth).where(UserOAuth.email == email))
+    user = found.first()
+    if user is None or not user.is_active:
+        raise NotFoundError("User", email)
+    require_verified(user)
+    return user
+
+
+async def project_with_right(
+    session: AsyncSession, user: UserOAuth, project_id: int, right: Right
+) -> ProjectV2:
+    """A project in which the user has this right.
+
+    Raises:
+        NotFoundError: there is none that the user takes part in.
+        ForbiddenError: there is, but not with this right.
+    """
+    found = await session.exec(
+        select(ProjectV2, LinkUserProjectV2)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+        .where(
+            ProjectV2.id == project_id,
+            LinkUserProjectV2.user_id == user.id,
+            col(LinkUserProjectV2.is_verified),
+        )
+    )
+    row = found.first()
+    if row is None:
+        raise NotFoundError("Project", project_id)
+    project, link = row
+    permitted = link.is_owner if right == "owner" else right in link.permissions
+    if not permitted or (right != "r" and user.is_guest):
+        raise ForbiddenError(f"You may not {_TO[right]} project {project_id}.")
+    return project
+
+
+async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int) -> DatasetV2:
+    """A dataset of a project, without its images.
+
+    Raises:
+        NotFoundError: the project has no such dataset.
+    """
+    found = await session.exec(
+        select(DatasetV2)
+        .where(DatasetV2.id == dataset_id, DatasetV2.project_id == project.id)
+        .options(*WITHOUT_IMAGES)
+    )
+    if (dataset := found.first()) is None:
+        raise NotFoundError("Dataset", dataset_id)
+    return dataset
+
+
+async def workflow_in(session: AsyncSession, project: ProjectV2, workflow_id: int) -> WorkflowV2:
+    """A workflow of a project.
+
+    Raises:
+        NotFoundError: the project has no such workflow.
+    """
+    found = await session.exec(
+        select(WorkflowV2).where(WorkflowV2.id == workflow_id, WorkflowV2.project_id == project.id)
+    )
+    if (workflow := found.first()) is None:
+        raise NotFoundError("Workflow", workflow_id)
+    return workflow
+
+
+def shared_with(user: UserOAuth) -> ColumnElement[bool]:
+    """The task groups that the user owns, and those shared with one of their groups."""
+    my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
+    return or_(col(TaskGroupV2.user_id) == user.id, col(TaskGroupV2.user_group_id).in_(my_groups))
+
+
+async def names_not_shared_with(
+    session: AsyncSession, user: UserOAuth, workflow_tasks: Iterable[WorkflowTaskV2]
+) -> list[str]:
+    """The names of the tasks among these that the user may not run."""
+    by_group = {task.task.taskgroupv2_id: task.task.name for task in workflow_tasks}
+    shared = await session.exec(
+        select(TaskGroupV2.id).where(col(TaskGroupV2.id).in_(by_group), shared_with(user))
+    )
+    return sorted(by_group[group_id] for group_id in by_group.keys() - set(shared))
