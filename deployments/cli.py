@@ -202,6 +202,29 @@ def worker(
     _run_until_signalled(serve(settings, resource))
 
 
+@app.command()
+def pause(
+    resource: Annotated[str, typer.Option(help="Name of the resource.")],
+    wait: Annotated[bool, typer.Option(help="Return when no process executes a job.")] = True,
+) -> None:
+    """Have the jobs of a resource pause after the workflow task they run, and let none begin."""
+    from deployments.maintenance import pause_resource
+
+    settings = _settings()
+    asyncio.run(_require_database(settings))
+    _run_until_signalled(pause_resource(settings, resource, typer.echo, wait=wait))
+
+
+@app.command(name="continue")
+def continue_(resource: Annotated[str, typer.Option(help="Name of the resource.")]) -> None:
+    """Let the jobs of a resource go on that were paused with it, and others begin."""
+    from deployments.maintenance import continue_resource
+
+    settings = _settings()
+    asyncio.run(_require_database(settings))
+    asyncio.run(continue_resource(settings, resource, typer.echo))
+
+
 @database.command()
 def upgrade() -> None:
     """Bring the database to the newest schema."""

@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
@@ -28,15 +28,15 @@ from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
+from deployments.maintenance import find_resource
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.stranded import StrandedRuns
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -46,13 +46,15 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS, _LOOK_SELDOM_SECONDS = 1.0, 5.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
 
 
-class UnknownResourceError(Exception):
-    """There is no resource of this name."""
+class _Looking(Protocol):
+    """Something that looks after what others may have left, again and again."""
+
+    async def look(self) -> None: ...
 
 
 class WorkerResult(BaseWorkerResult):
@@ -229,30 +231,24 @@ async def serve(settings: Settings, resource_name: str) -> None:
         open_engine(settings) as engine,
     ):
         async with sessions() as session:
-            resource = await _find_resource(session, resource_name)
+            resource = await find_resource(session, resource_name)
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         activities = InterruptedActivities(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
+        stranded = StrandedRuns(
+            sessions, engine, settings.max_restarts, resource_name, reconciler.executing
+        )
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
                 group.create_task(_keep_looking(activities)),
+                group.create_task(_keep_looking(stranded, _LOOK_SELDOM_SECONDS)),
             ]
             await worker.start()
             for task in looking:
                 task.cancel()
-
-
-async def _find_resource(session: AsyncSession, name: str) -> Resource:
-    found = await session.exec(select(Resource).where(Resource.name == name))
-    if (resource := found.first()) is None:
-        names = ", ".join((await session.exec(select(Resource.name))).all())
-        raise UnknownResourceError(
-            f"There is no resource {name!r}; there are: {names or 'none yet'}."
-        )
-    return resource
 
 
 async def _publish(engine: Engine, resource: Resource) -> None:
@@ -264,7 +260,7 @@ async def _publish(engine: Engine, resource: Resource) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
+async def _keep_looking(looking: _Looking, seconds: float = _LOOK_SECONDS) -> None:
     """Have it look again and again. What is away is waited for."""
     while True:
         try:
@@ -278,7 +274,7 @@ async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
         ) as error:
             name = type(looking).__name__
             logger.warning("%s could not look, and will try again: %s", name, error)
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(seconds)
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

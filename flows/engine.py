@@ -18,11 +18,17 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     TaskRunFilter,
     TaskRunFilterState,
     TaskRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
@@ -91,6 +97,21 @@ class Engine:
                 )
             for flow_name in ENTRYPOINTS:
                 await self._publish_deployment(flow_name, resource.name)
+
+    async def hold_resource(self, name: str, held: bool) -> None:
+        """Let no flow run begin on a resource, or let them begin again.
+
+        Raises:
+            EngineUnavailableError: also if no worker has made its work pool yet.
+        """
+        async with _reachable():
+            try:
+                await self._client.update_work_pool(name, WorkPoolUpdate(is_paused=held))
+            except ObjectNotFound as error:
+                raise EngineUnavailableError(
+                    f"Prefect has no work pool {name!r} yet: a worker of the resource makes it "
+                    "when it starts."
+                ) from error
 
     async def withdraw_resource(self, name: str) -> None:
         """Delete the resource's work pool, if it is there."""
@@ -183,6 +204,27 @@ class Engine:
                 )
                 found |= {flow_run.id: flow_run for flow_run in page}
         return found
+
+    async def begun_jobs(self, resource_name: str) -> list[FlowRun]:
+        """The flow runs of jobs on a resource that are being started, run or are being stopped."""
+        begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        return await self._jobs(resource_name, begun)
+
+    async def paused_jobs(self, resource_name: str) -> list[FlowRun]:
+        """The flow runs of jobs on a resource that are paused."""
+        return await self._jobs(resource_name, [StateType.PAUSED])
+
+    async def _jobs(self, resource_name: str, states: list[StateType]) -> list[FlowRun]:
+        async with _reachable():
+            return await self._client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+                ),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[resource_name])),
+                sort=FlowRunSort.ID_DESC,
+                limit=_PAGE,
+            )
 
     async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
         """Restart a flow run that nobody executes any more, if it was running or about to."""

@@ -14,9 +14,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
 from fractal_models.images import STATUS_ATTRIBUTE
-from tests.flows.conftest import Journal, require_consistent
 from tests.flows.crash import Crasher
 from tests.flows.crash import crasher as open_crasher
+from tests.journal import Journal, require_consistent
 from tests.lab import Lab
 
 POOL = "local"

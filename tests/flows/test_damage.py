@@ -17,14 +17,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.launchers.local import is_running
-from tests.flows.conftest import (
-    Journal,
-    eventually,
-    process_of,
-    require_consistent,
-    runner_of,
-)
-from tests.lab import Lab
+from tests.journal import Journal, process_of, require_consistent, runner_of
+from tests.lab import Lab, eventually
 
 POOL = "local"
 NAMES = [f"image-{number:02d}" for number in range(12)]

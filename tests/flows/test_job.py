@@ -17,7 +17,7 @@ from sqlmodel import col, select
 from deployments.stack import Stack
 from fractal_models.database import open_database
 from fractal_models.tables import AccountingRecord, DatasetV2
-from tests.flows.conftest import Lab, eventually
+from tests.lab import Lab, eventually
 
 
 async def test_a_converter_adds_images_to_an_empty_dataset(lab: Lab) -> None:

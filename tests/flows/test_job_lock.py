@@ -20,7 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.job_lock import locked_jobs
 from fractal_models.database import make_engine
-from tests.flows.conftest import eventually
+from tests.lab import eventually
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,

@@ -12,8 +12,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import AwaitingRetry
 
 from deployments.stack import Stack
-from tests.flows.conftest import Journal, eventually
-from tests.lab import Lab, logged_in
+from tests.journal import Journal
+from tests.lab import Lab, eventually, logged_in
 
 Begin = Callable[..., Awaitable[FlowRun]]
 

@@ -12,8 +12,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from deployments.services import answers
 from deployments.stack import Stack
 from fractal_models.tables import JobV2
-from tests.flows.conftest import Journal, eventually, require_consistent
-from tests.lab import Lab
+from tests.journal import Journal, require_consistent
+from tests.lab import Lab, eventually
 
 Sessions = async_sessionmaker[AsyncSession]
 NAMES = [f"image-{number:02d}" for number in range(16)]

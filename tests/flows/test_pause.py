@@ -9,8 +9,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.states import Suspended
 
 from deployments.services import is_alive
-from tests.flows.conftest import Journal, eventually, process_of
-from tests.lab import Lab
+from tests.journal import Journal, process_of
+from tests.lab import Lab, eventually
 
 NAMES = ["A", "B", "C", "D"]
 

@@ -32,7 +32,7 @@ from fractal_models.database import saved_id
 from fractal_models.schemas.job import JobCreate
 from fractal_models.settings import Settings
 from fractal_models.tables import DatasetV2, JobV2, ProjectV2, UserOAuth, WorkflowV2
-from tests.flows.conftest import Lab
+from tests.lab import Lab
 
 Sessions = async_sessionmaker[AsyncSession]
 

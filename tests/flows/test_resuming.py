@@ -18,8 +18,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from deployments.services import is_alive
 from flows.job_lock import locked_jobs
 from fractal_models.tables import AccountingRecord
-from tests.flows.conftest import Journal, eventually, process_of, require_consistent, runner_of
-from tests.lab import Lab
+from tests.journal import Journal, process_of, require_consistent, runner_of
+from tests.lab import Lab, eventually
 
 Sessions = async_sessionmaker[AsyncSession]
 NAMES = [f"image-{number:02d}" for number in range(12)]

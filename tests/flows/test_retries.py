@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fractal_models.images import STATUS_ATTRIBUTE
-from tests.flows.conftest import Journal, eventually
-from tests.lab import Lab
+from tests.journal import Journal
+from tests.lab import Lab, eventually
 
 NAMES = ["A", "B", "C"]
 

@@ -17,7 +17,7 @@ from benchmarks.consistency import task_bodies
 from deployments.stack import Stack
 from fractal_models.tables import AccountingRecordSlurm
 from tests.cluster import Cluster
-from tests.flows.conftest import Journal, process_of, require_consistent
+from tests.journal import Journal, process_of, require_consistent
 from tests.lab import Lab, collected, ended_activity, eventually
 from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
 

@@ -13,8 +13,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
 
 from deployments.stack import Stack
-from tests.flows.conftest import Lab, collected, eventually
-from tests.lab import ended_activity
+from tests.lab import Lab, collected, ended_activity, eventually
 
 
 async def collect(lab: Lab, **form: str) -> dict[str, Any]:

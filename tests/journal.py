@@ -1,4 +1,4 @@
-"""The lab, under the name by which the tests of this folder know it; jobs that keep a journal."""
+"""Jobs whose units keep a journal, and the processes that execute them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,9 +19,7 @@ from flows.job_folder import JobFolder
 from flows.job_lock import locked_jobs
 from flows.launchers.local import is_running
 from fractal_models.database import make_engine, session_factory
-from tests.lab import Lab, collected, eventually
-
-__all__ = ["Lab", "collected", "eventually"]
+from tests.lab import Lab, eventually
 
 _numbers = count(1)
 

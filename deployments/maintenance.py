@@ -1,0 +1,112 @@
+"""A resource that stands still for a while: for an upgrade of Prefect, or of its cluster."""
+
+import asyncio
+from collections.abc import Callable
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.engine import Engine, PauseRefusedError, open_engine
+from flows.job_lock import locked_jobs
+from fractal_models.database import open_database
+from fractal_models.settings import Settings
+from fractal_models.tables import JobV2, ProjectV2, Resource
+
+_REASON = "Paused with its resource."
+_LOOK_SECONDS = 0.5
+
+Tell = Callable[[str], object]
+
+
+class UnknownResourceError(Exception):
+    """There is no resource of this name."""
+
+
+async def find_resource(session: AsyncSession, name: str) -> Resource:
+    """A resource by name.
+
+    Raises:
+        UnknownResourceError: there is none; the message lists those that there are.
+    """
+    found = await session.exec(select(Resource).where(Resource.name == name))
+    if (resource := found.first()) is None:
+        names = ", ".join((await session.exec(select(Resource.name))).all())
+        raise UnknownResourceError(
+            f"There is no resource {name!r}; there are: {names or 'none yet'}."
+        )
+    return resource
+
+
+async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: bool) -> None:
+    """Let nothing begin on a resource, and have its jobs pause after the workflow task they run.
+
+    With `wait`, return when no process executes a job any more.
+
+    Raises:
+        UnknownResourceError, EngineUnavailableError: it stays as it is.
+    """
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        open_engine(settings) as engine,
+    ):
+        async with sessions() as session:
+            await find_resource(session, name)
+        await engine.hold_resource(name, True)
+        tell(f"Nothing begins on resource {name!r} any more.")
+        await _pause_jobs(engine, name, tell)
+        if wait:
+            await _wait_for_jobs(sessions, name, tell)
+
+
+async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
+    """Let jobs begin on a resource again, and those go on that were paused with it.
+
+    Raises:
+        UnknownResourceError, EngineUnavailableError: it stays as it is.
+    """
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        open_engine(settings) as engine,
+    ):
+        async with sessions() as session:
+            await find_resource(session, name)
+        await engine.hold_resource(name, False)
+        tell(f"Jobs begin on resource {name!r} again.")
+        for flow_run in await engine.paused_jobs(name):
+            if flow_run.state is not None and flow_run.state.message == _REASON:
+                await engine.resume(flow_run.id)
+                tell(f"Goes on: {flow_run.name}")
+
+
+async def _pause_jobs(engine: Engine, name: str, tell: Tell) -> None:
+    for flow_run in await engine.begun_jobs(name):
+        try:
+            await engine.pause(flow_run.id, _REASON)
+        except PauseRefusedError as error:  # it has just ended, or is being stopped
+            tell(f"Not paused: {flow_run.name}. {error}")
+        else:
+            tell(f"Pauses after its workflow task: {flow_run.name}")
+
+
+async def _wait_for_jobs(sessions: async_sessionmaker[AsyncSession], name: str, tell: Tell) -> None:
+    told: set[int] = set()
+    while True:
+        async with sessions() as session:
+            executed = await locked_jobs(session) & await _submitted(session, name)
+        if not executed:
+            return
+        if executed != told:
+            tell(f"Waiting for jobs: {', '.join(map(str, sorted(executed)))}")
+            told = executed
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _submitted(session: AsyncSession, resource_name: str) -> set[int]:
+    found = await session.exec(
+        select(JobV2.id)
+        .join(ProjectV2, col(ProjectV2.id) == col(JobV2.project_id))
+        .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
+        .where(JobV2.status == "submitted", Resource.name == resource_name)
+    )
+    return {job_id for job_id in found if job_id is not None}
