@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.context import ForkServerProcess
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import anyio
@@ -46,15 +48,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
-_LOOK_SECONDS, _LOOK_SELDOM_SECONDS = 1.0, 5.0
+_LOOK_SECONDS, _SELDOM_SECONDS = 1.0, 5.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
-
-
-class _Looking(Protocol):
-    """Something that looks after what others may have left, again and again."""
-
-    async def look(self) -> None: ...
 
 
 class WorkerResult(BaseWorkerResult):
@@ -242,9 +238,12 @@ async def serve(settings: Settings, resource_name: str) -> None:
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
-                group.create_task(_keep_looking(reconciler)),
-                group.create_task(_keep_looking(activities)),
-                group.create_task(_keep_looking(stranded, _LOOK_SELDOM_SECONDS)),
+                group.create_task(_keep_up(reconciler.look)),
+                group.create_task(_keep_up(activities.look)),
+                group.create_task(_keep_up(stranded.look, _SELDOM_SECONDS)),
+                group.create_task(
+                    _keep_up(partial(engine.prolong_pauses, resource_name), _SELDOM_SECONDS)
+                ),
             ]
             await worker.start()
             for task in looking:
@@ -260,11 +259,11 @@ async def _publish(engine: Engine, resource: Resource) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_looking(looking: _Looking, seconds: float = _LOOK_SECONDS) -> None:
-    """Have it look again and again. What is away is waited for."""
+async def _keep_up(look: Callable[[], Awaitable[None]], seconds: float = _LOOK_SECONDS) -> None:
+    """Look again and again after what others may have left. What is away is waited for."""
     while True:
         try:
-            await looking.look()
+            await look()
         except (
             EngineUnavailableError,
             PrefectHTTPStatusError,
@@ -272,8 +271,7 @@ async def _keep_looking(looking: _Looking, seconds: float = _LOOK_SECONDS) -> No
             asyncpg.PostgresError,
             OSError,
         ) as error:
-            name = type(looking).__name__
-            logger.warning("%s could not look, and will try again: %s", name, error)
+            logger.warning("Something is away, will look again: %s", error)
         await asyncio.sleep(seconds)
 
 

@@ -143,11 +143,24 @@ class Engine:
         state = flow_run.state if flow_run else None
         if state is None or not (state.is_running() or state.is_scheduled()):
             raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
+        # Prefect suspends by itself only what runs.
+        await self._suspend(flow_run_id, reason, force=state.is_scheduled())
+
+    async def prolong_pauses(self, resource_name: str) -> None:
+        """Have the pauses of jobs on a resource last until they are resumed.
+
+        The Prefect UI gives a pause a time, five minutes unless told otherwise, after which the
+        flow run fails: even one whose workflow task still runs.
+        """
+        for flow_run in await self.paused_jobs(resource_name):
+            if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
+                message = flow_run.state.message or "Suspended until it is resumed."
+                await self._suspend(flow_run.id, message, force=True)
+
+    async def _suspend(self, flow_run_id: UUID, message: str, *, force: bool) -> None:
         async with _reachable():
             result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
-                flow_run_id,
-                Suspended(message=reason),
-                force=state.is_scheduled(),  # Prefect suspends by itself only what runs
+                flow_run_id, Suspended(message=message), force=force
             )
         if result.status is not SetStateStatus.ACCEPT:
             raise PauseRefusedError(f"Prefect refuses: {result.details}")

@@ -46,6 +46,10 @@ class Journal:
         """Return when a unit has begun."""
         await eventually(lambda: asyncio.to_thread(self.began), bool)
 
+    async def begins_again(self, units: int) -> None:
+        """Return when so many units have begun."""
+        await eventually(lambda: asyncio.to_thread(self.began), lambda now: len(now) >= units)
+
     async def reaches(self, units: int) -> None:
         """Return when so many units have ended."""
 

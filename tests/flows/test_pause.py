@@ -95,6 +95,24 @@ async def test_a_paused_job_can_be_stopped(
     assert await eventually(lambda: state_name(prefect, job), lambda now: now == "Cancelled")
 
 
+async def test_a_pause_has_no_end_of_its_own(
+    journal_lab: Lab, journal: Journal, prefect: PrefectClient
+) -> None:
+    job = await two_tasks(journal_lab, journal)
+    flow_run_id = UUID(job["flow_run_id"])
+    await prefect.set_flow_run_state(flow_run_id, Suspended(timeout_seconds=300, message="Mine."))
+
+    async def timeout() -> object:
+        state = (await prefect.read_flow_run(flow_run_id)).state
+        assert state is not None
+        assert (state.name, state.message) == ("Suspended", "Mine.")
+        return state.state_details.pause_timeout
+
+    await eventually(timeout, lambda now: now is None)
+    await prefect.resume_flow_run(flow_run_id)
+    assert (await journal_lab.ended(job))["status"] == "done"
+
+
 async def test_a_job_that_waits_can_be_paused_and_continued(
     lab: Lab, prefect: PrefectClient
 ) -> None:
