@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
@@ -35,7 +36,10 @@ from deployments.flow_run_process import start_flow_run, start_server
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
+from flows.jobless import JoblessRuns
+from flows.missed import MissedOccurrences
 from flows.reconciler import Reconciler
+from flows.schedule_keeper import ScheduleKeeper
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
@@ -47,8 +51,15 @@ logger = logging.getLogger(__name__)
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
 _LOOK_SECONDS = 1.0
+_LOOK_FOR_JOBLESS_SECONDS = 5.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
+
+
+class Looker(Protocol):
+    """Looks after something, again and again."""
+
+    async def look(self) -> None: ...
 
 
 class UnknownResourceError(Exception):
@@ -74,6 +85,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         super().__init__(work_pool_name=resource_name, name=socket.gethostname())
         self.engine = engine
         self.reconciler = reconciler
+        self.missed = MissedOccurrences(engine)
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -90,9 +102,18 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         try:
             await self._stop_cancelled()
             return await super().get_and_submit_flow_runs()
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        except (httpx.TransportError, PrefectHTTPStatusError, EngineUnavailableError) as error:
             logger.warning("Prefect does not answer, will ask again: %r", error)
             return []
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """What can be started now; of what schedules have missed, only the latest."""
+        found = await super()._get_scheduled_flow_runs()
+        skipped = await self.missed.skip(
+            [each.flow_run for each in found],
+            begun=self._submitting_flow_run_ids | self.reconciler.executing,
+        )
+        return [each for each in found if each.flow_run.id not in skipped]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. That Prefect does not answer must not end the worker."""
@@ -233,12 +254,16 @@ async def serve(settings: Settings, resource_name: str) -> None:
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         activities = InterruptedActivities(sessions, engine, resource_name)
+        jobless = JoblessRuns(sessions, engine, settings, reconciler, resource_name)
+        keeper = ScheduleKeeper(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
                 group.create_task(_keep_looking(activities)),
+                group.create_task(_keep_looking(jobless, _LOOK_FOR_JOBLESS_SECONDS)),
+                group.create_task(_keep_looking(keeper)),
             ]
             await worker.start()
             for task in looking:
@@ -264,7 +289,7 @@ async def _publish(engine: Engine, resource: Resource) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
+async def _keep_looking(looking: Looker, seconds: float = _LOOK_SECONDS) -> None:
     """Have it look again and again. What is away is waited for."""
     while True:
         try:
@@ -278,7 +303,7 @@ async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
         ) as error:
             name = type(looking).__name__
             logger.warning("%s could not look, and will try again: %s", name, error)
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(seconds)
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

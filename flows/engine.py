@@ -74,6 +74,12 @@ class Engine:
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[PrefectClient]:
+        """The client, for what else is asked of Prefect."""
+        async with _reachable():
+            yield self._client
+
     async def publish_resource(self, resource: Resource) -> None:
         """Make or update the resource's work pool and its deployments.
 
@@ -218,6 +224,8 @@ class Engine:
                     task_run.id, Crashed(message=reason), force=True
                 )
         when = now() + timedelta(seconds=delay_seconds)
+        if flow_run.expected_start_time is not None:  # begun ahead of its time, by a few seconds
+            when = max(when, flow_run.expected_start_time)
         async with _reachable():
             result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
                 flow_run.id,
@@ -259,8 +267,7 @@ class Engine:
         return result.state is not None and result.state.is_final()
 
     async def _publish_deployment(self, flow_name: str, pool: str) -> None:
-        entrypoint = ENTRYPOINTS[flow_name]
-        form = parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
+        entrypoint, form = entrypoint_and_form(flow_name)
         try:
             found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
         except ObjectNotFound:
@@ -304,6 +311,12 @@ class Engine:
                 found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
             )
         return flow_run.id
+
+
+def entrypoint_and_form(flow_name: str) -> tuple[str, dict[str, Any]]:
+    """Where workers import a flow from, and the form of its parameters."""
+    entrypoint = ENTRYPOINTS[flow_name]
+    return entrypoint, parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
 
 
 def job_id_of(flow_run: FlowRun) -> int | None:
