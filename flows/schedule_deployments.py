@@ -147,6 +147,19 @@ class ScheduleDeployments:
             await _make_runs(client, found.deployment.id, active)
             await _switch(client, found.automation, active)
 
+    async def renew(self, deployment_ids: Sequence[UUID]) -> None:
+        """Give those that an older version made the flow and the form of this one."""
+        entrypoint, form = entrypoint_and_form(_FLOW)
+        for found in (await self.read(deployment_ids, ())).values():
+            deployment = found.deployment
+            known = deployment.entrypoint, deployment.parameter_openapi_schema
+            if known == (entrypoint, form):
+                continue
+            update = DeploymentUpdate(entrypoint=entrypoint, parameter_openapi_schema=form)
+            async with self._engine.asking() as client:
+                await client.update_deployment(deployment.id, update)
+                await _make_runs(client, deployment.id, not deployment.paused)
+
     async def tell(self, deployment_id: UUID, notice: str | None) -> None:
         """Show a notice, and pause the schedule; or take the notice away."""
         async with self._engine.asking() as client:

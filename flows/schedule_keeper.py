@@ -26,14 +26,19 @@ class ScheduleKeeper:
         self._sessions = sessions
         self._deployments = ScheduleDeployments(engine)
         self._resource_name = resource_name
+        self._renewed = False
 
     async def look(self) -> None:
-        """Look once at all schedules.
+        """Look once at all schedules; the first time also whether their deployments are of today.
 
         Raises:
             EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
         """
         async with self._sessions() as session:
+            if not self._renewed:
+                ids = await schedules.deployments_of(session, self._resource_name)
+                await self._deployments.renew(ids)
+                self._renewed = True
             await schedules.note_losses(session, self._resource_name)
             for schedule in await schedules.untold(session, self._resource_name):
                 try:

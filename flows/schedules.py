@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, case, literal
 from sqlmodel import and_, col, delete, func, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from fractal_models.tables import (
     LinkUserProjectV2,
@@ -116,15 +117,25 @@ def _loss() -> ColumnElement[str | None]:
     )
 
 
+async def deployments_of(session: AsyncSession, resource_name: str) -> list[UUID]:
+    """The deployments of the schedules of a resource."""
+    found = await session.exec(_of_resource(resource_name))
+    return [each.deployment_id for each in found if each.deployment_id is not None]
+
+
 async def untold(session: AsyncSession, resource_name: str) -> Sequence[Schedule]:
     """The schedules of a resource of whose notice Prefect is yet to be told."""
-    found = await session.exec(
+    found = await session.exec(_of_resource(resource_name).where(col(Schedule.is_told).is_(False)))
+    return found.all()
+
+
+def _of_resource(name: str) -> SelectOfScalar[Schedule]:
+    return (
         select(Schedule)
         .join(ProjectV2, col(ProjectV2.id) == col(Schedule.project_id))
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
-        .where(Resource.name == resource_name, col(Schedule.is_told).is_(False))
+        .where(Resource.name == name)
     )
-    return found.all()
 
 
 async def told(session: AsyncSession, schedule: Schedule) -> None:

@@ -77,6 +77,7 @@ class Schedules:
                 deployment_id=FlowRunFilterDeploymentId(any_=[UUID(schedule["deployment_id"])])
             ),
             sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=200,
         )
 
 

@@ -66,9 +66,7 @@ async def test_a_schedule_of_each_kind_is_a_deployment_with_these_times(
     assert deployment.parameters["dataset"] == str(dataset["id"])
     assert "images that are not done" in (deployment.description or "")
     (listed,) = [
-        each
-        for each in await lab.ok("GET", f"{lab.base}/schedule/")
-        if each["id"] == made["id"]
+        each for each in await lab.ok("GET", f"{lab.base}/schedule/") if each["id"] == made["id"]
     ]
     assert {**made, **listed} == made
 
