@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class Day:
     def live(self, count: int, seconds: float) -> Story:
         """Let the schedules run for so long, and examine what became of them."""
         made = [self._schedule(number) for number in range(count)]
+        self._switch(made, active=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._pass(end, _UP, made)
@@ -108,13 +110,23 @@ class Day:
             self._story.kills += 1
             self._pass(end, _DOWN, made)
             self._stack.start("worker")
-        for schedule in made:
-            self._client.patch(f"{self._base}/schedule/{schedule.id}/", {"active": False})
+        self._switch(made, active=False)
         self._rest(made)
         jobs = self._client.get(f"{self._base}/job/", log=False)
         for schedule in made:
             examine(self._story, schedule, self._flow_runs(schedule), jobs)
         return self._story
+
+    def _switch(self, made: list[Made], *, active: bool) -> None:
+        """Have all schedules go on, or pause them. Prefect may be too busy to answer."""
+        for schedule in made:
+            url = f"{self._base}/schedule/{schedule.id}/"
+            while True:
+                try:
+                    self._client.patch(url, {"active": active})
+                    break
+                except AwayError:
+                    time.sleep(1.0)
 
     def _workflow(self, name: str, seconds: float) -> int:
         workflow = self._client.post(f"{self._base}/workflow/", {"name": name})
@@ -144,6 +156,7 @@ class Day:
                 "workflow_id": self._workflow(f"workflow {number}", _UNIT_SECONDS),
                 "dataset_id": dataset["id"],
                 "when": {"interval_seconds": interval},
+                "active": False,
                 "images": "not done" if number % 4 == 3 else "all",
             },
         )
@@ -256,7 +269,7 @@ def _outcome(run: dict[str, Any], jobs: int) -> tuple[str, str]:
 def _examine_times(story: Story, schedule: Made, flow_runs: list[dict[str, Any]]) -> None:
     """Whether there is one flow run for each of the times, from the first to the last."""
     times = [datetime.fromisoformat(run["expected_start_time"]) for run in flow_runs]
-    for earlier, later in zip(times, times[1:], strict=False):
+    for earlier, later in pairwise(times):
         seconds = (later - earlier).total_seconds()
         if abs(seconds - schedule.interval) > 0.01:
             what = "is doubled" if seconds < schedule.interval else "is followed by a gap"

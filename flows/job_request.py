@@ -9,7 +9,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import schedules
-from flows.submission import JobRefusedError, create_job
+from flows.occurrences import TAG, begins_by_itself
+from flows.submission import JobRefusedError, NotNowError, create_job
 from fractal_models.images import AttributeFilters, TypeFilters
 from fractal_models.rights import (
     NotFoundError,
@@ -109,6 +110,8 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun
         JobRefusedError: the job could not run as things are.
     """
     owner = await schedules.owner_of(session, flow_run.deployment_id)
+    if owner is None and TAG in flow_run.tags:
+        raise NotNowError("This schedule is about to be made, or to be cleared away.")
     user = await user_named(session, owner or request.user)
     project_id = await _id_of_project(session, user, request.project)
     project = await project_with_right(session, user, project_id, "x")
@@ -128,8 +131,8 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun
         only_not_done=request.images == "not done",
         flow_run_id=flow_run.id,
     )
-    if owner is not None:
-        await schedules.clear_notice(session, flow_run.deployment_id)
+    if owner is not None and begins_by_itself(flow_run):
+        await schedules.note_job(session, flow_run.deployment_id, job)
     return job
 
 

@@ -108,6 +108,7 @@ class ScheduleDeployments:
                 schedules=list(plan.times or ()),
                 paused=not plan.active,
             )
+        async with self._engine.asking() as client:
             await _make_runs(client, deployment_id, plan.active)
             return deployment_id, await _automate(client, deployment_id, name, plan)
 

@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from fractal_models.tables import (
+    JobV2,
     LinkUserProjectV2,
     Profile,
     ProjectV2,
@@ -46,12 +47,17 @@ async def note(session: AsyncSession, deployment_id: UUID | None, notice: str) -
     await session.commit()
 
 
-async def clear_notice(session: AsyncSession, deployment_id: UUID | None) -> None:
-    """A schedule that had been paused runs again: somebody resumed it in Prefect."""
+async def note_job(session: AsyncSession, deployment_id: UUID | None, job: JobV2) -> None:
+    """A schedule has begun a job: what paused it before is over, what it runs may be new to us."""
     await session.exec(
         update(Schedule)
-        .where(col(Schedule.deployment_id) == deployment_id, col(Schedule.notice).is_not(None))
-        .values(notice=None, is_told=False)
+        .where(col(Schedule.deployment_id) == deployment_id)
+        .values(
+            workflow_id=job.workflow_id,
+            dataset_id=job.dataset_id,
+            notice=None,
+            is_told=and_(col(Schedule.is_told), col(Schedule.notice).is_(None)),
+        )
     )
     await session.commit()
 

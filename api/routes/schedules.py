@@ -90,8 +90,9 @@ async def create_schedule(
     plan = job.plan(schedule, times, after=wanted.after, active=wanted.active)
     created = await ScheduleDeployments(engine).create(schedule.deployment_name, plan)
     schedule.deployment_id, schedule.automation_id = created
-    await session.commit()
-    return await _show(session, engine, project, schedule)
+    answer = await _show(session, engine, project, schedule)
+    await session.commit()  # last: until then it begins no job, and is cleared away
+    return answer
 
 
 @router.get("/{schedule_id}/")
@@ -123,6 +124,8 @@ async def update_schedule(
     if changes.after is not None:
         await require_end(session, project, schedule.id, wanted, changes.after)
     active = changes.active if "active" in given else not found.paused
+    if not (changes.when or changes.after or found.automation or found.when):
+        raise unprocessable("Nothing begins it any more: give when or after.")
     if active:
         schedule.notice, schedule.is_told = None, True
     plan = job.plan(schedule, times, after=changes.after, active=active)

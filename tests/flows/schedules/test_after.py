@@ -91,6 +91,20 @@ async def test_a_paused_one_does_not_run_and_a_pause_in_prefect_is_seen(
     assert len(await schedules.flow_runs(made)) == 1
 
 
+async def test_one_whose_automation_was_deleted_in_prefect_needs_another(
+    lab: Lab, schedules: Schedules, prefect: PrefectClient, first: Pair, then: Pair
+) -> None:
+    made = await schedules.post(then.workflow, then.dataset, after=first.ids)
+    resource = f"prefect.deployment.{made['deployment_id']}"
+    await prefect.delete_resource_owned_automations(resource)
+    now = await schedules.get(made)
+    assert (now["active"], now["after"]) == (False, None)
+    answer = await lab.client.patch(schedules.url(made), json={"active": True})
+    assert (answer.status_code, "give when or after" in answer.text) == (422, True)
+    now = await schedules.patch(made, after=first.ids)
+    assert now["after"] == first.ids
+
+
 async def test_times_can_take_the_place_of_a_job_and_back(
     schedules: Schedules, prefect: PrefectClient, first: Pair, then: Pair
 ) -> None:

@@ -258,11 +258,21 @@ async def test_a_creation_that_did_not_come_to_its_end_leaves_nothing(
     fractal: async_sessionmaker[AsyncSession],
 ) -> None:
     made = await schedules.post(await lab.workflow("Process"), await lab.dataset("A"), when=YEARLY)
-    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
-    async with fractal() as session:
-        row = await session.get_one(Schedule, made["id"])
-        row.deployment_id, row.timestamp_created = None, long_ago
-        await session.commit()
+
+    async def set_row(**values: object) -> None:
+        async with fractal() as session:
+            await session.exec(
+                update(Schedule).where(col(Schedule.id) == made["id"]).values(**values)
+            )
+            await session.commit()
+
+    await set_row(deployment_id=None)
+    run = await prefect.create_flow_run_from_deployment(UUID(made["deployment_id"]))
+    ended = await eventually(
+        lambda: prefect.read_flow_run(run.id), lambda now: now.state and now.state.is_final()
+    )
+    assert "about to be made, or to be cleared away" in ended.state.message
+    await set_row(timestamp_created=datetime(2026, 1, 1, tzinfo=UTC))
 
     async def is_there() -> bool:
         try:

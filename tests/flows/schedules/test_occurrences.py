@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
 
 from deployments.stack import Stack
 from tests.flows.schedules.conftest import OFTEN, YEARLY, Pause, Schedules
@@ -48,6 +49,25 @@ async def test_an_occurrence_that_finds_the_dataset_busy_is_skipped_and_says_so(
     assert (await schedules.get(made))["active"]
     await lab.ok("GET", f"{lab.base}/job/{job['id']}/stop/")
     await schedules.outcomes(made, lambda now: count(now, "run"))
+
+
+async def test_a_dataset_that_was_given_in_prefect_takes_the_place_of_the_first(
+    lab: Lab, schedules: Schedules, prefect: PrefectClient
+) -> None:
+    first, other = await lab.dataset("A"), await lab.dataset("B")
+    made = await schedules.post(await lab.workflow("Process"), first, when=OFTEN)
+    deployment = await schedules.deployment(made)
+    parameters = {**deployment.parameters, "dataset": str(other["id"])}
+    await prefect.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+
+    async def on_other() -> int:
+        jobs = await lab.ok("GET", f"{lab.base}/job/")
+        return sum(job["dataset_id"] == other["id"] for job in jobs)
+
+    had = await eventually(on_other, bool)
+    await lab.ok("DELETE", f"{lab.base}/dataset/{first['id']}/")
+    await eventually(on_other, lambda now: now > had)
+    assert (await schedules.get(made))["notice"] is None
 
 
 async def test_when_all_images_are_done_there_is_nothing_to_do_until_there_is_a_new_one(
