@@ -36,7 +36,9 @@ _HOLD_SECONDS, _HOLD_CHANCE = 7.0, 0.4
 _UNIT_SECONDS = 0.2
 _REST_SECONDS = 180.0
 _PAGE = 200
+_FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _INSTEAD = re.compile(r"^Missed: .*The occurrence of (\S+ \S+) UTC is run in its place")
+_HAD_THEIR_TURN = ("run", "busy", "nothing to do", "paused")
 _SHOWN = 20
 
 
@@ -210,9 +212,6 @@ class Day:
                 return found
 
 
-_FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-
-
 def examine(
     story: Story, schedule: Made, flow_runs: list[dict[str, Any]], jobs: list[dict[str, Any]]
 ) -> None:
@@ -224,7 +223,7 @@ def examine(
     for run in flow_runs:
         moment = _moment(run)
         outcome, reason = _outcome(run, begun[run["id"]])
-        if outcome == "missed" and (named := _INSTEAD.match(reason)):
+        if named := _INSTEAD.match(reason):
             instead[moment] = named[1]
         became[moment] = outcome
         story.outcomes[outcome] += 1
@@ -233,13 +232,20 @@ def examine(
         if outcome == "run" and run["id"] not in done:
             story.findings.append(f"{schedule.name}, {moment}: its job is not done")
     _examine_times(story, schedule, flow_runs)
+    _examine_made_up(story, schedule, instead, became)
+
+
+def _examine_made_up(
+    story: Story, schedule: Made, instead: dict[str, str], became: dict[str, str]
+) -> None:
+    """Whether what was to be run in place of what was missed (`instead`) had its turn."""
     made_up = set()
     for moment in instead:
         last = moment
         while last in instead:
             last = instead[last]
         made_up.add(last)
-        if became.get(last) not in ("run", "busy", "nothing to do"):
+        if became.get(last) not in _HAD_THEIR_TURN:
             story.findings.append(
                 f"{schedule.name}, {moment}: {last} was to be run in its place, but it was "
                 f"{became.get(last, 'not there')}"
@@ -260,6 +266,7 @@ def _outcome(run: dict[str, Any], jobs: int) -> tuple[str, str]:
         ("missed", "Missed: "),
         ("busy", "has a job that has not ended"),
         ("nothing to do", "nothing to do"),
+        ("paused", "The schedule is paused."),
     ):
         if words in reason:
             return outcome, reason

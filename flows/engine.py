@@ -157,6 +157,14 @@ class Engine:
             await asyncio.sleep(_PENDING_SECONDS)
         return flow_run
 
+    async def is_paused(self, deployment_id: UUID) -> bool:
+        """Whether a deployment is to begin no flow runs by itself."""
+        async with _reachable():
+            try:
+                return (await self._client.read_deployment(deployment_id)).paused
+            except ObjectNotFound:
+                return True
+
     async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
         """Give a flow run that began in Prefect the name and the tags of its job."""
         async with _reachable():

@@ -192,7 +192,7 @@ async def _show(
     return ScheduleReadWithOccurrences.model_validate(
         {
             **read.model_dump(),
-            "next": [each.expected_start_time for each in coming],
+            "next": [each.expected_start_time for each in coming if read.active],
             "occurrences": [outcome_of(each, jobs) for each in latest],
         }
     )

@@ -111,11 +111,10 @@ async def test_of_what_was_missed_the_latest_is_run_and_the_others_say_so(
     await pause_pool(True)
     workflow, dataset = await lab.workflow("Process"), await lab.dataset("A")
     made = await schedules.post(workflow, dataset, when={"interval_seconds": 1})
-    missed = await schedules.outcomes(made, lambda now: count(now, "waiting") >= 6)
-    await lab.ok("PATCH", schedules.url(made), json={"active": False})
+    await schedules.outcomes(made, lambda now: count(now, "waiting") >= 6)
+    await schedules.patch(made, when=YEARLY)
     missed = (await schedules.get(made))["occurrences"]
     await pause_pool(False)
-    latest = await schedules.outcomes(made, lambda now: not count(now, "waiting"))
     latest = await schedules.outcomes(made, lambda now: count(now, "run"))
     assert [each["flow_run_id"] for each in latest] == [each["flow_run_id"] for each in missed]
     assert [each["outcome"] for each in latest] == ["run"] + ["skipped"] * (len(missed) - 1)
@@ -124,6 +123,19 @@ async def test_of_what_was_missed_the_latest_is_run_and_the_others_say_so(
         "Missed: no worker had room for it in time. "
         f"The occurrence of {run} UTC is run in its place."
     }
+
+
+async def test_what_is_due_when_a_schedule_is_paused_is_skipped(
+    lab: Lab, schedules: Schedules, pause_pool: Pause
+) -> None:
+    await pause_pool(True)
+    workflow, dataset = await lab.workflow("Process"), await lab.dataset("A")
+    made = await schedules.post(workflow, dataset, when={"interval_seconds": 1})
+    await schedules.outcomes(made, lambda now: count(now, "waiting"))
+    await schedules.patch(made, active=False)
+    await pause_pool(False)
+    latest = await schedules.outcomes(made, lambda now: count(now, "skipped") == len(now))
+    assert latest[0]["reason"] == "The schedule is paused."
 
 
 async def test_after_a_downtime_of_prefect_and_the_worker_one_run_is_made_up(
