@@ -1,6 +1,6 @@
 """What becomes of the occurrences of schedules: jobs, or a reason that both sides show."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -166,6 +166,29 @@ async def test_after_a_downtime_of_prefect_and_the_worker_one_run_is_made_up(
         for each in latest[1:]
         if each["expected"] not in times
     )
+
+
+async def test_a_worker_that_ends_just_before_an_occurrence_does_not_begin_it_early(
+    lab: Lab, schedules: Schedules, stack: Stack, prefect: PrefectClient
+) -> None:
+    workflow, dataset = await lab.workflow("Process"), await lab.dataset("A")
+    (worker,) = (service for service in stack.services if service.name == "worker")
+    ahead = datetime.now(UTC) + timedelta(seconds=12)
+    daily = {"interval_seconds": 86400, "anchor": ahead.isoformat()}
+    made = await schedules.post(workflow, dataset, when=daily)
+    occurrence = (await schedules.flow_runs(made))[0]
+
+    async def state() -> str | None:
+        return (await prefect.read_flow_run(occurrence.id)).state_name
+
+    await eventually(state, lambda now: now == "Pending")
+    worker.stop()
+    stack.start("worker")
+    latest = await schedules.outcomes(made, lambda now: count(now, "run"))
+    assert [each["flow_run_id"] for each in latest] == [str(occurrence.id)]
+    flow_run = await prefect.read_flow_run(occurrence.id)
+    assert flow_run.start_time is not None
+    assert flow_run.start_time >= ahead - timedelta(seconds=0.1)
 
 
 async def test_an_email_that_changed_does_not_matter_to_a_schedule(
