@@ -35,9 +35,11 @@ from fractal_models.tables import (
     HistoryRun,
     JobV2,
     LinkUserGroup,
+    LinkUserProjectV2,
     Profile,
     ProjectV2,
     Resource,
+    Schedule,
     TaskGroupV2,
     TaskV2,
     UserOAuth,
@@ -252,6 +254,44 @@ def _job(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[JobV
 
 ReadableJob = Annotated[JobV2, Depends(_job(_readable))]
 ExecutableJob = Annotated[JobV2, Depends(_job(_executable))]
+
+
+def _schedule(
+    project_with_right: _ProjectDependency,
+) -> Callable[..., Awaitable[Schedule]]:
+    async def schedule_with_right(
+        schedule_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> Schedule:
+        schedule = await session.get(Schedule, schedule_id)
+        if schedule is None or schedule.project_id != project.id or not schedule.deployment_id:
+            raise NotFoundError("Schedule", schedule_id)
+        return schedule
+
+    return schedule_with_right
+
+
+ReadableSchedule = Annotated[Schedule, Depends(_schedule(_readable))]
+
+
+async def _own_schedule(
+    schedule: Annotated[Schedule, Depends(_schedule(_executable))],
+    user: VerifiedUser,
+    session: SessionDep,
+) -> Schedule:
+    """One that the user owns, or that is in a project which the user owns."""
+    if schedule.user_id != user.id:
+        link = await session.get_one(LinkUserProjectV2, (schedule.project_id, user.id))
+        if not link.is_owner:
+            raise ForbiddenError(
+                f"Schedule {schedule.id} belongs to another user: only they and the owner of the "
+                "project may change it."
+            )
+    return schedule
+
+
+OwnSchedule = Annotated[Schedule, Depends(_own_schedule)]
 
 
 async def _workflowtask_of_history(

@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
@@ -36,9 +37,11 @@ from deployments.maintenance import find_resource
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
+from flows.jobless import JoblessRuns
+from flows.missed import MissedOccurrences
 from flows.reconciler import Reconciler
+from flows.schedule_keeper import ScheduleKeeper
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
-from flows.stranded import StrandedRuns
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -72,6 +75,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         super().__init__(work_pool_name=resource_name, name=socket.gethostname())
         self.engine = engine
         self.reconciler = reconciler
+        self.missed = MissedOccurrences(engine)
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -88,9 +92,18 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         try:
             await self._stop_cancelled()
             return await super().get_and_submit_flow_runs()
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        except (httpx.TransportError, PrefectHTTPStatusError, EngineUnavailableError) as error:
             logger.warning("Prefect does not answer, will ask again: %r", error)
             return []
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """What can be started now; of what schedules have missed, only the latest."""
+        found = await super()._get_scheduled_flow_runs()
+        skipped = await self.missed.skip(
+            [each.flow_run for each in found],
+            begun=self._submitting_flow_run_ids | self.reconciler.executing,
+        )
+        return [each for each in found if each.flow_run.id not in skipped]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. That Prefect does not answer must not end the worker."""
@@ -231,16 +244,16 @@ async def serve(settings: Settings, resource_name: str) -> None:
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         activities = InterruptedActivities(sessions, engine, resource_name)
+        jobless = JoblessRuns(sessions, engine, settings, reconciler, resource_name)
+        keeper = ScheduleKeeper(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
-        stranded = StrandedRuns(
-            sessions, engine, settings.max_restarts, resource_name, reconciler.executing
-        )
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_up(reconciler.look)),
                 group.create_task(_keep_up(activities.look)),
-                group.create_task(_keep_up(stranded.look, _SELDOM_SECONDS)),
+                group.create_task(_keep_up(keeper.look)),
+                group.create_task(_keep_up(jobless.look, _SELDOM_SECONDS)),
                 group.create_task(
                     _keep_up(partial(engine.prolong_pauses, resource_name), _SELDOM_SECONDS)
                 ),

@@ -80,6 +80,12 @@ class Engine:
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[PrefectClient]:
+        """The client, for what else is asked of Prefect."""
+        async with _reachable():
+            yield self._client
+
     async def publish_resource(self, resource: Resource) -> None:
         """Make or update the resource's work pool and its deployments.
 
@@ -185,6 +191,14 @@ class Engine:
             await asyncio.sleep(_PENDING_SECONDS)
         return flow_run
 
+    async def is_paused(self, deployment_id: UUID) -> bool:
+        """Whether a deployment is to begin no flow runs by itself."""
+        async with _reachable():
+            try:
+                return (await self._client.read_deployment(deployment_id)).paused
+            except ObjectNotFound:
+                return True
+
     async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
         """Give a flow run that began in Prefect the name and the tags of its job."""
         async with _reachable():
@@ -228,16 +242,23 @@ class Engine:
         return await self._jobs(resource_name, [StateType.PAUSED])
 
     async def _jobs(self, resource_name: str, states: list[StateType]) -> list[FlowRun]:
-        async with _reachable():
-            return await self._client.read_flow_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
-                flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
-                ),
-                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[resource_name])),
-                sort=FlowRunSort.ID_DESC,
-                limit=_PAGE,
-            )
+        found: list[FlowRun] = []
+        while len(found) % _PAGE == 0:
+            async with _reachable():
+                page = await self._client.read_flow_runs(
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
+                    flow_run_filter=FlowRunFilter(
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+                    ),
+                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[resource_name])),
+                    sort=FlowRunSort.ID_DESC,
+                    limit=_PAGE,
+                    offset=len(found),
+                )
+            if not page:
+                break
+            found += page
+        return found
 
     async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
         """Restart a flow run that nobody executes any more, if it was running or about to."""
@@ -273,6 +294,8 @@ class Engine:
                     task_run.id, Crashed(message=reason), force=True
                 )
         when = now() + timedelta(seconds=delay_seconds)
+        if flow_run.expected_start_time is not None:  # begun ahead of its time, by a few seconds
+            when = max(when, flow_run.expected_start_time)
         async with _reachable():
             result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
                 flow_run.id,
@@ -314,8 +337,7 @@ class Engine:
         return result.state is not None and result.state.is_final()
 
     async def _publish_deployment(self, flow_name: str, pool: str) -> None:
-        entrypoint = ENTRYPOINTS[flow_name]
-        form = parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
+        entrypoint, form = entrypoint_and_form(flow_name)
         try:
             found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
         except ObjectNotFound:
@@ -359,6 +381,12 @@ class Engine:
                 found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
             )
         return flow_run.id
+
+
+def entrypoint_and_form(flow_name: str) -> tuple[str, dict[str, Any]]:
+    """Where workers import a flow from, and the form of its parameters."""
+    entrypoint = ENTRYPOINTS[flow_name]
+    return entrypoint, parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
 
 
 def job_id_of(flow_run: FlowRun) -> int | None:

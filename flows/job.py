@@ -9,14 +9,18 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import NonNegativeInt
 
-from flows import hooks
-from flows.job_request import Images, JobRequest
+from flows import hooks, schedules
+from flows.job_request import JobRequest
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
+from flows.occurrences import SKIPPED, begins_by_itself
 from flows.stopping import STOP_SIGNAL, on_signals
-from flows.submission import DatasetBusyError, JobRefusedError, NothingToDoError
+from flows.submission import JobRefusedError, NotNowError
 from flows.workflow_task import run_workflow_task
+from fractal_models.database import open_database
 from fractal_models.images import AttributeFilters, TypeFilters
 from fractal_models.rights import ForbiddenError, NotFoundError
+from fractal_models.schemas.job import Images
+from fractal_models.settings import get_settings
 
 
 @flow(
@@ -78,14 +82,25 @@ async def run_job(
     except (JobStoppedError, JobUnavailableError) as reason:
         return Cancelled(message=str(reason))
     except (JobRefusedError, NotFoundError, ForbiddenError) as refusal:
-        return _refused(flow_run, refusal)
+        return await _refused(flow_run, refusal)
     return None
 
 
-def _refused(flow_run: FlowRun, refusal: Exception) -> State[Any]:
-    """No job. Where nobody asked for it at this moment, that may be as it should be."""
-    creator = flow_run.created_by.type if flow_run.created_by else None
-    by_itself = flow_run.auto_scheduled or creator == "AUTOMATION"
-    if by_itself and isinstance(refusal, DatasetBusyError | NothingToDoError):
-        return Cancelled(name="Skipped", message=str(refusal))
+async def _refused(flow_run: FlowRun, refusal: Exception) -> State[Any]:
+    """No job. Where nobody asked for it at this moment, that may be as it should be.
+
+    If not, and it began by a schedule, that would only be refused again: it is paused.
+    """
+    if begins_by_itself(flow_run):
+        if isinstance(refusal, NotNowError):
+            return Cancelled(name=SKIPPED, message=str(refusal))
+        await _pause_schedule(flow_run, str(refusal))
     return Failed(message=str(refusal))
+
+
+async def _pause_schedule(flow_run: FlowRun, notice: str) -> None:
+    async with (
+        open_database(get_settings().async_database_url) as sessions,
+        sessions() as session,
+    ):
+        await schedules.note(session, flow_run.deployment_id, notice)

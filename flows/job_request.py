@@ -1,14 +1,16 @@
 """What a run that begins in Prefect asks for, and the job that it makes of it."""
 
 from collections.abc import Sequence
-from typing import Literal
-from uuid import UUID
+from typing import Self
 
+from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.submission import JobRefusedError, create_job
+from flows import schedules
+from flows.occurrences import TAG, begins_by_itself
+from flows.submission import JobRefusedError, NotNowError, create_job
 from fractal_models.images import AttributeFilters, TypeFilters
 from fractal_models.rights import (
     NotFoundError,
@@ -18,7 +20,8 @@ from fractal_models.rights import (
     workflow_in,
 )
 from fractal_models.schemas.base import problems_of
-from fractal_models.schemas.job import JobCreate
+from fractal_models.schemas.job import Images, JobCreate
+from fractal_models.schemas.schedule import ScheduledJob
 from fractal_models.tables import (
     DatasetV2,
     JobV2,
@@ -27,8 +30,6 @@ from fractal_models.tables import (
     UserOAuth,
     WorkflowV2,
 )
-
-Images = Literal["all", "not done"]
 
 
 class JobRequest(BaseModel):
@@ -63,6 +64,23 @@ class JobRequest(BaseModel):
             worker_init=job.worker_init,
         )
 
+    @classmethod
+    def for_schedule(cls, user: UserOAuth, project: ProjectV2, wanted: ScheduledJob) -> Self:
+        """What asks for the jobs of a schedule."""
+        return cls(
+            user=user.email,
+            project=str(project.id),
+            workflow=str(wanted.workflow_id),
+            dataset=str(wanted.dataset_id),
+            first_task=wanted.first_task_index,
+            last_task=wanted.last_task_index,
+            images=wanted.images,
+            attribute_filters=wanted.attribute_filters,
+            type_filters=wanted.type_filters,
+            slurm_account=wanted.slurm_account,
+            worker_init=wanted.worker_init,
+        )
+
     def as_submitted(self) -> JobCreate:
         """The request as the REST API takes it.
 
@@ -82,14 +100,19 @@ class JobRequest(BaseModel):
             raise JobRefusedError(problems_of(error)) from error
 
 
-async def make_job(session: AsyncSession, request: JobRequest, flow_run_id: UUID) -> JobV2:
+async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun) -> JobV2:
     """Commit the job of a flow run, with the rights of the user whom its parameters name.
+
+    That of a schedule has the rights of its owner, whatever email they have by now.
 
     Raises:
         NotFoundError, ForbiddenError: what is named is not there for this user, or not to be run.
         JobRefusedError: the job could not run as things are.
     """
-    user = await user_named(session, request.user)
+    owner = await schedules.owner_of(session, flow_run.deployment_id)
+    if owner is None and TAG in flow_run.tags:
+        raise NotNowError("This schedule is about to be made, or to be cleared away.")
+    user = await user_named(session, owner or request.user)
     project_id = await _id_of_project(session, user, request.project)
     project = await project_with_right(session, user, project_id, "x")
     workflow = await workflow_in(
@@ -98,7 +121,7 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run_id: UUID
     dataset = await dataset_in(
         session, project, await _id_in_project(session, project, DatasetV2, request.dataset)
     )
-    return await create_job(
+    job = await create_job(
         session,
         user=user,
         project=project,
@@ -106,8 +129,11 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run_id: UUID
         dataset=dataset,
         request=request.as_submitted(),
         only_not_done=request.images == "not done",
-        flow_run_id=flow_run_id,
+        flow_run_id=flow_run.id,
     )
+    if owner is not None and begins_by_itself(flow_run):
+        await schedules.note_job(session, flow_run.deployment_id, job)
+    return job
 
 
 async def _id_of_project(session: AsyncSession, user: UserOAuth, name: str) -> int:

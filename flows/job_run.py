@@ -26,8 +26,9 @@ from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, lock_job
 from flows.job_request import JobRequest, make_job
 from flows.launchers.of_job import launcher_of
+from flows.occurrences import TAG
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
-from flows.submission import reopen_job
+from flows.submission import DatasetBusyError, NotNowError, reopen_job
 from fractal_models.database import is_outage, open_database, saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -273,7 +274,7 @@ async def _open(
     request: JobRequest,
 ) -> JobRun:
     async with sessions() as session:
-        job = await _claim(session, flow_run) or await make_job(session, request, flow_run.id)
+        job = await _job_of(session, engine, flow_run, request)
         job_id = saved_id(job)
         interrupted = partial(interrupt, JobFolder.of(job))
         await lock_job(settings.async_database_url, job_id, interrupted)
@@ -303,6 +304,32 @@ async def _open(
     if job.stop_reason is not None:
         run.stop(job.stop_reason)
     return run
+
+
+async def _job_of(
+    session: AsyncSession, engine: Engine, flow_run: FlowRun, request: JobRequest
+) -> JobV2:
+    """The job of a flow run. Another process of it may just be making it."""
+    if (job := await _claim(session, flow_run)) is not None:
+        return job
+    if TAG in flow_run.tags and flow_run.auto_scheduled:
+        await _require_active(engine, flow_run)
+    try:
+        return await make_job(session, request, flow_run)
+    except DatasetBusyError:
+        if (job := await _claim(session, flow_run)) is None:
+            raise
+        return job
+
+
+async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
+    """Begin nothing for a schedule that is paused. (Flow runs were made ahead of that.)"""
+    try:
+        paused = flow_run.deployment_id is None or await engine.is_paused(flow_run.deployment_id)
+    except (EngineUnavailableError, PrefectHTTPStatusError):
+        return  # it was active when this began
+    if paused:
+        raise NotNowError("The schedule is paused.")
 
 
 async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:

@@ -1,6 +1,7 @@
 """From a request to a job: the checks, and the job's row with everything it needs to run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,12 +42,60 @@ class JobRefusedError(ValueError):
     """The job cannot be submitted; the message says why and what to do."""
 
 
-class DatasetBusyError(JobRefusedError):
+class NotNowError(JobRefusedError):
+    """The job cannot be submitted at this moment, but could at another."""
+
+
+class DatasetBusyError(NotNowError):
     """Another job on the dataset has not ended."""
 
 
-class NothingToDoError(JobRefusedError):
+class NothingToDoError(NotNowError):
     """All images are done, and only others were asked for."""
+
+
+class ResourceClosedError(NotNowError):
+    """Administrators let no new jobs begin on the resource."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a request was found to ask for: tasks `first` to `last`, and what they need."""
+
+    resource: Resource
+    profile: Profile
+    first: int
+    last: int
+    tasks: list[WorkflowTaskV2]
+    groups: dict[int, TaskGroupV2]
+
+
+async def check_request(
+    session: AsyncSession,
+    *,
+    user: UserOAuth,
+    project: ProjectV2,
+    workflow: WorkflowV2,
+    request: JobCreate,
+) -> Checked:
+    """Check all of a request that does not change by itself from one moment to the next.
+
+    Raises:
+        JobRefusedError: the job could not run as things are.
+    """
+    resource, profile = await _way_in(session, user, project)
+    first, last = _task_range(workflow, request)
+    tasks = workflow.task_list[first : last + 1]
+    if hidden := await names_not_shared_with(session, user, tasks):
+        raise JobRefusedError(
+            f"Tasks that are not shared with you cannot be run: {', '.join(hidden)}."
+        )
+    names = [(task.task.name, task.task.taskgroupv2_id) for task in tasks]
+    groups = await _active_task_groups(session, names, resource)
+    _check_account(user, request)
+    if resource.type != "local":
+        _check_metas(tasks)
+    return Checked(resource, profile, first, last, tasks, groups)
 
 
 async def create_job(
@@ -67,23 +116,16 @@ async def create_job(
     A job that is made by its flow run has that from the beginning, and is made once.
 
     Raises:
-        DatasetBusyError, NothingToDoError: it could at another time.
+        NotNowError: it could at another time.
         JobRefusedError: the job could not run as things are.
     """
-    resource, profile = await _way_in(session, user, project)
-    first, last = _task_range(workflow, request)
-    tasks = workflow.task_list[first : last + 1]
-    if hidden := await names_not_shared_with(session, user, tasks):
-        raise JobRefusedError(
-            f"Tasks that are not shared with you cannot be run: {', '.join(hidden)}."
-        )
-    names = [(task.task.name, task.task.taskgroupv2_id) for task in tasks]
-    groups = await _active_task_groups(session, names, resource)
-    _check_account(user, request)
-    if resource.type != "local":
-        _check_metas(tasks)
+    checked = await check_request(
+        session, user=user, project=project, workflow=workflow, request=request
+    )
+    resource = checked.resource
+    _require_open(resource)
     if only_not_done:
-        await _require_work(session, dataset, tasks, request)
+        await _require_work(session, dataset, checked.tasks, request)
     started = now()
     job = JobV2(
         project_id=project.id,
@@ -93,11 +135,11 @@ async def create_job(
         slurm_account=request.slurm_account,
         worker_init=request.worker_init,
         project_dump=dump_project(project),
-        workflow_dump=dump_workflow(workflow, tasks, groups),
+        workflow_dump=dump_workflow(workflow, checked.tasks, checked.groups),
         dataset_dump=dump_dataset(dataset),
         fractal_server_version=CONTRACT_VERSION,
-        first_task_index=first,
-        last_task_index=last,
+        first_task_index=checked.first,
+        last_task_index=checked.last,
         attribute_filters=request.attribute_filters,
         type_filters=request.type_filters,
         only_not_done=only_not_done,
@@ -112,10 +154,10 @@ async def create_job(
         await session.rollback()
         raise busy from error
     job.working_dir = str(job_folder(resource, job))
-    job.working_dir_user = job_folder_there(resource, profile, user, job)
+    job.working_dir_user = job_folder_there(resource, checked.profile, user, job)
     await session.exec(
         update(TaskGroupV2)
-        .where(col(TaskGroupV2.id).in_(groups))
+        .where(col(TaskGroupV2.id).in_(checked.groups))
         .values(timestamp_last_used=started)
     )
     await session.commit()
@@ -133,6 +175,7 @@ async def reopen_job(session: AsyncSession, job: JobV2) -> None:
     user = await user_named(session, job.user_email)
     project = await project_with_right(session, user, job.project_id, "x")
     resource, _ = await _way_in(session, user, project)
+    _require_open(resource)
     dumps = job.workflow_dump["task_list"]
     tasks = [(dump["task"]["name"], dump["task"]["taskgroupv2_id"]) for dump in dumps]
     await _active_task_groups(session, tasks, resource)
@@ -216,10 +259,6 @@ async def _way_in(
 ) -> tuple[Resource, Profile]:
     """The resource of a project, and the user's profile for it."""
     resource = await session.get_one(Resource, project.resource_id)
-    if resource.prevent_new_submissions:
-        raise JobRefusedError(
-            f"Resource {resource.name!r} takes no new jobs at present (prevent_new_submissions)."
-        )
     profile = await session.get(Profile, user.profile_id) if user.profile_id else None
     if profile is None or profile.resource_id != resource.id:
         raise JobRefusedError(
@@ -227,6 +266,13 @@ async def _way_in(
             f"{project.id} runs: ask an administrator for one."
         )
     return resource, profile
+
+
+def _require_open(resource: Resource) -> None:
+    if resource.prevent_new_submissions:
+        raise ResourceClosedError(
+            f"Resource {resource.name!r} takes no new jobs at present (prevent_new_submissions)."
+        )
 
 
 def _check_account(user: UserOAuth, request: JobCreate) -> None:

@@ -33,6 +33,9 @@ class FractalClient:
     def post(self, path: str, body: Any = None, **query: Any) -> Any:
         return self._call("POST", path, json=body, params=query)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body)
+
     def task_group(self, pkg_name: str, version: str) -> dict[str, Any] | None:
         """The active task group of a package, with its tasks, if it was collected before."""
         for _, groups in self.get("/api/v2/task-group/", only_active=True):

@@ -13,6 +13,7 @@ from fractal_models.schemas.project import ProjectDump
 from fractal_models.schemas.workflow import WorkflowDump
 
 TaskIndex = Annotated[int, Field(ge=0)]
+Images = Literal["all", "not done"]
 
 
 class JobCreate(Input):

@@ -9,6 +9,7 @@ from fractal_models.tables.history import HistoryImageCache, HistoryRun, History
 from fractal_models.tables.job import JobV2
 from fractal_models.tables.project import LinkUserProjectV2, ProjectV2
 from fractal_models.tables.resource import Profile, Resource
+from fractal_models.tables.schedule import Schedule
 from fractal_models.tables.task import TaskGroupActivityV2, TaskGroupV2, TaskV2
 from fractal_models.tables.user import LinkUserGroup, OAuthAccount, UserGroup, UserOAuth
 from fractal_models.tables.workflow import WorkflowTaskV2, WorkflowTemplate, WorkflowV2
@@ -27,6 +28,7 @@ __all__ = [
     "Profile",
     "ProjectV2",
     "Resource",
+    "Schedule",
     "TaskGroupActivityV2",
     "TaskGroupV2",
     "TaskV2",

@@ -1,0 +1,100 @@
+"""Occurrences of schedules: which of them are run after a downtime, and what became of each."""
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from fractal_models.schemas.schedule import Occurrence
+
+Node = TypeVar("Node", bound=Hashable)
+
+# Which the deployments of schedules have, and so all of their flow runs.
+TAG = "fractal-schedule"
+# The name of the state of an occurrence that was not run.
+SKIPPED = "Skipped"
+
+_WAITING = (StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED)
+_LEFT_OUT = (StateType.CANCELLED, StateType.CANCELLING)
+
+
+def begins_by_itself(flow_run: FlowRun) -> bool:
+    """Whether a schedule or an automation made a flow run, not a person or the REST API."""
+    creator = flow_run.created_by.type if flow_run.created_by else None
+    return flow_run.auto_scheduled or creator == "AUTOMATION"
+
+
+def due(flow_runs: Collection[FlowRun], moment: datetime) -> list[FlowRun]:
+    """Those that a schedule made for times that have passed, and that nothing was done about.
+
+    One that was begun and interrupted is none: it goes on.
+    """
+    return [
+        each
+        for each in flow_runs
+        if begins_by_itself(each)
+        and each.deployment_id is not None
+        and each.run_count == 0
+        and each.expected_start_time is not None
+        and each.expected_start_time <= moment
+    ]
+
+
+def missed(flow_runs: Collection[FlowRun]) -> dict[UUID, list[UUID]]:
+    """Of those that are due, the ones not to be run, by the one that is run in their place.
+
+    That is the latest of each schedule: of a deployment, if it is a Fractal schedule.
+    """
+    schedules: dict[object, list[FlowRun]] = defaultdict(list)
+    for each in flow_runs:
+        creator = each.created_by.id if each.created_by else None
+        schedules[each.deployment_id, None if TAG in each.tags else creator].append(each)
+    found = {}
+    for runs in schedules.values():
+        *earlier, latest = sorted(runs, key=lambda run: (run.expected_start_time, run.id))
+        if earlier:
+            found[latest.id] = [run.id for run in earlier]
+    return found
+
+
+def outcome_of(flow_run: FlowRun, jobs: Mapping[UUID, tuple[int, str]]) -> Occurrence:
+    """What became of an occurrence, given the ids and states of jobs by their flow runs."""
+    state = flow_run.state
+    job_id, job_status = jobs.get(flow_run.id, (None, None))
+    told: dict[str, object] = {"job_id": job_id, "job_status": job_status}
+    if job_id is not None:
+        outcome = "running" if job_status == "submitted" else "run"
+    elif state is None or state.type in _WAITING:
+        outcome = "waiting"
+    elif state.type is StateType.RUNNING:
+        outcome = "running"
+    elif state.type is StateType.COMPLETED:
+        outcome = "run"  # its job was deleted
+    else:
+        outcome = "skipped" if state.type in _LEFT_OUT else "failed"
+        told["reason"] = state.message or f"It was {state.name} in Prefect."
+    return Occurrence.model_validate(
+        {
+            "flow_run_id": flow_run.id,
+            "expected": flow_run.expected_start_time,
+            "outcome": outcome,
+            **told,
+        }
+    )
+
+
+def leads_back(follows: Iterable[tuple[Node, Node]], start: Node) -> bool:
+    """Whether one comes back to the start, if from each first of these one goes to its second."""
+    goes_to: dict[Node, list[Node]] = defaultdict(list)
+    for first, second in follows:
+        goes_to[first].append(second)
+    reached: set[Node] = set()
+    ends = [start]
+    while ends:
+        new = set(goes_to[ends.pop()]) - reached
+        reached |= new
+        ends += new
+    return start in reached

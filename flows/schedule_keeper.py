@@ -1,0 +1,68 @@
+"""Looks after the schedules of a resource: what they need can go away at any time.
+
+Every worker of a resource does this. Prefect is asked only if there is something to tell it.
+"""
+
+import logging
+
+from prefect.exceptions import PrefectHTTPStatusError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows import schedules
+from flows.engine import Engine
+from flows.schedule_deployments import ScheduleDeployments
+from fractal_models.tables import Schedule
+
+logger = logging.getLogger(__name__)
+
+
+class ScheduleKeeper:
+    """Pauses schedules that have lost what they need, and clears away those without a project."""
+
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], engine: Engine, resource_name: str
+    ) -> None:
+        self._sessions = sessions
+        self._deployments = ScheduleDeployments(engine)
+        self._resource_name = resource_name
+        self._renewed = False
+
+    async def look(self) -> None:
+        """Look once at all schedules; the first time also whether their deployments are of today.
+
+        Raises:
+            EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
+        """
+        async with self._sessions() as session:
+            if not self._renewed:
+                ids = await schedules.deployments_of(session, self._resource_name)
+                await self._deployments.renew(ids)
+                self._renewed = True
+            await schedules.note_losses(session, self._resource_name)
+            for schedule in await schedules.untold(session, self._resource_name):
+                try:
+                    await self._tell(session, schedule)
+                except PrefectHTTPStatusError as error:  # of this schedule, not of Prefect
+                    logger.warning("%s, not told: %s", schedule.deployment_name, error)
+            for schedule in await schedules.abandoned(session):
+                await self._clear_away(session, schedule)
+
+    async def _tell(self, session: AsyncSession, schedule: Schedule) -> None:
+        """Have Prefect show the notice; with one, the schedule is paused."""
+        if schedule.deployment_id is not None:
+            await self._deployments.tell(schedule.deployment_id, schedule.notice)
+        await schedules.told(session, schedule)
+        if schedule.notice is not None:
+            name = schedule.deployment_name
+            logger.warning("Schedule %s (%s) is paused. %s", schedule.id, name, schedule.notice)
+
+    async def _clear_away(self, session: AsyncSession, schedule: Schedule) -> None:
+        """Delete a schedule, in Prefect first."""
+        if schedule.deployment_id is not None:
+            await self._deployments.delete(schedule.deployment_id)
+        else:
+            await self._deployments.delete_named(schedule.deployment_name)
+        await schedules.forget(session, schedule)
+        name = schedule.deployment_name
+        logger.warning("Schedule %s (%s) is deleted: it has no project.", schedule.id, name)

@@ -1,0 +1,193 @@
+"""The rows of schedules: whose they are, what they have lost, what Prefect is yet to be told."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, literal
+from sqlmodel import and_, col, delete, func, or_, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
+
+from fractal_models.tables import (
+    JobV2,
+    LinkUserProjectV2,
+    Profile,
+    ProjectV2,
+    Resource,
+    Schedule,
+    UserOAuth,
+)
+from fractal_models.tables.columns import now
+
+# A workflow and a dataset, by their ids.
+Runs = tuple[int | None, int | None]
+
+# The API makes a deployment right after the row.
+_TIME_OF_API = timedelta(seconds=60)
+
+
+async def owner_of(session: AsyncSession, deployment_id: UUID | None) -> str | None:
+    """The email of the user whose schedule a deployment is; None if it is none."""
+    found = await session.exec(
+        select(UserOAuth.email)
+        .join(Schedule, col(Schedule.user_id) == col(UserOAuth.id))
+        .where(Schedule.deployment_id == deployment_id)
+    )
+    return found.first()
+
+
+async def note(session: AsyncSession, deployment_id: UUID | None, notice: str) -> None:
+    """Have a schedule paused, if the deployment is one's."""
+    await session.exec(
+        update(Schedule)
+        .where(col(Schedule.deployment_id) == deployment_id)
+        .values(notice=notice, is_told=False)
+    )
+    await session.commit()
+
+
+async def note_job(session: AsyncSession, deployment_id: UUID | None, job: JobV2) -> None:
+    """A schedule has begun a job: what paused it before is over, what it runs may be new to us."""
+    await session.exec(
+        update(Schedule)
+        .where(col(Schedule.deployment_id) == deployment_id)
+        .values(
+            workflow_id=job.workflow_id,
+            dataset_id=job.dataset_id,
+            notice=None,
+            is_told=and_(col(Schedule.is_told), col(Schedule.notice).is_(None)),
+        )
+    )
+    await session.commit()
+
+
+async def note_losses(session: AsyncSession, resource_name: str) -> None:
+    """Note on the schedules of a resource that have lost what they need, what that is."""
+    loss = (
+        select(col(Schedule.id), _loss().label("notice"))
+        .join(ProjectV2, col(ProjectV2.id) == col(Schedule.project_id))
+        .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
+        .join(UserOAuth, col(UserOAuth.id) == col(Schedule.user_id))
+        .outerjoin(
+            LinkUserProjectV2,
+            and_(
+                col(LinkUserProjectV2.project_id) == col(Schedule.project_id),
+                col(LinkUserProjectV2.user_id) == col(Schedule.user_id),
+            ),
+        )
+        .outerjoin(Profile, col(Profile.id) == col(UserOAuth.profile_id))
+        .where(
+            Resource.name == resource_name,
+            col(Schedule.notice).is_(None),
+            col(Schedule.deployment_id).is_not(None),
+        )
+        .subquery()
+    )
+    await session.exec(
+        update(Schedule)
+        .where(col(Schedule.id) == loss.c.id, loss.c.notice.is_not(None))
+        .values(notice=loss.c.notice, is_told=False)
+        .execution_options(synchronize_session=False)
+    )
+    await session.commit()
+
+
+def _loss() -> ColumnElement[str | None]:
+    """What a schedule has lost, in words; null: nothing."""
+    user, project = UserOAuth.email, ProjectV2.name
+    waits = col(Schedule.automation_id).is_not(None)
+    awaited = or_(
+        col(Schedule.after_workflow_id).is_(None), col(Schedule.after_dataset_id).is_(None)
+    )
+    link = LinkUserProjectV2
+    may_run = and_(
+        col(link.is_verified),
+        func.strpos(link.permissions, "x") > 0,
+        col(UserOAuth.is_guest).is_(False),
+    )
+    return case(
+        (col(Schedule.workflow_id).is_(None), literal("Its workflow was deleted.")),
+        (col(Schedule.dataset_id).is_(None), literal("Its dataset was deleted.")),
+        (and_(waits, awaited), literal("The workflow or dataset that it waits for was deleted.")),
+        (col(UserOAuth.is_active).is_(False), func.concat("User ", user, " is not active.")),
+        (col(UserOAuth.is_verified).is_(False), func.concat("User ", user, " is not verified.")),
+        (
+            func.coalesce(may_run, False).is_(False),
+            func.concat("User ", user, " may not run jobs in project ", project, " any more."),
+        ),
+        (
+            func.coalesce(col(Profile.resource_id) == col(Resource.id), False).is_(False),
+            func.concat("User ", user, " has no profile for resource ", Resource.name, "."),
+        ),
+    )
+
+
+async def deployments_of(session: AsyncSession, resource_name: str) -> list[UUID]:
+    """The deployments of the schedules of a resource."""
+    found = await session.exec(_of_resource(resource_name))
+    return [each.deployment_id for each in found if each.deployment_id is not None]
+
+
+async def untold(session: AsyncSession, resource_name: str) -> Sequence[Schedule]:
+    """The schedules of a resource of whose notice Prefect is yet to be told."""
+    found = await session.exec(_of_resource(resource_name).where(col(Schedule.is_told).is_(False)))
+    return found.all()
+
+
+def _of_resource(name: str) -> SelectOfScalar[Schedule]:
+    return (
+        select(Schedule)
+        .join(ProjectV2, col(ProjectV2.id) == col(Schedule.project_id))
+        .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
+        .where(Resource.name == name)
+    )
+
+
+async def told(session: AsyncSession, schedule: Schedule) -> None:
+    """Prefect has been told of this notice (and not of one that came meanwhile)."""
+    await session.exec(
+        update(Schedule)
+        .where(
+            col(Schedule.id) == schedule.id,
+            col(Schedule.notice).is_not_distinct_from(schedule.notice),
+        )
+        .values(is_told=True)
+    )
+    await session.commit()
+
+
+async def abandoned(session: AsyncSession) -> Sequence[Schedule]:
+    """Schedules whose project was deleted, or whose creation did not come to its end."""
+    unfinished = and_(
+        col(Schedule.deployment_id).is_(None),
+        col(Schedule.timestamp_created) < now() - _TIME_OF_API,
+    )
+    found = await session.exec(
+        select(Schedule).where(or_(col(Schedule.project_id).is_(None), unfinished))
+    )
+    return found.all()
+
+
+async def forget(session: AsyncSession, schedule: Schedule) -> None:
+    """Delete the row of a schedule that has no deployment any more."""
+    await session.exec(delete(Schedule).where(col(Schedule.id) == schedule.id))
+    await session.commit()
+
+
+async def follows(
+    session: AsyncSession, project_id: int | None, other_than: int | None
+) -> list[tuple[Runs, Runs]]:
+    """Of each schedule that waits for a job: what it waits for, and what it runs."""
+    found = await session.exec(
+        select(Schedule).where(
+            Schedule.project_id == project_id,
+            col(Schedule.id).is_distinct_from(other_than),
+            col(Schedule.after_workflow_id).is_not(None),
+        )
+    )
+    pairs = [
+        ((each.after_workflow_id, each.after_dataset_id), (each.workflow_id, each.dataset_id))
+        for each in found
+    ]
+    return [(after, runs) for after, runs in pairs if None not in (*after, *runs)]
