@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import hooks
+from flows.descriptions import DESCRIPTIONS
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.stopping import STOP_SIGNAL, on_signals
 from flows.workflow_task import run_workflow_task
@@ -16,7 +17,7 @@ from flows.workflow_task import run_workflow_task
 
 @flow(
     name="run-job",
-    description="Runs the workflow tasks of a Fractal job on the images of its dataset.",
+    description=DESCRIPTIONS["run-job"],
     on_completion=[hooks.job_done],
     on_failure=[hooks.job_failed],
     on_cancellation=[hooks.job_stopped],

@@ -22,6 +22,7 @@ from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, lock_job
 from flows.launchers.of_job import launcher_of
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
+from flows.waiting import describe_wait
 from fractal_models.database import is_outage, open_database, saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -34,6 +35,7 @@ from fractal_models.tables import (
     Resource,
     UserOAuth,
 )
+from fractal_models.tables.columns import now
 
 # In which the worker passes the runner configuration of a flow run to its process.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
@@ -92,6 +94,7 @@ class JobRun:
         self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
         self._resource_id = saved_id(resource)
         self.max_restarts = max_restarts
+        self.waited = ""
         self.why_it_stops = ""
         self._stopped = asyncio.Event()
         self._sessions = sessions
@@ -219,6 +222,8 @@ async def open_job(job_id: int, flow_run_id: UUID) -> AsyncIterator[JobRun]:
                 leave(EXIT_INTERRUPTED)
             raise
         run.folder.create()
+        if run.waited:
+            run.say(run.waited)
         obeying = asyncio.create_task(run.obey())
         try:
             yield run
@@ -234,6 +239,10 @@ async def _open(
         interrupted = partial(interrupt, JobFolder.of(job))
         await lock_job(settings.async_database_url, job_id, interrupted)
         job = await _claim(session, job_id, flow_run_id)  # who had the lock may have ended it
+        waited = describe_wait(job.log, now())
+        if waited:
+            job.log = None
+            await session.commit()
         dataset = await session.get_one(DatasetV2, job.dataset_id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
@@ -248,6 +257,7 @@ async def _open(
         settings.max_restarts,
         sessions,
     )
+    run.waited = waited
     if job.stop_reason is not None:
         run.stop(job.stop_reason)
     return run
