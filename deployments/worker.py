@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
@@ -37,6 +38,7 @@ from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.user_limit import UserLimit
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -49,6 +51,14 @@ _GRACE_SECONDS = 60
 _LOOK_SECONDS = 1.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
+# What is raised while Prefect or the database does not answer.
+_AWAY = (
+    EngineUnavailableError,
+    PrefectHTTPStatusError,
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    OSError,
+)
 
 
 class UnknownResourceError(Exception):
@@ -70,10 +80,17 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     _processes: dict[int, tuple[UUID, ForkServerProcess]]
     _stopping: set[int]
 
-    def __init__(self, engine: Engine, reconciler: Reconciler, resource_name: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        reconciler: Reconciler,
+        resource_name: str,
+        user_limit: UserLimit | None = None,
+    ) -> None:
         super().__init__(work_pool_name=resource_name, name=socket.gethostname())
         self.engine = engine
         self.reconciler = reconciler
+        self.user_limit = user_limit
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -84,15 +101,24 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """One poll: end the flow runs that were cancelled, start those that are due.
 
-        While Prefect is away there is nothing to do. (The loop around this would soon wait for
-        minutes, and then give up.)
+        While Prefect or the database is away there is nothing to do. (The loop around this would
+        soon wait for minutes, and then give up.)
         """
         try:
             await self._stop_cancelled()
             return await super().get_and_submit_flow_runs()
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            logger.warning("Prefect does not answer, will ask again: %r", error)
+        except (httpx.TransportError, *_AWAY) as error:
+            logger.warning("No flow runs can be started, will try again: %r", error)
             return []
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """The flow runs that are due, but for those whose users run as many as one may."""
+        due = await super()._get_scheduled_flow_runs()
+        if self.user_limit is None:
+            return due
+        ids = {each.flow_run.id for each in due}
+        put_off = await self.user_limit.put_off(ids, self._submitting_flow_run_ids)
+        return [each for each in due if each.flow_run.id not in put_off]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. That Prefect does not answer must not end the worker."""
@@ -234,7 +260,9 @@ async def serve(settings: Settings, resource_name: str) -> None:
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         activities = InterruptedActivities(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
-        worker = kind(engine, reconciler, resource_name)
+        limit = settings.max_running_jobs_per_user
+        user_limit = UserLimit(sessions, engine, resource_name, limit) if limit else None
+        worker = kind(engine, reconciler, resource_name, user_limit)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
@@ -269,13 +297,7 @@ async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
     while True:
         try:
             await looking.look()
-        except (
-            EngineUnavailableError,
-            PrefectHTTPStatusError,
-            SQLAlchemyError,
-            asyncpg.PostgresError,
-            OSError,
-        ) as error:
+        except _AWAY as error:
             name = type(looking).__name__
             logger.warning("%s could not look, and will try again: %s", name, error)
         await asyncio.sleep(_LOOK_SECONDS)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
+from prefect.client.schemas.objects import FlowRun, State, WorkPool, WorkQueue
 
 # A flow run that is due so long, and has not begun, waits for something.
 _PATIENCE = timedelta(seconds=3)
@@ -26,8 +27,17 @@ def waits(flow_run: FlowRun, moment: datetime) -> bool:
     state = flow_run.state
     if state is None or not state.is_scheduled():
         return False
-    due = state.state_details.scheduled_time or state.timestamp
-    return state.name == AWAITING_SLOT or moment - due > _PATIENCE
+    return state.name == AWAITING_SLOT or moment - due_time(state) > _PATIENCE
+
+
+def due_time(state: State[Any]) -> datetime:
+    """When a scheduled flow run is to begin."""
+    return state.state_details.scheduled_time or state.timestamp
+
+
+def takes_no_more(place: WorkPool | WorkQueue) -> bool:
+    """Whether no flow run of a work pool or queue may begin now."""
+    return place.is_paused or _is_full(place)
 
 
 def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
