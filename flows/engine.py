@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -231,9 +231,10 @@ class Engine:
         return found
 
     async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
-        """Have a flow run that waits begin at another time."""
+        """Have a flow run that waits begin at another time, if it is still there."""
         async with _reachable():
-            await self._client.set_flow_run_state(flow_run_id, state)
+            with suppress(ObjectNotFound):
+                await self._client.set_flow_run_state(flow_run_id, state)
 
     async def cancel(self, flow_run_id: UUID) -> bool:
         """Ask a flow run to stop. True if it has ended already, as one that waits does."""

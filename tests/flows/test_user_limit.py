@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.states import AwaitingConcurrencySlot
 
 from deployments.services import Service
 from deployments.stack import Stack
+from flows.engine import open_engine
 from flows.user_limit import Waiting, plan
+from fractal_models.settings import Settings
 from tests.flows.conftest import Lab, eventually
 from tests.lab import logged_in
 
@@ -51,6 +54,18 @@ def test_a_user_runs_at_most_two_jobs_the_oldest_first(
     made = plan(reversed(runs), running, 2)
     assert sorted(id_.int for id_ in made.put_off) == put_off
     assert [id_.int for id_ in made.recall] == recalled
+
+
+async def test_a_flow_run_that_was_deleted_meanwhile_is_not_put_off(stack: Stack) -> None:
+    settings = Settings(
+        database_url=stack.environment["FRACTAL_DATABASE_URL"],
+        prefect_api_url=stack.environment["PREFECT_API_URL"],
+        prefect_auth_string=stack.prefect_auth,
+    )
+    async with open_engine(settings) as engine:
+        gone = uuid4()
+        await engine.schedule(gone, AwaitingConcurrencySlot())
+        assert await engine.flow_runs([gone]) == {}
 
 
 @pytest.fixture
