@@ -42,6 +42,7 @@ from flows.missed import MissedOccurrences
 from flows.reconciler import Reconciler
 from flows.schedule_keeper import ScheduleKeeper
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.user_limit import UserLimit
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -54,6 +55,14 @@ _GRACE_SECONDS = 60
 _LOOK_SECONDS, _SELDOM_SECONDS = 1.0, 5.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
+# What is raised while Prefect or the database does not answer.
+_AWAY = (
+    EngineUnavailableError,
+    PrefectHTTPStatusError,
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    OSError,
+)
 
 
 class WorkerResult(BaseWorkerResult):
@@ -71,11 +80,18 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     _processes: dict[int, tuple[UUID, ForkServerProcess]]
     _stopping: set[int]
 
-    def __init__(self, engine: Engine, reconciler: Reconciler, resource_name: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        reconciler: Reconciler,
+        resource_name: str,
+        user_limit: UserLimit | None = None,
+    ) -> None:
         super().__init__(work_pool_name=resource_name, name=socket.gethostname())
         self.engine = engine
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
+        self.user_limit = user_limit
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -86,24 +102,31 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """One poll: end the flow runs that were cancelled, start those that are due.
 
-        While Prefect is away there is nothing to do. (The loop around this would soon wait for
-        minutes, and then give up.)
+        While Prefect or the database is away there is nothing to do. (The loop around this would
+        soon wait for minutes, and then give up.)
         """
         try:
             await self._stop_cancelled()
             return await super().get_and_submit_flow_runs()
-        except (httpx.TransportError, PrefectHTTPStatusError, EngineUnavailableError) as error:
-            logger.warning("Prefect does not answer, will ask again: %r", error)
+        except (httpx.TransportError, *_AWAY) as error:
+            logger.warning("No flow runs can be started, will try again: %r", error)
             return []
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        """What can be started now; of what schedules have missed, only the latest."""
+        """What can be started now.
+
+        That is, of what schedules have missed, only the latest, and nothing of users who run as
+        many jobs as one may.
+        """
         found = await super()._get_scheduled_flow_runs()
-        skipped = await self.missed.skip(
-            [each.flow_run for each in found],
-            begun=self._submitting_flow_run_ids | self.reconciler.executing,
+        begun = self._submitting_flow_run_ids
+        left_out = await self.missed.skip(
+            [each.flow_run for each in found], begun=begun | self.reconciler.executing
         )
-        return [each for each in found if each.flow_run.id not in skipped]
+        if self.user_limit is not None:
+            ids = {each.flow_run.id for each in found} - left_out
+            left_out |= await self.user_limit.put_off(ids, begun)
+        return [each for each in found if each.flow_run.id not in left_out]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. That Prefect does not answer must not end the worker."""
@@ -247,7 +270,9 @@ async def serve(settings: Settings, resource_name: str) -> None:
         jobless = JoblessRuns(sessions, engine, settings, reconciler, resource_name)
         keeper = ScheduleKeeper(sessions, engine, resource_name)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
-        worker = kind(engine, reconciler, resource_name)
+        limit = settings.max_running_jobs_per_user
+        user_limit = UserLimit(sessions, engine, resource_name, limit) if limit else None
+        worker = kind(engine, reconciler, resource_name, user_limit)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_up(reconciler.look)),
@@ -277,13 +302,7 @@ async def _keep_up(look: Callable[[], Awaitable[None]], seconds: float = _LOOK_S
     while True:
         try:
             await look()
-        except (
-            EngineUnavailableError,
-            PrefectHTTPStatusError,
-            SQLAlchemyError,
-            asyncpg.PostgresError,
-            OSError,
-        ) as error:
+        except _AWAY as error:
             logger.warning("Something is away, will look again: %s", error)
         await asyncio.sleep(seconds)
 

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
+    WorkQueueFilter,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
@@ -38,8 +39,10 @@ from prefect.states import AwaitingRetry, Cancelling, Crashed, Suspended
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
+from flows.descriptions import DESCRIPTIONS
 from flows.job_request import JobRequest
 from flows.submission import job_title
+from flows.waiting import PoolLimits
 from flows.work_pools import work_pool_of
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
@@ -61,6 +64,9 @@ _PATIENCE_SECONDS = 10.0
 # A flow run that is being started is so soon.
 _PENDING_TRIES, _PENDING_SECONDS = 30, 0.2
 _PAGE = 200  # Prefect's limit
+_OPEN = FlowRunFilterState(
+    type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
+)
 
 
 class EngineUnavailableError(Exception):
@@ -89,7 +95,7 @@ class Engine:
     async def publish_resource(self, resource: Resource) -> None:
         """Make or update the resource's work pool and its deployments.
 
-        What was set of them in Prefect (a pause, limits, job variables) stays.
+        What was set of them in Prefect (a pause, limits, queues, job variables) stays.
         """
         pool_type, template = work_pool_of(resource)
         async with _reachable():
@@ -313,17 +319,56 @@ class Engine:
         async with _reachable():
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
-    async def log(self, flow_run_id: UUID, message: str) -> None:
-        """One line in the log of a flow run."""
-        line = LogCreate(
-            name="prefect.flow_runs",
-            level=logging.WARNING,
-            message=message,
-            timestamp=now(),
-            flow_run_id=flow_run_id,
-        )
+    async def log(self, messages: Mapping[UUID, str]) -> None:
+        """One line each in the logs of flow runs."""
+        lines = [
+            LogCreate(
+                name="prefect.flow_runs",
+                level=logging.WARNING,
+                message=message,
+                timestamp=now(),
+                flow_run_id=flow_run_id,
+            )
+            for flow_run_id, message in messages.items()
+        ]
         async with _reachable():
-            await self._client.create_logs([line])
+            await self._client.create_logs(lines)
+
+    async def pool_limits(self, pool: str) -> PoolLimits | None:
+        """What keeps the flow runs of a work pool waiting; None if the pool is gone."""
+        async with _reachable():
+            try:
+                found, queues = await asyncio.gather(
+                    self._client.read_work_pool(pool),
+                    self._client.read_work_queues(pool, WorkQueueFilter(), _PAGE, 0),
+                )
+            except ObjectNotFound:
+                return None
+        return PoolLimits(found, {queue.name: queue for queue in queues})
+
+    async def open_jobs(self, pool: str) -> list[FlowRun]:
+        """The flow runs of jobs in a work pool that run, are being started, or are scheduled."""
+        found: list[FlowRun] = []
+        async with _reachable():
+            while len(found) % _PAGE == 0:
+                page = await self._client.read_flow_runs(
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
+                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+                    flow_run_filter=FlowRunFilter(state=_OPEN),
+                    sort=FlowRunSort.ID_DESC,
+                    limit=_PAGE,
+                    offset=len(found),
+                )
+                if not page:
+                    break
+                found += page
+        return found
+
+    async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
+        """Have a flow run that waits begin at another time, if it is still there."""
+        async with _reachable():
+            with suppress(ObjectNotFound):
+                await self._client.set_flow_run_state(flow_run_id, state)
 
     async def cancel(self, flow_run_id: UUID) -> bool:
         """Ask a flow run to stop. True if it has ended already, as one that waits does."""
@@ -338,6 +383,7 @@ class Engine:
 
     async def _publish_deployment(self, flow_name: str, pool: str) -> None:
         entrypoint, form = entrypoint_and_form(flow_name)
+        description = DESCRIPTIONS[flow_name]
         try:
             found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
         except ObjectNotFound:
@@ -345,20 +391,21 @@ class Engine:
                 flow_id=await self._client.create_flow_from_name(flow_name),
                 name=pool,
                 entrypoint=entrypoint,
+                description=description,
                 work_pool_name=pool,
                 parameter_openapi_schema=form,
                 enforce_parameter_schema=True,
             )
         else:  # creating it once more would empty its job variables
-            await self._client.update_deployment(
-                found.id,
-                DeploymentUpdate(
-                    entrypoint=entrypoint,
-                    work_pool_name=pool,
-                    parameter_openapi_schema=form,
-                    enforce_parameter_schema=True,
-                ),
+            update = DeploymentUpdate(
+                entrypoint=entrypoint,
+                description=description,
+                parameter_openapi_schema=form,
+                enforce_parameter_schema=True,
             )
+            if found.work_pool_name != pool:  # saying it again would reset the queue
+                update.work_pool_name = pool
+            await self._client.update_deployment(found.id, update)
 
     async def _create_flow_run(
         self,

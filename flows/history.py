@@ -4,7 +4,7 @@ Whatever grows with the number of images is one statement, fed with one JSON doc
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,35 @@ async def end_job(
     found = ended.first() is not None
     await session.commit()
     return found
+
+
+@dataclass(frozen=True)
+class WaitingLine:
+    """A line on why a job waits, and what its log was when that was found out."""
+
+    job_id: int
+    before: str | None
+    line: str
+
+
+async def tell_waiting(session: AsyncSession, lines: Sequence[WaitingLine]) -> set[int]:
+    """Append to the logs of submitted jobs, and commit. The ids of those that nobody else told."""
+    if not lines:
+        return set()
+    told = await session.execute(_TELL_WAITING, {"lines": [asdict(line) for line in lines]})
+    found = set(told.scalars())
+    await session.commit()
+    return found
+
+
+_TELL_WAITING = text(
+    """
+    UPDATE jobv2 SET log = coalesce(log, '') || told.line
+    FROM jsonb_to_recordset(:lines) AS told (job_id int, before text, line text)
+    WHERE jobv2.id = told.job_id AND status = 'submitted' AND log IS NOT DISTINCT FROM told.before
+    RETURNING jobv2.id
+    """
+).bindparams(bindparam("lines", type_=JSONB))
 
 
 async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:

@@ -10,6 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import NonNegativeInt
 
 from flows import hooks, schedules
+from flows.descriptions import DESCRIPTIONS
 from flows.job_request import JobRequest
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.occurrences import SKIPPED, begins_by_itself
@@ -25,7 +26,7 @@ from fractal_models.settings import get_settings
 
 @flow(
     name="run-job",
-    description="Runs the workflow tasks of a Fractal job on the images of its dataset.",
+    description=DESCRIPTIONS["run-job"],
     on_completion=[hooks.job_done],
     on_failure=[hooks.job_failed],
     on_cancellation=[hooks.job_stopped],

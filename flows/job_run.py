@@ -29,6 +29,7 @@ from flows.launchers.of_job import launcher_of
 from flows.occurrences import TAG
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
+from flows.waiting import describe_wait
 from fractal_models.database import is_outage, open_database, saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -41,6 +42,7 @@ from fractal_models.tables import (
     Resource,
     UserOAuth,
 )
+from fractal_models.tables.columns import now
 
 # In which the worker passes the runner configuration of a flow run to its process.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
@@ -98,6 +100,7 @@ class JobRun:
         self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
         self._resource_id = saved_id(resource)
         self.max_restarts = max_restarts
+        self.waited = ""
         self.why_it_stops = ""
         self._stopped = asyncio.Event()
         self._sessions = sessions
@@ -259,6 +262,8 @@ async def open_job(flow_run: FlowRun, request: JobRequest) -> AsyncIterator[JobR
                 leave(EXIT_INTERRUPTED)
             raise
         run.folder.create()
+        if run.waited:
+            run.say(run.waited)
         obeying = asyncio.create_task(run.obey())
         try:
             yield run
@@ -283,6 +288,9 @@ async def _open(
             raise JobEndedError(f"Job {job_id} has ended already, it is done.")
         if job.status == "failed":
             await reopen_job(session, job)
+        if waited := describe_wait(job.log, now()):
+            job.log = None
+            await session.commit()
         dataset = await session.get_one(DatasetV2, job.dataset_id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
@@ -301,6 +309,7 @@ async def _open(
         engine,
         flow_run.id,
     )
+    run.waited = waited
     if job.stop_reason is not None:
         run.stop(job.stop_reason)
     return run

@@ -7,7 +7,7 @@ about that is told by the state of its flow run.
 import asyncio
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -22,12 +22,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
 from flows.engine import Engine, EngineUnavailableError
+from flows.history import WaitingLine
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs
 from flows.job_run import profile_of
 from flows.launchers.base import Launcher
 from flows.launchers.of_job import launcher_of
 from flows.stillness import Stillness
+from flows.waiting import last_reason, waiting_line, waits, why_it_waits
 from fractal_models.database import DatabaseAwayError, saved_id
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
@@ -79,6 +81,7 @@ class _Submitted:
     flow_run_id: UUID | None
     restarts: int
     stop_reason: str | None
+    log: str | None = field(compare=False)
 
 
 class Reconciler:
@@ -129,6 +132,7 @@ class Reconciler:
             seconds = max(still[job], _pending_seconds(flow_run))
             seconds = math.inf if job.flow_run_id in ended else seconds
             await self._look_at_one(job, flow_run, seconds)
+        await self._tell_why_they_wait(found)
 
     async def _look_at_one(
         self, found: _Submitted, flow_run: FlowRun | None, seconds: float
@@ -150,6 +154,34 @@ class Reconciler:
             logger.warning("Job %s waits, Prefect refuses it: %s", found.id, error)
         except Exception:
             logger.exception("Job %s could not be looked after.", found.id)
+
+    async def _tell_why_they_wait(self, found: dict[_Submitted, FlowRun | None]) -> None:
+        """A line for each job that waits for another reason than was told last."""
+        moment = now()
+        waiting = {job: run for job, run in found.items() if run and waits(run, moment)}
+        limits = await self._engine.pool_limits(self._resource_name) if waiting else None
+        if limits is None:
+            return
+        reasons = {
+            job: reason
+            for job, run in waiting.items()
+            if (reason := why_it_waits(run, limits)) and reason != last_reason(job.log)
+        }
+        if not reasons:
+            return
+        async with self._sessions() as session:
+            begun = await locked_jobs(session)
+            lines = [
+                WaitingLine(job.id, job.log, waiting_line(reason, moment))
+                for job, reason in reasons.items()
+                if job.id not in begun
+            ]
+            told = await history.tell_waiting(session, lines)
+        messages = {
+            waiting[job].id: f"Waiting: {reasons[job]}" for job in reasons if job.id in told
+        }
+        if messages:
+            await self._engine.log(messages)
 
     async def _act(
         self,
@@ -270,7 +302,7 @@ class Reconciler:
             if folder.path.exists():
                 await asyncio.to_thread(folder.log, message)
             if job.flow_run_id is not None:
-                await self._engine.log(job.flow_run_id, message)
+                await self._engine.log({job.flow_run_id: message})
         except (OSError, EngineUnavailableError, PrefectHTTPStatusError) as error:
             logger.warning("Job %s: the line above is not in all its logs: %s", job.id, error)
 
@@ -283,8 +315,9 @@ def _pending_seconds(flow_run: FlowRun | None) -> float:
 
 
 async def _submitted_jobs(session: AsyncSession, resource_name: str) -> list[_Submitted]:
+    columns: list[Any] = [getattr(JobV2, each.name) for each in fields(_Submitted)]
     found = await session.execute(
-        select(JobV2.id, JobV2.flow_run_id, JobV2.restarts, JobV2.stop_reason)
+        select(*columns)
         .join(ProjectV2, col(ProjectV2.id) == col(JobV2.project_id))
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
         .where(

@@ -70,6 +70,7 @@ def work_pool_of(resource: Resource) -> tuple[str, dict[str, Any]]:
     """
     worker_type, variables, configuration = WORKER_TYPES[resource.type]
     schema = variables.model_json_schema()
+    del schema["title"]  # as in the templates that Prefect makes of worker types
     for name, value in resource.jobs_runner_config.items():
         if name in schema["properties"]:
             schema["properties"][name]["default"] = value

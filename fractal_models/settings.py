@@ -74,6 +74,11 @@ class Settings(DatabaseSettings):
         ge=0,
         description="How often in a row a job that makes no progress is started again",
     )
+    max_running_jobs_per_user: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many jobs of one user a worker lets run at once; default: no limit",
+    )
     ssh_known_hosts: Path = Field(
         default=Path("~/.ssh/known_hosts"),
         description="File with the keys of the hosts that clusters are reached through by SSH",

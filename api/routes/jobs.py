@@ -140,7 +140,8 @@ async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
     answer = JobRead.model_validate(job)
     if show_tmp_logs and job.status == "submitted" and job.working_dir:
         path = Path(job.working_dir) / JOB_LOG
-        answer.log = await read_log(path) if path.is_file() else None
+        if path.is_file():  # else, and after that, why the job waits
+            answer.log = f"{await read_log(path)}{job.log or ''}"
     return answer
 
 

@@ -4,7 +4,7 @@ from flows.activities.activity import activity_flow, execute
 from flows.activities.environment import TaskEnvironment
 
 
-@activity_flow("deactivate-tasks", "Removes the environment of tasks; it can be made again.")
+@activity_flow("deactivate-tasks")
 async def deactivate_tasks(activity_id: int) -> None:
     """Remove the environment of a task group, which is inactive already.
 
@@ -14,7 +14,7 @@ async def deactivate_tasks(activity_id: int) -> None:
     await execute(activity_id, _deactivate)
 
 
-@activity_flow("reactivate-tasks", "Makes the environment of tasks again, with the same versions.")
+@activity_flow("reactivate-tasks")
 async def reactivate_tasks(activity_id: int) -> None:
     """Make the environment of a task group again, and activate it. Its tasks are as they were.
 

@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.activities.environment import TaskEnvironment
 from flows.activities.site import open_site
+from flows.descriptions import DESCRIPTIONS
 from flows.job_lock import lock_activity, locked_activities
 from flows.last_words import printable
 from flows.launchers.of_job import ProfileMissingError
@@ -72,12 +73,12 @@ async def execute(
 
 
 def activity_flow(
-    name: str, description: str
+    name: str,
 ) -> Callable[[_FlowFunction], Flow[[int], Coroutine[Any, Any, None]]]:
     """Makes the flow of a kind of activities; its parameter is the id of a pending one."""
     return flow(
         name=name,
-        description=description,
+        description=DESCRIPTIONS[name],
         on_failure=[undo_activity],
         on_cancellation=[undo_activity],
         on_crashed=[undo_activity],

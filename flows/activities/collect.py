@@ -15,7 +15,7 @@ from flows.activities.package_tasks import (
 from fractal_models.tables import TaskV2
 
 
-@activity_flow("collect-tasks", "Installs a package of Fractal tasks into its own environment.")
+@activity_flow("collect-tasks")
 async def collect_tasks(activity_id: int) -> None:
     """Make the environment of a task group, install its package, add its tasks, activate it.
 

@@ -1,0 +1,125 @@
+"""A limit of running jobs per user: others get their turn, and no slot stays empty."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.states import AwaitingConcurrencySlot
+from tests.flows.conftest import Lab, eventually
+
+from deployments.services import Service
+from deployments.stack import Stack
+from flows.engine import open_engine
+from flows.user_limit import Waiting, plan
+from fractal_models.settings import Settings
+from tests.lab import logged_in
+
+BEGIN = datetime(2026, 3, 14, tzinfo=UTC)
+
+
+def waiting(*described: str) -> list[Waiting]:
+    """Flow runs described as `ada due` or `ada put off`, each created a second after the last."""
+    return [
+        Waiting(UUID(int=number), each[:3], BEGIN + timedelta(seconds=number), "due" in each)
+        for number, each in enumerate(described)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "running", "put_off", "recalled"),
+    [
+        (waiting(), {}, [], []),
+        (waiting("ada due"), {}, [], []),
+        (waiting("ada due"), {"ada": 1}, [], []),
+        (waiting("ada due"), {"ada": 2}, [0], []),
+        (waiting("ada due"), {"ada": 3}, [0], []),
+        (waiting("ada due", "ada due", "ada due"), {}, [2], []),
+        (waiting("ada due", "bob due"), {"ada": 2}, [0], []),
+        (waiting("ada put off"), {"ada": 2}, [], []),
+        (waiting("ada put off", "ada put off"), {"ada": 1}, [], [0]),
+        # who waits longer goes first, whatever was put off
+        (waiting("ada put off", "ada due"), {"ada": 1}, [1], [0]),
+        (waiting("ada due", "ada put off"), {"ada": 1}, [], []),
+        (waiting("ada put off", "bob due"), {"ada": 2, "bob": 1}, [], []),
+    ],
+)
+def test_a_user_runs_at_most_two_jobs_the_oldest_first(
+    runs: list[Waiting], running: dict[str, int], put_off: list[int], recalled: list[int]
+) -> None:
+    made = plan(reversed(runs), running, 2)
+    assert sorted(id_.int for id_ in made.put_off) == put_off
+    assert [id_.int for id_ in made.recall] == recalled
+
+
+async def test_a_flow_run_that_was_deleted_meanwhile_is_not_put_off(stack: Stack) -> None:
+    settings = Settings(
+        database_url=stack.environment["FRACTAL_DATABASE_URL"],
+        prefect_api_url=stack.environment["PREFECT_API_URL"],
+        prefect_auth_string=stack.prefect_auth,
+    )
+    async with open_engine(settings) as engine:
+        gone = uuid4()
+        await engine.schedule(gone, AwaitingConcurrencySlot())
+        assert await engine.flow_runs([gone]) == {}
+
+
+@pytest.fixture
+async def one_job_per_user(
+    stack: Stack, lab: Lab, prefect: PrefectClient
+) -> AsyncIterator[PrefectClient]:
+    """The worker with the limit of one job per user, on a work pool with two slots."""
+    (worker,) = (service for service in stack.services if service.name == "worker")
+    environment = worker.environment
+    await prefect.update_work_pool("local", WorkPoolUpdate(concurrency_limit=2))
+    _restart(stack, worker, {**environment, "FRACTAL_MAX_RUNNING_JOBS_PER_USER": "1"})
+    yield prefect
+    _restart(stack, worker, environment)
+    await prefect.update_work_pool("local", WorkPoolUpdate(concurrency_limit=None))
+
+
+def _restart(stack: Stack, worker: Service, environment: Any) -> None:
+    worker.stop()
+    worker.environment = environment
+    stack.start("worker")
+
+
+@pytest.fixture
+async def bob(stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
+    """Another user, with a project of his own."""
+    account = {"email": "bob@example.org", "password": "secret"}
+    more = {"is_verified": True, "profile_id": 1, "project_dirs": [str(lab.zarr_dir)]}
+    await lab.ok("POST", "/auth/register/", json=account | more)
+    async with logged_in(stack, **account) as client:
+        bob = Lab(client, lab.zarr_dir)
+        bob.tasks = lab.tasks
+        bob.project_id = (await bob.ok("POST", "/api/v2/project/", json={"name": "bob"}))["id"]
+        yield bob
+
+
+async def submit(lab: Lab, seconds: float = 0.0) -> dict[str, Any]:
+    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": seconds}}))
+    return await lab.submit(workflow, await lab.dataset("A"))
+
+
+async def test_a_user_at_the_limit_waits_and_leaves_the_slots_to_others(
+    one_job_per_user: PrefectClient, lab: Lab, bob: Lab, stack: Stack
+) -> None:
+    reason = f"{stack.initialised.admin_email} runs 1 job on this resource, as many as one user may"
+    jobs = [await submit(lab, seconds=9), await submit(lab, seconds=2), await submit(lab)]
+    bobs = await bob.ended(await submit(bob))
+    assert bobs["status"] == "done"
+    assert "Waiting" not in bobs["log"]
+    told = await eventually(lambda: lab.job(jobs[2]), lambda now: now["log"])
+    assert reason in told["log"]
+    assert (await lab.job(jobs[0]))["status"] == "submitted"
+    ended = [await lab.ended(job) for job in jobs]
+    assert [job["status"] for job in ended] == ["done"] * 3
+    assert f"{reason}.\n" in ended[1]["log"]
+    runs = [await one_job_per_user.read_flow_run(job["flow_run_id"]) for job in jobs]
+    for before, after in pairwise(runs):
+        assert timedelta() < after.start_time - before.end_time < timedelta(seconds=8)
