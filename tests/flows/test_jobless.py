@@ -5,7 +5,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Pending, Running, State
-from tests.flows.conftest import Lab, eventually
+from tests.lab import Lab, eventually
 
 from deployments.stack import Stack
 

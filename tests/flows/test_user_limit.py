@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.states import AwaitingConcurrencySlot
-from tests.flows.conftest import Lab, eventually
+from tests.lab import Lab, eventually
 
 from deployments.services import Service
 from deployments.stack import Stack
