@@ -6,7 +6,7 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,13 +15,16 @@ from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
-from flows.history import Status
-from flows.job_folder import JobFolder, write_archive
+from flows.history import Status, Work
+from flows.job_folder import JobFolder, warnings_in, write_archive
 from flows.last_words import printable
+from flows.progress import show_summary
+from flows.summary import EndedJob, summary
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import open_database, saved_id
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2
+from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +63,33 @@ async def conclude_job(session: AsyncSession, job: JobV2, status: Status, messag
         return
     await history.abandon_runs(session, job)
     folder = JobFolder.of(job)
-    log = await asyncio.to_thread(_finish_log, folder, printable(message.strip()))
+    works = await history.work_of_job(session, saved_id(job))
+    message = printable(message.strip())
+    log = await asyncio.to_thread(_finish_log, folder, message)
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
     ended = await history.end_job(
         session, saved_id(job), status=status, log=log, executor_error_log=executor_log
     )
+    if ended:
+        await _show_summary(job, works, message, warnings_in(log))
     if ended and folder.path.exists():
         await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
+
+
+async def _show_summary(
+    job: JobV2, works: Sequence[Work], message: str, warnings: Sequence[str]
+) -> None:
+    if job.flow_run_id is None:
+        return  # there is no place to show it
+    ended = EndedJob(
+        how=message.partition("\n")[0],
+        seconds=(now() - job.start_timestamp).total_seconds(),
+        folder=job.working_dir,
+        remote_folder=job.working_dir_user,
+        warnings=warnings,
+    )
+    title = f"Job {job.id}: {job.workflow_dump['name']} on {job.dataset_dump['name']}"
+    await show_summary(f"job-{job.id}-summary", title, summary(ended, works), job.flow_run_id)
 
 
 def _finish_log(folder: JobFolder, message: str) -> str:

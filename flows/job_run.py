@@ -121,6 +121,11 @@ class JobRun:
         get_run_logger().info(message)
         self.folder.log(message)
 
+    def warn(self, message: str) -> None:
+        """A line that people should not miss: the summary of the job has it too."""
+        get_run_logger().warning(message)
+        self.folder.log(message, is_warning=True)
+
     def note_executor_errors(self, messages: set[str]) -> None:
         """Keep what a cluster says of units that it ended, each thing once."""
         path = self.folder.executor_log_path

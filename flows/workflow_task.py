@@ -1,22 +1,27 @@
 """The Prefect task that runs one workflow task: plan units, launch, collect, merge."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import history, hooks
+from flows import history, hooks, lab_book
 from flows.job_run import JobRun, JobStoppedError
 from flows.last_words import last_lines
 from flows.phase import Phase
 from flows.progress import Progress, show_failures
+from flows.quantities import count, duration
+from flows.units import CONVERTERS, PlannedUnit, meta_name
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
 from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
+from fractal_models.tables.columns import now
 
 _TOLD_FAILURES = 100
+_TOLD_IMAGES = 5  # of a unit
 
 
 class WorkflowTaskFailedError(Exception):
@@ -96,8 +101,7 @@ async def execute(run: WorkflowTaskRun) -> None:
     if run.history_run_id is None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
-    how = "goes on" if run.recorded_units else "begins"
-    run.job.say(f"{run.title}: {how}, {len(run.inputs)} images, type filters {run.type_filters}.")
+    run.job.say(f"{run.title} {_how_it_begins(run)}.")
     progress = Progress(f"{run.key}-progress", run.title)
     async with progress.shown():
         if run.is_compound:
@@ -110,10 +114,30 @@ async def execute(run: WorkflowTaskRun) -> None:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
             run.merged = await asyncio.to_thread(run.merge, last_phase)
+            run.job.say(
+                f"{run.title} was broken off after {_time_since(run)}, {run.num_succeeded} of "
+                f"{count(run.num_units, 'unit')} done. {lab_book.image_list(run.merged)}"
+            )
             raise
     run.merged = await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
-    run.job.say(f"{run.title}: done, {run.num_units} units.{_describe_merge(run)}")
+    _warn(run, [])
+    run.job.say(f"{run.title} is done, in {_time_since(run)}. {lab_book.image_list(run.merged)}")
+
+
+def _how_it_begins(run: WorkflowTaskRun) -> str:
+    if run.recorded_units:
+        ended = sum(unit.status != "submitted" for unit in run.recorded_units)
+        units = count(len(run.recorded_units), "unit")
+        return f"goes on after an interruption, with {ended} of {units} ended"
+    if run.type in CONVERTERS:
+        return "begins, on no images"
+    filters = lab_book.Filters(run.type_filters, run.job.attribute_filters, run.wanted_statuses)
+    return f"begins, on {lab_book.chosen(len(run.inputs), len(run.job.images), filters)}"
+
+
+def _time_since(run: WorkflowTaskRun) -> str:
+    return duration((now() - run.began).total_seconds())
 
 
 async def _run_phase(
@@ -142,17 +166,62 @@ async def _run_phase(
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     if not run.failures:
         return
-    rows = []
-    for phase, index, reason in run.failures[:_TOLD_FAILURES]:
-        unit = phase.plan.units[index]
-        log = await asyncio.to_thread(last_lines, history.log_path(run.units_dir, unit))
-        images = ", ".join(unit.zarr_urls[:5]) or "(no images)"
-        rows.append({"images": images, "reason": reason, "log": log})
+    failed = [
+        lab_book.FailedUnit(failure.reason, _images_of(phase.plan.units[index]))
+        for phase, index, failure in run.failures
+    ]
+    rows = await asyncio.to_thread(_rows_of_failures, run)
     await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
-    raise WorkflowTaskFailedError(
-        f"{run.title}: {len(run.failures)} of {run.num_units} units failed. "
-        f"The first: {rows[0]['reason']}, on {rows[0]['images']}.\n{rows[0]['log']}".rstrip()
-    )
+    _warn(run, failed)
+    told = [
+        f"{run.title}: {len(failed)} of {count(run.num_units, 'unit')} failed, after "
+        f"{_time_since(run)}. {lab_book.image_list(run.merged)}",
+        *lab_book.reasons(failed),
+        f"The log of the first ends with:\n{rows[0]['log']}" if rows[0]["log"] else "",
+    ]
+    raise WorkflowTaskFailedError("\n".join(told).rstrip())
+
+
+def _images_of(unit: PlannedUnit) -> str:
+    told, more = unit.zarr_urls[:_TOLD_IMAGES], len(unit.zarr_urls) - _TOLD_IMAGES
+    return ", ".join([*told, *([f"{more} more"] if more > 0 else [])]) or "no images"
+
+
+def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
+    """The table of failed units; the first hundred of them."""
+    rows: list[dict[str, str | int]] = []
+    for phase, index, failure in run.failures[:_TOLD_FAILURES]:
+        unit, result = phase.plan.units[index], failure.result
+        exited = "" if result is None else result.exit_code
+        if result is not None and result.signal is not None:
+            exited = f"signal {result.signal}"
+        log = last_lines(history.log_path(run.units_dir, unit))
+        rows.append(
+            {
+                "images": _images_of(unit),
+                "reason": failure.reason,
+                "exit": exited,
+                "attempt": failure.attempt,
+                "log": log,
+            }
+        )
+    return rows
+
+
+def _warn(run: WorkflowTaskRun, failed: Sequence[lab_book.FailedUnit]) -> None:
+    """Tell what is odd about a workflow task that has come to its end."""
+    warnings = lab_book.failure_warnings(failed, run.num_units)
+    for phase in run.phases:
+        name = meta_name(phase.plan.component)
+        warnings += lab_book.memory_warning(phase.asked_memory, phase.peak_rss_kb, name)
+    logs = [
+        history.log_path(run.units_dir, unit)
+        for phase in run.phases
+        for unit in phase.units_that(sorted(phase.warned))
+    ]
+    warnings += lab_book.log_warning(logs, run.num_units)
+    for warning in warnings:
+        run.job.warn(f"{run.title}: {warning}")
 
 
 def _raise_again(run: WorkflowTaskRun) -> None:
@@ -163,15 +232,3 @@ def _raise_again(run: WorkflowTaskRun) -> None:
         f"{run.title}: failed before the job was interrupted, with {len(failed)} of "
         f"{len(run.recorded_units)} units.{told}"
     )
-
-
-def _describe_merge(run: WorkflowTaskRun) -> str:
-    merged = run.merged
-    if merged is None:
-        return ""
-    counts = {
-        "new": len(merged.added),
-        "updated": len(merged.updated),
-        "removed": len(merged.removed),
-    }
-    return " Images: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."

@@ -6,7 +6,7 @@ from typing import Any
 from flows.history import RecordedUnit, RunEnd, Status
 from flows.job_folder import slug
 from flows.job_run import JobRun
-from flows.phase import Output, Phase
+from flows.phase import Failure, Output, Phase
 from flows.progress import Progress
 from flows.units import (
     COMPOUND,
@@ -32,6 +32,7 @@ from fractal_models.images import (
     task_type_filters,
 )
 from fractal_models.schemas.meta import Retry, retry_of
+from fractal_models.tables.columns import now
 
 
 class WorkflowTaskRun:
@@ -46,6 +47,8 @@ class WorkflowTaskRun:
         self.title = f"{self.order} {self.dump.get('alias') or self.task['name']}"
         self.units_dir = job.folder.units_dir(self.order, self.task["name"])
         self.key = f"job-{job.job.id}-{self.order}-{slug(self.task['name']).replace('_', '-')}"
+        earlier = job.recorded.get(self.order)
+        self.began = now() if earlier is None else earlier.timestamp_started
         self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
         self.merged: MergeResult | None = None
         self.history_run_id: int | None = None
@@ -143,12 +146,12 @@ class WorkflowTaskRun:
         return phase
 
     @property
-    def failures(self) -> list[tuple[Phase[Any], int, str]]:
+    def failures(self) -> list[tuple[Phase[Any], int, Failure]]:
         """The units that failed: their phase, their index, why."""
         return [
-            (phase, index, reason)
+            (phase, index, failure)
             for phase in self.phases
-            for index, reason in sorted(phase.failures.items())
+            for index, failure in sorted(phase.failures.items())
         ]
 
     @property

@@ -270,8 +270,9 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
     (table,) = (a for a in artifacts if a["type"] == "table")
     (row,) = json.loads(table["data"])
     assert row["images"].endswith("A_copy")
+    assert (row["reason"], row["exit"], row["attempt"]) == ("exit code 1", 1, 1)
     assert "this image cannot be processed" in row["log"]
-    told = {line.split(" ", 2)[2] for line in job["log"].splitlines() if ": begins" in line}
+    told = {line.split(" ", 2)[2] for line in job["log"].splitlines() if " begins, " in line}
     assert told
 
     async def messages() -> set[str]:
