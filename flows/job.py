@@ -11,7 +11,12 @@ from prefect.states import Cancelled, Completed, Failed
 from flows import hooks
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.stopping import STOP_SIGNAL, on_signals
-from flows.workflow_task import run_workflow_task
+from flows.units import PlanError
+from flows.workflow_task import (
+    ResourceClosedError,
+    WorkflowTaskFailedError,
+    run_workflow_task,
+)
 
 
 @flow(
@@ -43,4 +48,6 @@ async def run_job(job_id: int) -> State[Any] | None:
         return state(message=str(ended))
     except (JobStoppedError, JobUnavailableError) as reason:
         return Cancelled(message=str(reason))
+    except (WorkflowTaskFailedError, ResourceClosedError, PlanError) as reason:
+        return Failed(message=str(reason))  # which needs no traceback in the Prefect log
     return None

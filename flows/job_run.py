@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import json
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -116,15 +117,10 @@ class JobRun:
     def how_it_begins(self) -> str:
         return "goes on" if self.recorded else "begins"
 
-    def say(self, message: str) -> None:
-        """One line in the job's log and in the Prefect log."""
-        get_run_logger().info(message)
-        self.folder.log(message)
-
-    def warn(self, message: str) -> None:
-        """A line that people should not miss: the summary of the job has it too."""
-        get_run_logger().warning(message)
-        self.folder.log(message, is_warning=True)
+    def say(self, message: str, level: int = logging.INFO) -> None:
+        """One line in the job's log and in the Prefect log; the job's summary has warnings too."""
+        get_run_logger().log(level, message)
+        self.folder.log(message, is_warning=level == logging.WARNING)
 
     def note_executor_errors(self, messages: set[str]) -> None:
         """Keep what a cluster says of units that it ended, each thing once."""

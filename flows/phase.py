@@ -1,6 +1,7 @@
 """The units of one phase of a workflow task while they run."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ class Failure:
     reason: str
     attempt: int
     result: UnitResult | None
+
+    @property
+    def exit(self) -> str:
+        """The exit code or the signal, if there was one."""
+        if self.result is None:
+            return ""
+        code, signal = self.result.exit_code, self.result.signal
+        return str(code) if signal is None else f"signal {signal}"
 
 
 class Phase(Generic[Output]):
@@ -109,9 +118,10 @@ class Phase(Generic[Output]):
         if not has_begun and batch.attempt == 1:
             self._job.say(f"{self._title}: {units}, {self._job.launcher.how(batch)}.")
         elif not has_begun:
-            self._job.warn(
+            self._job.say(
                 f"{self._title}: {units} failed and will run again in {retry.delay_seconds:g} s "
-                f"(attempt {batch.attempt} of {retry.max + 1}), {self._job.launcher.how(batch)}."
+                f"(attempt {batch.attempt} of {retry.max + 1}), {self._job.launcher.how(batch)}.",
+                logging.WARNING,
             )
             await self._job.pause(retry.delay_seconds)
         if self._job.stopping and not has_begun:
@@ -178,9 +188,10 @@ class Phase(Generic[Output]):
             if not again or end.stopped or not tries_left:
                 return end
             tries_left -= 1
-            self._job.warn(
+            self._job.say(
                 f"{self._title}: {count(len(again), 'unit')} did not end with their runner, and "
-                f"will be launched again. {_words(end)}"
+                f"will be launched again. {_words(end)}",
+                logging.WARNING,
             )
         return await self._stop(batch)
 

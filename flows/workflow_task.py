@@ -1,12 +1,16 @@
 """The Prefect task that runs one workflow task: plan units, launch, collect, merge."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from flows import history, hooks, lab_book
 from flows.job_run import JobRun, JobStoppedError
@@ -14,7 +18,7 @@ from flows.last_words import last_lines
 from flows.phase import Phase
 from flows.progress import Progress, show_failures
 from flows.quantities import count, duration
-from flows.units import CONVERTERS, PlannedUnit, meta_name
+from flows.units import CONVERTERS, PlanError, PlannedUnit, meta_name
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
 from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
@@ -89,6 +93,8 @@ async def _run(run: WorkflowTaskRun) -> None:
         on_failure=[partial(hooks.close_history_run, run)],
     )
     await recorded(run)
+    if run.why_it_failed is not None:
+        raise run.why_it_failed
     if not run.recorded:
         raise NotRecordedError(f"{run.title}: its end could not be recorded: {run.not_recorded}")
     if run.merged is not None:
@@ -96,8 +102,21 @@ async def _run(run: WorkflowTaskRun) -> None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-async def execute(run: WorkflowTaskRun) -> None:
-    """The units of a workflow task, and what they make of the image list."""
+async def execute(run: WorkflowTaskRun) -> State[Any] | None:
+    """The units of a workflow task, and what they make of the image list.
+
+    What is no fault of the platform is said once, and not as an exception with its traceback.
+    """
+    try:
+        await _execute(run)
+    except (WorkflowTaskFailedError, JobStoppedError, PlanError) as why:
+        run.why_it_failed = why
+        return Failed(message=str(why))
+    return None
+
+
+async def _execute(run: WorkflowTaskRun) -> None:
+    """Its phases, one after the other."""
     if run.history_run_id is None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
@@ -114,15 +133,12 @@ async def execute(run: WorkflowTaskRun) -> None:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
             run.merged = await asyncio.to_thread(run.merge, last_phase)
-            run.job.say(
-                f"{run.title} was broken off after {_time_since(run)}, {run.num_succeeded} of "
-                f"{count(run.num_units, 'unit')} done. {lab_book.image_list(run.merged)}"
-            )
+            run.job.say(f"{run.title} was broken off {_how_far(run)}")
             raise
     run.merged = await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
     _warn(run, [])
-    run.job.say(f"{run.title} is done, in {_time_since(run)}. {lab_book.image_list(run.merged)}")
+    run.job.say(f"{run.title} ended {_how_far(run)}")
 
 
 def _how_it_begins(run: WorkflowTaskRun) -> str:
@@ -136,8 +152,10 @@ def _how_it_begins(run: WorkflowTaskRun) -> str:
     return f"begins, on {lab_book.chosen(len(run.inputs), len(run.job.images), filters)}"
 
 
-def _time_since(run: WorkflowTaskRun) -> str:
-    return duration((now() - run.began).total_seconds())
+def _how_far(run: WorkflowTaskRun) -> str:
+    seconds = (now() - run.began).total_seconds()
+    units = f"{run.num_succeeded} of {count(run.num_units, 'unit')}"
+    return f"after {duration(seconds)}, {units} done. {lab_book.image_list(run.merged)}"
 
 
 async def _run_phase(
@@ -172,14 +190,17 @@ async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     ]
     rows = await asyncio.to_thread(_rows_of_failures, run)
     await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
-    _warn(run, failed)
     told = [
-        f"{run.title}: {len(failed)} of {count(run.num_units, 'unit')} failed, after "
-        f"{_time_since(run)}. {lab_book.image_list(run.merged)}",
+        f"{run.title} failed {_how_far(run)}",
         *lab_book.reasons(failed),
-        f"The log of the first ends with:\n{rows[0]['log']}" if rows[0]["log"] else "",
+        *([f"The log of the first ends with:\n{rows[0]['log']}"] if rows[0]["log"] else []),
     ]
-    raise WorkflowTaskFailedError("\n".join(told).rstrip())
+    run.job.say("\n".join(told), logging.ERROR)
+    _warn(run, failed)
+    raise WorkflowTaskFailedError(
+        f"{run.title}: {len(failed)} of {count(run.num_units, 'unit')} failed, the first with: "
+        f"{lab_book.cause_of(failed[0].reason)}."
+    )
 
 
 def _images_of(unit: PlannedUnit) -> str:
@@ -191,18 +212,14 @@ def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
     """The table of failed units; the first hundred of them."""
     rows: list[dict[str, str | int]] = []
     for phase, index, failure in run.failures[:_TOLD_FAILURES]:
-        unit, result = phase.plan.units[index], failure.result
-        exited = "" if result is None else result.exit_code
-        if result is not None and result.signal is not None:
-            exited = f"signal {result.signal}"
-        log = last_lines(history.log_path(run.units_dir, unit))
+        unit = phase.plan.units[index]
         rows.append(
             {
                 "images": _images_of(unit),
                 "reason": failure.reason,
-                "exit": exited,
+                "exit": failure.exit,
                 "attempt": failure.attempt,
-                "log": log,
+                "log": last_lines(history.log_path(run.units_dir, unit)),
             }
         )
     return rows
@@ -221,7 +238,7 @@ def _warn(run: WorkflowTaskRun, failed: Sequence[lab_book.FailedUnit]) -> None:
     ]
     warnings += lab_book.log_warning(logs, run.num_units)
     for warning in warnings:
-        run.job.warn(f"{run.title}: {warning}")
+        run.job.say(f"{run.title}: {warning}", logging.WARNING)
 
 
 def _raise_again(run: WorkflowTaskRun) -> None:

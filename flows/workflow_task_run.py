@@ -55,6 +55,7 @@ class WorkflowTaskRun:
         self.recorded_status: str | None = None  # and units: of an executor before this one
         self.recorded_units: list[RecordedUnit] = []
         self.recorded = False
+        self.why_it_failed: Exception | None = None
         self.not_recorded: Exception | None = None  # why, if the database refused
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none

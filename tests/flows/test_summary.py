@@ -7,7 +7,7 @@ from prefect.client.orchestration import PrefectClient
 from flows.history import Work
 from flows.job_folder import JobFolder, warnings_in
 from flows.summary import EndedJob, summary
-from tests.flows.conftest import Journal, Lab, eventually, process_of
+from tests.flows.conftest import Journal, Lab, process_of, summary_of
 
 WORK = Work("0 Copy", 2, 3, 2, 1, 4, 185.0, 61.0, 1536.0, 4096)
 ENDED = EndedJob("Job done.", 200.0, "/jobs/12", None, [])
@@ -67,19 +67,6 @@ def test_warnings_are_those_of_the_log_each_once(tmp_path: Any) -> None:
     assert warnings_in(folder.read_log()) == ["0 Copy: the first", "0 Copy: another"]
 
 
-async def _summary_of(prefect: PrefectClient, job: dict[str, Any]) -> str:
-    """The summary of a job; it comes a moment after the job's end."""
-
-    async def read() -> list[dict[str, Any]]:
-        body = {"flow_runs": {"id": {"any_": [job["flow_run_id"]]}}}
-        answer = await prefect._client.post("/artifacts/filter", json=body)
-        return [each for each in answer.json() if each["type"] == "markdown"]
-
-    (found,) = await eventually(read, bool)
-    assert found["key"] == f"job-{job['id']}-summary"
-    return str(found["data"])
-
-
 async def test_a_job_that_is_done_has_a_row_for_each_task_and_one_for_all(
     lab: Lab, prefect: PrefectClient
 ) -> None:
@@ -87,7 +74,7 @@ async def test_a_job_that_is_done_has_a_row_for_each_task_and_one_for_all(
     warn = {"args_parallel": {"warn": True}}
     workflow = await lab.workflow("Copy", ("Process", warn))
     job = await lab.run(workflow, dataset, attribute_filters={"well": ["A", "B"]})
-    text = await _summary_of(prefect, job)
+    text = await summary_of(prefect, job)
     for row, images, units in (("0 Copy", "2", "3"), ("1 Process", "2", "2"), ("All", "", "5")):
         cells = _cells(text, row)
         assert (cells["Images"], cells["Units"], cells["Done"]) == (images, units, units)
@@ -111,8 +98,9 @@ async def test_units_that_fail_alike_make_a_warning_in_the_log_and_in_the_summar
     dataset = await lab.dataset("A", "B", "C", "D", "E", "F")
     args = {"args_parallel": {"fail_on": ["A", "B", "C"]}}
     job = await lab.run(await lab.workflow(("Process", args)), dataset)
+    assert job["status"] == "failed"
     warning = "3 of 6 units failed for the same reason, exit code 1, which makes one cause likely"
-    text = await _summary_of(prefect, job)
+    text = await summary_of(prefect, job)
     assert text.count(warning) == 1
     assert job["log"].count(warning) == 1
     assert warnings_in(job["log"])[0].startswith(f"0 Process: {warning}")
@@ -135,7 +123,7 @@ async def test_the_work_of_an_interrupted_job_is_told_as_a_whole(
     ended = await journal_lab.ended(job)
     assert ended["status"] == "done"
     assert "0 Journal process goes on after an interruption, with" in ended["log"]
-    text = await _summary_of(prefect, job)
+    text = await summary_of(prefect, job)
     cells = _cells(text, "0 Journal process")
     assert (cells["Units"], cells["Done"], cells["Retries"]) == ("6", "6", "1")
     assert "1 unit failed and will run again" in text
@@ -150,7 +138,8 @@ async def test_a_job_that_is_stopped_has_a_summary_too(
     await journal.begins()
     await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
     ended = await journal_lab.ended(job)
-    text = await _summary_of(prefect, job)
+    text = await summary_of(prefect, job)
+    assert ended["status"] == "failed"
     assert "stopped" in text
     assert "## Warnings" not in text
     cells = _cells(text, "0 Journal process")
