@@ -70,9 +70,10 @@ async def conclude_job(session: AsyncSession, job: JobV2, status: Status, messag
     ended = await history.end_job(
         session, saved_id(job), status=status, log=log, executor_error_log=executor_log
     )
-    if ended:
-        await _show_summary(job, works, message, warnings_in(log))
-    if ended and folder.path.exists():
+    if not ended:
+        return
+    await _show_summary(job, works, message, warnings_in(log))
+    if folder.path.exists():
         await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
 
 

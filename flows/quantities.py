@@ -19,6 +19,7 @@ def memory(kibibytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in its two largest units: '3.2 s', '3 min 5 s', '2 h 10 min', '3 d 4 h'."""
+    seconds = max(seconds, 0.0)  # the clocks of two hosts may differ
     if seconds < 9.95:
         return f"{round(seconds, 1):g} s"
     whole, parts = round(seconds), list[tuple[int, str]]()

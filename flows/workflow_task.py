@@ -1,8 +1,6 @@
 """The Prefect task that runs one workflow task: plan units, launch, collect, merge."""
 
 import asyncio
-import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,13 @@ from flows import history, hooks, lab_book
 from flows.job_run import JobRun, JobStoppedError
 from flows.last_words import last_lines
 from flows.phase import Phase
-from flows.progress import Progress, show_failures
-from flows.quantities import count, duration
-from flows.units import CONVERTERS, PlanError, PlannedUnit, meta_name
+from flows.progress import Progress
+from flows.quantities import count
+from flows.units import PlanError
+from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
 from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
-from fractal_models.tables.columns import now
-
-_TOLD_FAILURES = 100
-_TOLD_IMAGES = 5  # of a unit
 
 
 class WorkflowTaskFailedError(Exception):
@@ -120,7 +115,7 @@ async def _execute(run: WorkflowTaskRun) -> None:
     if run.history_run_id is None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
-    run.job.say(f"{run.title} {_how_it_begins(run)}.")
+    run.job.say(f"{run.title} {how_it_begins(run)}.")
     progress = Progress(f"{run.key}-progress", run.title)
     async with progress.shown():
         if run.is_compound:
@@ -133,29 +128,12 @@ async def _execute(run: WorkflowTaskRun) -> None:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
             run.merged = await asyncio.to_thread(run.merge, last_phase)
-            run.job.say(f"{run.title} was broken off {_how_far(run)}")
+            run.job.say(f"{run.title} was broken off {how_far(run)}")
             raise
     run.merged = await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
-    _warn(run, [])
-    run.job.say(f"{run.title} ended {_how_far(run)}")
-
-
-def _how_it_begins(run: WorkflowTaskRun) -> str:
-    if run.recorded_units:
-        ended = sum(unit.status != "submitted" for unit in run.recorded_units)
-        units = count(len(run.recorded_units), "unit")
-        return f"goes on after an interruption, with {ended} of {units} ended"
-    if run.type in CONVERTERS:
-        return "begins, on no images"
-    filters = lab_book.Filters(run.type_filters, run.job.attribute_filters, run.wanted_statuses)
-    return f"begins, on {lab_book.chosen(len(run.inputs), len(run.job.images), filters)}"
-
-
-def _how_far(run: WorkflowTaskRun) -> str:
-    seconds = (now() - run.began).total_seconds()
-    units = f"{run.num_succeeded} of {count(run.num_units, 'unit')}"
-    return f"after {duration(seconds)}, {units} done. {lab_book.image_list(run.merged)}"
+    run.job.say(f"{run.title} ended {how_far(run)}")
+    warn(run)
 
 
 async def _run_phase(
@@ -184,61 +162,12 @@ async def _run_phase(
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     if not run.failures:
         return
-    failed = [
-        lab_book.FailedUnit(failure.reason, _images_of(phase.plan.units[index]))
-        for phase, index, failure in run.failures
-    ]
-    rows = await asyncio.to_thread(_rows_of_failures, run)
-    await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
-    told = [
-        f"{run.title} failed {_how_far(run)}",
-        *lab_book.reasons(failed),
-        *([f"The log of the first ends with:\n{rows[0]['log']}"] if rows[0]["log"] else []),
-    ]
-    run.job.say("\n".join(told), logging.ERROR)
-    _warn(run, failed)
+    await tell_failures(run)
+    first = lab_book.cause_of(run.failures[0][2].reason)
     raise WorkflowTaskFailedError(
-        f"{run.title}: {len(failed)} of {count(run.num_units, 'unit')} failed, the first with: "
-        f"{lab_book.cause_of(failed[0].reason)}."
+        f"{run.title}: {len(run.failures)} of {count(run.num_units, 'unit')} failed, the first "
+        f"with: {first}."
     )
-
-
-def _images_of(unit: PlannedUnit) -> str:
-    told, more = unit.zarr_urls[:_TOLD_IMAGES], len(unit.zarr_urls) - _TOLD_IMAGES
-    return ", ".join([*told, *([f"{more} more"] if more > 0 else [])]) or "no images"
-
-
-def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
-    """The table of failed units; the first hundred of them."""
-    rows: list[dict[str, str | int]] = []
-    for phase, index, failure in run.failures[:_TOLD_FAILURES]:
-        unit = phase.plan.units[index]
-        rows.append(
-            {
-                "images": _images_of(unit),
-                "reason": failure.reason,
-                "exit": failure.exit,
-                "attempt": failure.attempt,
-                "log": last_lines(history.log_path(run.units_dir, unit)),
-            }
-        )
-    return rows
-
-
-def _warn(run: WorkflowTaskRun, failed: Sequence[lab_book.FailedUnit]) -> None:
-    """Tell what is odd about a workflow task that has come to its end."""
-    warnings = lab_book.failure_warnings(failed, run.num_units)
-    for phase in run.phases:
-        name = meta_name(phase.plan.component)
-        warnings += lab_book.memory_warning(phase.asked_memory, phase.peak_rss_kb, name)
-    logs = [
-        history.log_path(run.units_dir, unit)
-        for phase in run.phases
-        for unit in phase.units_that(sorted(phase.warned))
-    ]
-    warnings += lab_book.log_warning(logs, run.num_units)
-    for warning in warnings:
-        run.job.say(f"{run.title}: {warning}", logging.WARNING)
 
 
 def _raise_again(run: WorkflowTaskRun) -> None:

@@ -28,6 +28,7 @@ def test_memory(kibibytes: float, told: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
+        (-0.3, "0 s"),
         (0, "0 s"),
         (0.04, "0 s"),
         (3.21, "3.2 s"),
