@@ -6,7 +6,7 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,13 +16,17 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
-from flows.history import Status
-from flows.job_folder import JobFolder, write_archive
+from flows.history import Status, Work
+from flows.job_folder import JobFolder, warnings_in, write_archive
 from flows.last_words import printable
+from flows.progress import show_summary
+from flows.submission import job_title
+from flows.summary import EndedJob, summary
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import open_database, saved_id
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2
+from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +64,34 @@ async def conclude_job(session: AsyncSession, job: JobV2, status: Status, messag
         return
     await history.abandon_runs(session, job)
     folder = JobFolder.of(job)
-    log = await asyncio.to_thread(_finish_log, folder, printable(message.strip()))
+    works = await history.work_of_job(session, saved_id(job))
+    message = printable(message.strip())
+    log = await asyncio.to_thread(_finish_log, folder, message)
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
     ended = await history.end_job(
         session, saved_id(job), status=status, log=log, executor_error_log=executor_log
     )
-    if ended and folder.path.exists():
+    if not ended:
+        return
+    await _show_summary(job, works, message, warnings_in(log))
+    if folder.path.exists():
         await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
+
+
+async def _show_summary(
+    job: JobV2, works: Sequence[Work], message: str, warnings: Sequence[str]
+) -> None:
+    if job.flow_run_id is None:
+        return  # there is no place to show it
+    ended = EndedJob(
+        how=message.partition("\n")[0],
+        seconds=(now() - job.start_timestamp).total_seconds(),
+        folder=job.working_dir,
+        remote_folder=job.working_dir_user,
+        warnings=warnings,
+    )
+    text = summary(ended, works)
+    await show_summary(f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
 
 
 def _finish_log(folder: JobFolder, message: str) -> str:

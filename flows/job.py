@@ -16,7 +16,12 @@ from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, o
 from flows.occurrences import SKIPPED, begins_by_itself
 from flows.stopping import STOP_SIGNAL, on_signals
 from flows.submission import JobRefusedError, NotNowError
-from flows.workflow_task import run_workflow_task
+from flows.units import PlanError
+from flows.workflow_task import (
+    ResourceClosedError,
+    WorkflowTaskFailedError,
+    run_workflow_task,
+)
 from fractal_models.database import open_database
 from fractal_models.images import AttributeFilters, TypeFilters
 from fractal_models.rights import ForbiddenError, NotFoundError
@@ -84,6 +89,8 @@ async def run_job(
         return Cancelled(message=str(reason))
     except (JobRefusedError, NotFoundError, ForbiddenError) as refusal:
         return await _refused(flow_run, refusal)
+    except (WorkflowTaskFailedError, ResourceClosedError, PlanError) as reason:
+        return Failed(message=str(reason))  # which needs no traceback in the Prefect log
     return None
 
 

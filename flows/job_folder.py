@@ -12,6 +12,9 @@ from fractal_models.tables.columns import now
 JOB_LOG = "job.log"
 EXECUTOR_LOG = "executor_error.log"
 
+_WARNING = "WARNING "
+_WARNING_LINE = re.compile(rf"^[\d-]+ [\d:.]+\+00:00 {_WARNING}(.+)$", re.MULTILINE)
+
 
 class JobFolder:
     """The files of one job.
@@ -55,9 +58,10 @@ class JobFolder:
         """The folders of all batches so far."""
         return sorted(self.path.glob("*/batches/*/"))
 
-    def log(self, message: str) -> None:
+    def log(self, message: str, *, is_warning: bool = False) -> None:
         """Append to the job's log, with the time."""
-        line = f"{now().isoformat(' ', 'milliseconds')} {message}\n"
+        mark = _WARNING if is_warning else ""
+        line = f"{now().isoformat(' ', 'milliseconds')} {mark}{message}\n"
         try:
             with self.log_path.open("a") as file:
                 file.write(line)
@@ -67,6 +71,11 @@ class JobFolder:
     def read_log(self) -> str:
         """The job's log; empty before there is one."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+
+def warnings_in(log: str) -> list[str]:
+    """The warnings in a job's log, each once."""
+    return list(dict.fromkeys(_WARNING_LINE.findall(log)))
 
 
 def archive_path(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import json
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -140,10 +141,10 @@ class JobRun:
             return _NOT_DONE
         return self._statuses if order == self.workflow_tasks[0]["order"] else None
 
-    def say(self, message: str) -> None:
-        """One line in the job's log and in the Prefect log."""
-        get_run_logger().info(message)
-        self.folder.log(message)
+    def say(self, message: str, level: int = logging.INFO) -> None:
+        """One line in the job's log and in the Prefect log; the job's summary has warnings too."""
+        get_run_logger().log(level, message)
+        self.folder.log(message, is_warning=level == logging.WARNING)
 
     def note_executor_errors(self, messages: set[str]) -> None:
         """Keep what a cluster says of units that it ended, each thing once."""

@@ -1,8 +1,10 @@
 """The units of one phase of a workflow task while they run."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +24,7 @@ from flows.launchers.base import (
     units_of_batch,
 )
 from flows.progress import Progress
+from flows.quantities import count
 from flows.units import PlannedUnit, UnitPlan
 from fractal_models.images import InitOutput, InvalidTaskOutput, TaskOutput
 from fractal_models.schemas.meta import Retry
@@ -32,12 +35,30 @@ _RECORD_SECONDS = 0.5
 Output = TypeVar("Output", InitOutput, TaskOutput)
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a unit failed in an attempt; without a `result` it never ran, or was lost."""
+
+    reason: str
+    attempt: int
+    result: UnitResult | None
+
+    @property
+    def exit(self) -> str:
+        """The exit code or the signal, if there was one."""
+        if self.result is None:
+            return ""
+        code, signal = self.result.exit_code, self.result.signal
+        return str(code) if signal is None else f"signal {signal}"
+
+
 class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
     Units run in batches, one per attempt: the first has all units, the next ones those that failed.
     `meta` is what their task says of them.
-    After `run`, every unit is either in `outputs` or in `failures` (why), both by unit index.
+    After `run`, every unit is either in `outputs` or in `failures`, both by unit index; `warned`
+    are those with warnings in their latest log.
     """
 
     def __init__(
@@ -52,7 +73,9 @@ class Phase(Generic[Output]):
     ) -> None:
         self.plan = plan
         self.outputs: dict[int, Output] = {}
-        self.failures: dict[int, str] = {}
+        self.failures: dict[int, Failure] = {}
+        self.warned: set[int] = set()
+        self.peak_rss_kb = 0  # of units that succeeded
         self._job = job
         self._title = f"{title}, {plan.component}"
         self._meta = meta
@@ -60,9 +83,9 @@ class Phase(Generic[Output]):
         self._parse: Callable[[bytes | None], Output] = parse
         self._progress = progress
         self._ids: list[int] = []
+        self._number = 1  # of the current attempt
         self._is_last_attempt = True
         self._ended: set[int] = set()  # in the current attempt
-        self._failed: dict[int, EndedUnit] = {}  # in any attempt
         self._unrecorded: dict[int, EndedUnit] = {}
         self._recorded_at = time.monotonic()
 
@@ -77,7 +100,7 @@ class Phase(Generic[Output]):
         waiting = list(self.plan.units)
         for attempt in range(1, retry.max + 2):
             self._ended = set()
-            self._is_last_attempt = attempt > retry.max
+            self._number, self._is_last_attempt = attempt, attempt > retry.max
             batch = self._batch(waiting, attempt)
             ran_again = units_of_batch(self._batch(waiting, attempt + 1).folder)
             if ran_again is not None:
@@ -91,10 +114,14 @@ class Phase(Generic[Output]):
     async def _attempt(self, batch: Batch, retry: Retry) -> None:
         """Run a batch; if it is not the first attempt, after the delay."""
         has_begun = units_of_batch(batch.folder) is not None
-        if batch.attempt > 1 and not has_begun:
+        units = count(len(batch.units), "unit")
+        if not has_begun and batch.attempt == 1:
+            self._job.say(f"{self._title}: {units}, {self._job.launcher.how(batch)}.")
+        elif not has_begun:
             self._job.say(
-                f"{self._title}: {_count(batch.units)} failed and will run again in "
-                f"{retry.delay_seconds:g} s (attempt {batch.attempt} of {retry.max + 1})."
+                f"{self._title}: {units} failed and will run again in {retry.delay_seconds:g} s "
+                f"(attempt {batch.attempt} of {retry.max + 1}), {self._job.launcher.how(batch)}.",
+                logging.WARNING,
             )
             await self._job.pause(retry.delay_seconds)
         if self._job.stopping and not has_begun:
@@ -104,7 +131,7 @@ class Phase(Generic[Output]):
             async with self._job.database() as session:
                 ids = [self._ids[unit.index] for unit in batch.units]
                 await history.begin_attempt(session, ids, batch.attempt)
-        named = run_batch.with_options(task_run_name=f"{self._title}: {_count(batch.units)}")
+        named = run_batch.with_options(task_run_name=f"{self._title}: {units}")
         async with self._job.batch(batch.folder):
             end = await named(self, batch)
         all_succeeded = self.outputs.keys() >= {unit.index for unit in batch.units}
@@ -119,7 +146,7 @@ class Phase(Generic[Output]):
         async for results in _results_of(batch):
             await self._collect([result for result in results if result.index not in ran_again])
         for index in ran_again:
-            self.failures[index] = "failed in an attempt before"
+            self.failures[index] = Failure("failed in an attempt before", batch.attempt, None)
 
     async def follow(self, batch: Batch) -> BatchEnd:
         """Launch a batch, or find it running, and collect its results to its end.
@@ -162,8 +189,9 @@ class Phase(Generic[Output]):
                 return end
             tries_left -= 1
             self._job.say(
-                f"{self._title}: {_count(again)} did not end with their runner, and will be "
-                f"launched again. {_words(end)}"
+                f"{self._title}: {count(len(again), 'unit')} did not end with their runner, and "
+                f"will be launched again. {_words(end)}",
+                logging.WARNING,
             )
         return await self._stop(batch)
 
@@ -178,6 +206,13 @@ class Phase(Generic[Output]):
     def units_that(self, indices: Iterable[int]) -> list[PlannedUnit]:
         """The units with these indices."""
         return [self.plan.units[index] for index in indices]
+
+    @property
+    def asked_memory(self) -> int | None:
+        """How much memory (MiB) was asked for each unit, in the first attempt; None: not any."""
+        if not self.plan.units:
+            return None
+        return self._job.launcher.memory_of(self._batch(self.plan.units[:1], attempt=1))
 
     def _batch(self, units: list[PlannedUnit], attempt: int) -> Batch:
         name = self.plan.component if attempt == 1 else f"{self.plan.component}-{attempt}"
@@ -197,6 +232,7 @@ class Phase(Generic[Output]):
             ends = await asyncio.to_thread(lambda: [self._end_of(result) for result in results])
             for result, end in zip(results, ends, strict=True):
                 self._ended.add(result.index)
+                (self.warned.add if result.has_warnings else self.warned.discard)(result.index)
                 if isinstance(end, str):
                     self._fail(result.index, end, result)
                 else:
@@ -220,7 +256,7 @@ class Phase(Generic[Output]):
     def _succeed(self, result: UnitResult, output: Output) -> None:
         self.outputs[result.index] = output
         self.failures.pop(result.index, None)  # of an attempt before
-        self._failed.pop(result.index, None)
+        self.peak_rss_kb = max(self.peak_rss_kb, result.max_rss_kb)
         self._unrecorded[result.index] = EndedUnit(
             self._ids[result.index],
             "submitted" if self.plan.component == "init" else "done",
@@ -228,14 +264,16 @@ class Phase(Generic[Output]):
         )
 
     def _fail(self, index: int, reason: str, result: UnitResult | None) -> None:
-        self.failures[index] = reason
-        self._failed[index] = EndedUnit(self._ids[index], "failed", result)
+        self.failures[index] = Failure(reason, self._number, result)
         if self._is_last_attempt:
-            self._unrecorded[index] = self._failed[index]
+            self._unrecorded[index] = self._failed(index)
+
+    def _failed(self, index: int) -> EndedUnit:
+        return EndedUnit(self._ids[index], "failed", self.failures[index].result)
 
     async def _record_failures(self) -> None:
         """Record also those that failed and will not run again, the job being stopped."""
-        self._unrecorded |= self._failed
+        self._unrecorded |= {index: self._failed(index) for index in self.failures}
         await self._record()
 
     async def _record(self) -> None:
@@ -273,7 +311,3 @@ def describe_failure(result: UnitResult) -> str:
 def _words(end: BatchEnd) -> str:
     """What the runner of a batch said last."""
     return printable(end.stderr).strip() or "The unit runner ended early and left no word."
-
-
-def _count(units: Sized) -> str:
-    return f"{len(units)} unit{'' if len(units) == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What a workflow task shows in the Prefect UI: its progress, and a table of what failed.
+"""What a job shows in the Prefect UI: the progress of its workflow tasks, what failed, a summary.
 
 Only shown, never needed: while Prefect is away the job goes on, and only these stand still.
 """
@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from uuid import UUID
 
 import httpx
+from prefect import get_client
 from prefect.artifacts import (
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.client.schemas.actions import ArtifactCreate
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +75,25 @@ class Progress:
         self._shown = percent
 
 
-async def show_failures(key: str, description: str, rows: Sequence[dict[str, str]]) -> None:
+async def show_failures(key: str, description: str, rows: Sequence[dict[str, str | int]]) -> None:
     """A table of failed images with their last log lines; the first 100 of them."""
     with _patiently("failed units"):
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await acreate_table_artifact(list(rows[:_MAX_FAILURES_SHOWN]), key, description)
+
+
+async def show_summary(key: str, description: str, markdown: str, flow_run_id: UUID) -> None:
+    """A text about a flow run, from whatever process."""
+    artifact = ArtifactCreate(
+        key=key,
+        type="markdown",
+        description=description,
+        data=markdown,
+        flow_run_id=flow_run_id,
+    )
+    with _patiently("summary"):
+        async with asyncio.timeout(_PATIENCE_SECONDS), get_client() as client:
+            await client.create_artifact(artifact)
 
 
 @contextmanager

@@ -3,20 +3,24 @@
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
-from flows import history, hooks
+from flows import history, hooks, lab_book
 from flows.job_run import JobRun, JobStoppedError
 from flows.last_words import last_lines
 from flows.phase import Phase
-from flows.progress import Progress, show_failures
+from flows.progress import Progress
+from flows.quantities import count
+from flows.units import PlanError
+from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
 from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
-
-_TOLD_FAILURES = 100
 
 
 class WorkflowTaskFailedError(Exception):
@@ -96,6 +100,8 @@ async def _run(run: WorkflowTaskRun) -> None:
         on_failure=[partial(hooks.close_history_run, run)],
     )
     await recorded(run)
+    if run.why_it_failed is not None:
+        raise run.why_it_failed
     if not run.recorded:
         raise NotRecordedError(f"{run.title}: its end could not be recorded: {run.not_recorded}")
     if run.merged is not None:
@@ -103,13 +109,25 @@ async def _run(run: WorkflowTaskRun) -> None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-async def execute(run: WorkflowTaskRun) -> None:
-    """The units of a workflow task, and what they make of the image list."""
+async def execute(run: WorkflowTaskRun) -> State[Any] | None:
+    """The units of a workflow task, and what they make of the image list.
+
+    What is no fault of the platform is said once, and not as an exception with its traceback.
+    """
+    try:
+        await _execute(run)
+    except (WorkflowTaskFailedError, JobStoppedError, PlanError) as why:
+        run.why_it_failed = why
+        return Failed(message=str(why))
+    return None
+
+
+async def _execute(run: WorkflowTaskRun) -> None:
+    """Its phases, one after the other."""
     if run.history_run_id is None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
-    how = "goes on" if run.recorded_units else "begins"
-    run.job.say(f"{run.title}: {how}, {len(run.inputs)} images, type filters {run.type_filters}.")
+    run.job.say(f"{run.title} {how_it_begins(run)}.")
     progress = Progress(f"{run.key}-progress", run.title)
     async with progress.shown():
         if run.is_compound:
@@ -122,10 +140,12 @@ async def execute(run: WorkflowTaskRun) -> None:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
             run.merged = await asyncio.to_thread(run.merge, last_phase)
+            run.job.say(f"{run.title} was broken off {how_far(run)}")
             raise
     run.merged = await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
-    run.job.say(f"{run.title}: done, {run.num_units} units.{_describe_merge(run)}")
+    run.job.say(f"{run.title} ended {how_far(run)}")
+    warn(run)
 
 
 async def _run_phase(
@@ -154,16 +174,11 @@ async def _run_phase(
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     if not run.failures:
         return
-    rows = []
-    for phase, index, reason in run.failures[:_TOLD_FAILURES]:
-        unit = phase.plan.units[index]
-        log = await asyncio.to_thread(last_lines, history.log_path(run.units_dir, unit))
-        images = ", ".join(unit.zarr_urls[:5]) or "(no images)"
-        rows.append({"images": images, "reason": reason, "log": log})
-    await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
+    await tell_failures(run)
+    first = lab_book.cause_of(run.failures[0][2].reason)
     raise WorkflowTaskFailedError(
-        f"{run.title}: {len(run.failures)} of {run.num_units} units failed. "
-        f"The first: {rows[0]['reason']}, on {rows[0]['images']}.\n{rows[0]['log']}".rstrip()
+        f"{run.title}: {len(run.failures)} of {count(run.num_units, 'unit')} failed, the first "
+        f"with: {first}."
     )
 
 
@@ -175,15 +190,3 @@ def _raise_again(run: WorkflowTaskRun) -> None:
         f"{run.title}: failed before the job was interrupted, with {len(failed)} of "
         f"{len(run.recorded_units)} units.{told}"
     )
-
-
-def _describe_merge(run: WorkflowTaskRun) -> str:
-    merged = run.merged
-    if merged is None:
-        return ""
-    counts = {
-        "new": len(merged.added),
-        "updated": len(merged.updated),
-        "removed": len(merged.removed),
-    }
-    return " Images: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."

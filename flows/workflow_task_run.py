@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.history import RecordedUnit, RunEnd, Status, order_of
 from flows.job_run import JobRun
-from flows.phase import Output, Phase
+from flows.phase import Failure, Output, Phase
 from flows.progress import Progress
 from flows.units import (
     COMPOUND,
@@ -32,6 +32,7 @@ from fractal_models.images import (
     task_type_filters,
 )
 from fractal_models.schemas.meta import Retry, retry_of
+from fractal_models.tables.columns import now
 
 
 class WorkflowTaskRun:
@@ -55,12 +56,14 @@ class WorkflowTaskRun:
         retry = len(self.failed_runs)
         self.units_dir = job.folder.units_dir(self.order, self.task["name"], retry)
         self.key = f"job-{job.job.id}-{self.units_dir.name.replace('_', '-')}"
+        self.began = self.earlier.timestamp_started if self.earlier else now()
         self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
         self.merged: MergeResult | None = None
         self.history_run_id: int | None = None
         self.recorded_status: str | None = None  # and units: of an executor before this one
         self.recorded_units: list[RecordedUnit] = []
         self.recorded = False
+        self.why_it_failed: Exception | None = None
         self.not_recorded: Exception | None = None  # why, if the database refused
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none
@@ -160,12 +163,12 @@ class WorkflowTaskRun:
         return phase
 
     @property
-    def failures(self) -> list[tuple[Phase[Any], int, str]]:
+    def failures(self) -> list[tuple[Phase[Any], int, Failure]]:
         """The units that failed: their phase, their index, why."""
         return [
-            (phase, index, reason)
+            (phase, index, failure)
             for phase in self.phases
-            for index, reason in sorted(phase.failures.items())
+            for index, failure in sorted(phase.failures.items())
         ]
 
     @property

@@ -112,6 +112,19 @@ async def process_of(prefect: PrefectClient, job: dict[str, Any]) -> psutil.Proc
     return found
 
 
+async def summary_of(prefect: PrefectClient, job: dict[str, Any]) -> str:
+    """The summary of a job; it comes a moment after the job's end."""
+
+    async def read() -> list[dict[str, Any]]:
+        body = {"flow_runs": {"id": {"any_": [job["flow_run_id"]]}}}
+        answer = await prefect._client.post("/artifacts/filter", json=body)
+        return [each for each in answer.json() if each["type"] == "markdown"]
+
+    (found,) = await eventually(read, bool)
+    assert found["key"] == f"job-{job['id']}-summary"
+    return str(found["data"])
+
+
 async def runner_of(job: dict[str, Any]) -> psutil.Process:
     """The unit runner that works for a job, when there is one."""
 

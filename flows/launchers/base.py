@@ -343,6 +343,22 @@ class Launcher(Protocol):
         """
         ...
 
+    def how(self, batch: Batch) -> str:
+        """How and where it would run a batch, as a phrase.
+
+        Raises:
+            ValueError: it cannot; `run` would raise the same.
+        """
+        ...
+
+    def memory_of(self, batch: Batch) -> int | None:
+        """How much memory (MiB) it asks for each unit of a batch; None if it asks nobody.
+
+        Raises:
+            ValueError: as `how`.
+        """
+        ...
+
     async def stop(self, folder: Path) -> None:
         """Stop the batch in `folder`, if it is running, and return when it has ended.
 

@@ -74,6 +74,14 @@ class LocalLauncher:
             stderr=runner.last_words(results.reader.ended),
         )
 
+    def how(self, batch: Batch) -> str:
+        """See `Launcher.how`."""
+        return f"{min(batch.max_parallel, len(batch.units))} at once, on {_HOST}"
+
+    def memory_of(self, batch: Batch) -> int | None:
+        """See `Launcher.memory_of`: units take what they need."""
+        return None
+
     async def stop(self, folder: Path) -> None:
         """See `Launcher.stop`."""
         folder = folder.absolute()

@@ -46,6 +46,14 @@ class SlurmLauncher:
             del self._followed[folder]
         return followed.end()
 
+    def how(self, batch: Batch) -> str:
+        """See `Launcher.how`."""
+        return self.job.how(batch)
+
+    def memory_of(self, batch: Batch) -> int | None:
+        """See `Launcher.memory_of`."""
+        return self.job.request(batch).mem
+
     async def stop(self, folder: Path) -> None:
         """See `Launcher.stop`. SLURM jobs that do not end within two minutes are left to SLURM."""
         folder = folder.absolute()

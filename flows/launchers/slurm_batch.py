@@ -25,6 +25,7 @@ from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import JOB_NAME, ElementState, Snapshot
 from flows.launchers.slurm_state import SlurmState, Submission
 from flows.launchers.transport import TransportError
+from flows.quantities import count
 
 # A submission whose answer was lost is known to SLURM after so long, or did not reach it.
 _IN_FLIGHT_SECONDS = 5.0
@@ -179,7 +180,7 @@ class SlurmBatch:
         submission.job_id, submission.submitted_at = job_id, time.time()
         self.state.write(self.folder)
         await self.job.on_submitted(job_id)
-        self.job.say(f"SLURM job {job_id} has {_count(submission.parts, 'element')}.")
+        self.job.say(f"SLURM job {job_id} has {count(len(submission.parts), 'element')}.")
 
     def _files(self, submission: Submission) -> dict[str, bytes]:
         """What goes to the cluster, by its path in the job's folder."""
@@ -344,7 +345,3 @@ def _whole_lines(path: Path) -> int:
         with path.open("r+b") as file:
             file.truncate(size)
     return size
-
-
-def _count(things: list[int], what: str) -> str:
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"

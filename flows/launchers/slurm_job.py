@@ -10,6 +10,7 @@ from flows.launchers.cluster import Cluster
 from flows.launchers.sbatch import SlurmRequest, resolve_request
 from flows.launchers.slurm_queue import SlurmQueue
 from flows.launchers.slurm_state import SlurmState
+from flows.quantities import count, memory
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM, slurm_meta_of
 
 
@@ -44,6 +45,26 @@ class SlurmJob:
         meta = slurm_meta_of(dict(batch.meta))
         factor = (meta.retry.mem_factor or 1.0) ** (batch.attempt - 1)
         return resolve_request(self.config, meta, self.account, mem_factor=factor)
+
+    def how(self, batch: Batch) -> str:
+        """How a batch is put into SLURM jobs, with what, and where, as a phrase.
+
+        Raises:
+            BatchingError, SlurmRequestError, ValueError: as `split`.
+        """
+        state, request = self.split(batch), self.request(batch)
+        largest = max(state.sizes)
+        sizes = f" of up to {largest} units, {state.parallel_tasks} at once" if largest > 1 else ""
+        limits = [
+            f", {name} {value}"
+            for name in ("time", "partition", "account", "gpus", "gres")
+            if (value := getattr(request, name))
+        ]
+        return (
+            f"in {count(len(state.sizes), 'SLURM job')}{sizes}, each unit with "
+            f"{count(request.cpus_per_task, 'CPU')} and {memory(request.mem * 1024)}"
+            f"{''.join(limits)}, as {self.cluster.transport.place}"
+        )
 
     def split(self, batch: Batch) -> SlurmState:
         """The parts of a batch.

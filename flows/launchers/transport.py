@@ -60,7 +60,9 @@ class Completed:
 
 
 class Transport(Protocol):
-    """Runs commands, as one user, on one machine."""
+    """Runs commands, as one user, on one machine: `place` names both, as 'user@host'."""
+
+    place: str
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
@@ -81,6 +83,7 @@ class LocalTransport:
     """Runs commands on this machine: as this user or, by `sudo -n`, as another one."""
 
     def __init__(self, user: str | None = None) -> None:
+        self.place = "@".join([*([user] if user is not None else []), os.uname().nodename])
         # `--` ends the options of sudo.
         self._prefix = ["sudo", "-n", "-H", "-u", user, "--"] if user is not None else []
 
@@ -135,6 +138,7 @@ class SSHTransport:
         name, _, port = host.partition(":")
         self._host, self._port = name, int(port or 22)
         self._user = user
+        self.place = f"{user}@{name}"
         self._key_path = key_path
         self._known_hosts = known_hosts
         self._connection: asyncssh.SSHClientConnection | None = None

@@ -270,15 +270,17 @@ async def test_the_prefect_run_and_the_job_tell_the_same_story(lab: Lab, prefect
     (table,) = (a for a in artifacts if a["type"] == "table")
     (row,) = json.loads(table["data"])
     assert row["images"].endswith("A_copy")
+    assert (row["reason"], row["exit"], row["attempt"]) == ("exit code 1", "1", 1)
     assert "this image cannot be processed" in row["log"]
-    told = {line.split(" ", 2)[2] for line in job["log"].splitlines() if ": begins" in line}
+    told = {line.split(" ", 2)[2] for line in job["log"].splitlines() if " begins, " in line}
     assert told
 
     async def messages() -> set[str]:
         logs = {"flow_run_id": {"any_": [job["flow_run_id"]]}}
         return {log["message"] for log in await _read(prefect, "/logs/filter", logs=logs)}
 
-    await eventually(messages, lambda found: told <= found)  # they come in batches
+    said = await eventually(messages, lambda found: told <= found)  # they come in batches
+    assert not [message for message in said if "Traceback" in message]
 
 
 async def _read(prefect: Any, path: str, **body: Any) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Pending, Running, State
-from tests.lab import Lab, eventually
 
 from deployments.stack import Stack
+from tests.lab import Lab, eventually
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
+
 from tests.lab import Lab, eventually
 
 POOL, RUN_JOB = "local", "run-job/local"

@@ -17,7 +17,7 @@ from benchmarks.consistency import task_bodies
 from deployments.stack import Stack
 from fractal_models.tables import AccountingRecordSlurm
 from tests.cluster import Cluster
-from tests.journal import Journal, process_of, require_consistent
+from tests.journal import Journal, process_of, require_consistent, summary_of
 from tests.lab import Lab, collected, ended_activity, eventually
 from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
 
@@ -81,6 +81,25 @@ async def test_all_types_of_tasks_run_on_the_cluster(
             select(AccountingRecordSlurm).where(AccountingRecordSlurm.fractal_job_id == job["id"])
         )
         assert len(records.all()) == 7  # one array per phase of a task
+
+
+async def test_how_units_ran_and_that_they_asked_for_too_much_is_told(
+    slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, cluster: Cluster
+) -> None:
+    meta = {"mem": "400M", "time": "10", "tasks_per_job": 3, "parallel_tasks_per_job": 2}
+    fields = {"args_parallel": slurm_journal.args, "meta_parallel": meta}
+    workflow = await slurm_lab.workflow(("Journal process", fields))
+    ended = await slurm_lab.run(workflow, await slurm_lab.dataset(*NAMES[:5]))
+    assert ended["status"] == "done", ended["log"]
+    assert (
+        "0 Journal process, parallel: 5 units, in 2 SLURM jobs of up to 3 units, 2 at once, each "
+        f"unit with 1 CPU and 400 MB, time 10, partition main, as {cluster.user}@"
+    ) in ended["log"]
+    warning = "each unit was given 400 MB of memory, and none used more than "
+    assert ended["log"].count(warning) == 1
+    text = await summary_of(prefect, ended)
+    assert text.count(warning) == 1
+    assert ended["working_dir_user"] in text
 
 
 async def test_a_job_on_a_cluster_survives_the_end_of_its_process(

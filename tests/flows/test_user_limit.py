@@ -10,14 +10,13 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.states import AwaitingConcurrencySlot
-from tests.lab import Lab, eventually
 
 from deployments.services import Service
 from deployments.stack import Stack
 from flows.engine import open_engine
 from flows.user_limit import Waiting, plan
 from fractal_models.settings import Settings
-from tests.lab import logged_in
+from tests.lab import Lab, eventually, logged_in
 
 BEGIN = datetime(2026, 3, 14, tzinfo=UTC)
 

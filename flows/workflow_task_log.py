@@ -1,0 +1,92 @@
+"""What a workflow task tells of itself: in the job's log, and in the table of failed units."""
+
+import asyncio
+import logging
+
+from flows import lab_book
+from flows.history import log_path
+from flows.last_words import last_lines
+from flows.progress import show_failures
+from flows.quantities import count, duration
+from flows.units import CONVERTERS, PlannedUnit, meta_name
+from flows.workflow_task_run import WorkflowTaskRun
+from fractal_models.tables.columns import now
+
+_TOLD_FAILURES = 100
+_TOLD_IMAGES = 5  # of a unit
+
+
+def how_it_begins(run: WorkflowTaskRun) -> str:
+    """On which images, by which filters; or with what, after an interruption."""
+    if run.recorded_units:
+        ended = sum(unit.status != "submitted" for unit in run.recorded_units)
+        units = count(len(run.recorded_units), "unit")
+        return f"goes on after an interruption, with {ended} of {units} ended"
+    if run.type in CONVERTERS:
+        return "begins, on no images"
+    filters = lab_book.Filters(run.type_filters, run.job.attribute_filters, run.wanted_statuses)
+    how = "runs again" if run.failed_runs else "begins"
+    return f"{how}, on {lab_book.chosen(len(run.inputs), len(run.job.images), filters)}"
+
+
+def how_far(run: WorkflowTaskRun) -> str:
+    """When, and with what, it has come to an end."""
+    seconds = (now() - run.began).total_seconds()
+    units = f"{run.num_succeeded} of {count(run.num_units, 'unit')}"
+    return f"after {duration(seconds)}, {units} done. {lab_book.image_list(run.merged)}"
+
+
+async def tell_failures(run: WorkflowTaskRun) -> None:
+    """Tell which units failed and why: by reason in the log, one by one in the table."""
+    rows = await asyncio.to_thread(_rows_of_failures, run)
+    await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
+    told = [f"{run.title} failed {how_far(run)}", *lab_book.reasons(_failed_units(run))]
+    if rows[0]["log"]:
+        told.append(f"The log of the first ends with:\n{rows[0]['log']}")
+    run.job.say("\n".join(told), logging.ERROR)
+    warn(run)
+
+
+def warn(run: WorkflowTaskRun) -> None:
+    """Tell what is odd about a workflow task that has come to an end."""
+    warnings = lab_book.failure_warnings(_failed_units(run), run.num_units)
+    for phase in run.phases:
+        name = meta_name(phase.plan.component)
+        warnings += lab_book.memory_warning(phase.asked_memory, phase.peak_rss_kb, name)
+    logs = [
+        log_path(run.units_dir, unit)
+        for phase in run.phases
+        for unit in phase.units_that(sorted(phase.warned))
+    ]
+    warnings += lab_book.log_warning(logs, run.num_units)
+    for warning in warnings:
+        run.job.say(f"{run.title}: {warning}", logging.WARNING)
+
+
+def _failed_units(run: WorkflowTaskRun) -> list[lab_book.FailedUnit]:
+    return [
+        lab_book.FailedUnit(failure.reason, _images_of(phase.plan.units[index]))
+        for phase, index, failure in run.failures
+    ]
+
+
+def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
+    """The table of failed units; the first hundred of them."""
+    rows: list[dict[str, str | int]] = []
+    for phase, index, failure in run.failures[:_TOLD_FAILURES]:
+        unit = phase.plan.units[index]
+        rows.append(
+            {
+                "images": _images_of(unit),
+                "reason": failure.reason,
+                "exit": failure.exit,
+                "attempt": failure.attempt,
+                "log": last_lines(log_path(run.units_dir, unit)),
+            }
+        )
+    return rows
+
+
+def _images_of(unit: PlannedUnit) -> str:
+    told, more = unit.zarr_urls[:_TOLD_IMAGES], len(unit.zarr_urls) - _TOLD_IMAGES
+    return ", ".join([*told, *([f"{more} more"] if more > 0 else [])]) or "no images"
