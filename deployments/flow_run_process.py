@@ -6,6 +6,7 @@ Importing Prefect and the flows takes seconds; forking a process that has done s
 import asyncio
 import atexit
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 1.0
+_OF_HOOKS = ("Running hook ", "Hook ")
 _PRELOAD = ["deployments.preload"]  # imported once, by the server
 
 _context = multiprocessing.get_context("forkserver")
+
+
+class _WithoutHooks(logging.Filter):
+    """Leaves out that hooks run and have run: nothing that a reader of a job's log could use."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or not str(record.msg).startswith(_OF_HOOKS)
 
 
 def start_server() -> None:
@@ -52,6 +61,8 @@ def _run(flow_run_id: str, environment: dict[str, str]) -> None:
     _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
+    for kind in ("flow_runs", "task_runs"):
+        logging.getLogger(f"prefect.{kind}").addFilter(_WithoutHooks())
     try:
         with handle_engine_signals(UUID(flow_run_id)):
             asyncio.run(run_flow(UUID(flow_run_id)))

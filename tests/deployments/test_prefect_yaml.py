@@ -48,6 +48,8 @@ async def deployments(prefect: PrefectClient) -> dict[str, DeploymentResponse]:
 def differences(one: DeploymentResponse, other: DeploymentResponse) -> dict[str, Any]:
     """In what two deployments differ, whoever made them."""
     ones, others = (each.model_dump(mode="json", exclude=OF_ITS_MAKING) for each in (one, other))
+    for fields in (ones, others):  # the command line leaves this out where it is empty
+        fields["parameter_openapi_schema"].setdefault("definitions", {})
     return {name: (value, others[name]) for name, value in ones.items() if value != others[name]}
 
 
@@ -61,8 +63,6 @@ async def test_prefect_deploy_gives_the_deployments_that_the_application_gives(
     deployed = await deployments(prefect)
     for name in ENTRYPOINTS:
         differ = differences(published[name], deployed[name])
-        if not (published[name].parameter_openapi_schema or {}).get("properties"):
-            del differ["parameter_openapi_schema"]  # the application gives none
         assert differ == {}
         assert deployed[name].description == DESCRIPTIONS[name]
         assert str(CHECKOUT) not in deployed[name].model_dump_json()
