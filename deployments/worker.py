@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
@@ -34,6 +34,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from deployments.flow_run_process import start_flow_run, start_server
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
+from flows.event_sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.reconciler import Reconciler
 from flows.stopping import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, STOP_SIGNAL
@@ -49,6 +50,12 @@ _GRACE_SECONDS = 60
 _LOOK_SECONDS = 1.0
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
+
+
+class Looker(Protocol):
+    """Looks after something, again and again."""
+
+    async def look(self) -> None: ...
 
 
 class UnknownResourceError(Exception):
@@ -233,12 +240,14 @@ async def serve(settings: Settings, resource_name: str) -> None:
         await _publish(engine, resource)
         reconciler = Reconciler(sessions, engine, settings, resource_name)
         activities = InterruptedActivities(sessions, engine, resource_name)
+        sender = EventSender(sessions, engine)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         worker = kind(engine, reconciler, resource_name)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_looking(reconciler)),
                 group.create_task(_keep_looking(activities)),
+                group.create_task(_keep_looking(sender)),
             ]
             await worker.start()
             for task in looking:
@@ -264,7 +273,7 @@ async def _publish(engine: Engine, resource: Resource) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_looking(looking: Reconciler | InterruptedActivities) -> None:
+async def _keep_looking(looking: Looker) -> None:
     """Have it look again and again. What is away is waited for."""
     while True:
         try:

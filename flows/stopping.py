@@ -7,12 +7,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from flows.events import Outcome
+
 # Not SIGTERM, which Prefect takes for a crash when it comes before the flow has begun. A process
 # that is not yet prepared for this one just ends, and its flow run is seen to be cancelled.
 STOP_SIGNAL = signal.SIGUSR1
 
 # Of a process that left its job to be taken up again, and of one that found another at work.
 EXIT_INTERRUPTED, EXIT_SUPERFLUOUS = 75, 76
+
+# How the reason begins for which a job is stopped that makes no progress.
+GIVEN_UP = "Given up"
+
+
+def outcome_of_stop(reason: str) -> Outcome:
+    """What a job comes to that is stopped for a reason: one that was given up has failed."""
+    return "failed" if reason.startswith(GIVEN_UP) else "stopped"
 
 
 def leave(exit_code: int) -> NoReturn:

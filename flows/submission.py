@@ -8,7 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows import outbox
 from flows.units import Component, meta_name, meta_of
+from fractal_models.database import saved_id
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.job import JobCreate
 from fractal_models.schemas.slurm import slurm_meta_of
@@ -90,6 +92,7 @@ async def create_job(
         .where(col(TaskGroupV2.id).in_(groups))
         .values(timestamp_last_used=started)
     )
+    await outbox.write_job_event(session, saved_id(job), "submitted", occurred=started)
     await session.commit()
     return job
 
