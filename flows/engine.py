@@ -31,7 +31,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from flows.work_pools import work_pool_of
-from fractal_models.settings import Settings
+from fractal_models.settings import PrefectSettings
 from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
 from fractal_models.tables.columns import now
 
@@ -61,6 +61,12 @@ class Engine:
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[PrefectClient]:
+        """The client, for what else is asked of Prefect."""
+        async with _reachable():
+            yield self._client
 
     async def publish_resource(self, resource: Resource) -> None:
         """Make or update the resource's work pool and its deployments.
@@ -252,7 +258,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+async def open_engine(settings: PrefectSettings) -> AsyncIterator[Engine]:
     """The engine for the life of a block. Prefect need not be there yet."""
     auth = settings.prefect_auth_string
     client = PrefectClient(
