@@ -15,6 +15,7 @@ import typer
 
 from fractal_models.settings import (
     DatabaseSettings,
+    PrefectSettings,
     Settings,
     SettingsError,
     get_settings,
@@ -225,6 +226,49 @@ def continue_(resource: Annotated[str, typer.Option(help="Name of the resource."
     asyncio.run(continue_resource(settings, resource, typer.echo))
 
 
+@app.command()
+def notify(
+    email: Annotated[
+        list[str] | None, typer.Option(help="Send mail to this address; may be given repeatedly.")
+    ] = None,
+    webhook: Annotated[str | None, typer.Option(help="Post JSON to this URL.")] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(help="Of what to tell; may be given repeatedly. Default: fractal.job.failed."),
+    ] = None,
+    resource: Annotated[str | None, typer.Option(help="Only of jobs on this resource.")] = None,
+    project: Annotated[int | None, typer.Option(help="Only of the project with this id.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only of this user's jobs: an email.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Default: fractal-email, fractal-webhook.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show what is set up.")] = False,
+    remove: Annotated[str | None, typer.Option(help="Remove the one of this name.")] = None,
+) -> None:
+    """Have Prefect tell people of jobs that fail, by mail or a webhook; the same name updates.
+
+    The SMTP server is read from FRACTAL_SMTP_HOST, _PORT, _SECURITY, _USER, _PASSWORD and _FROM.
+    """
+    settings = read_settings(PrefectSettings)
+    _tell_prefect(settings)
+    from deployments import notifications
+
+    if [bool(email), bool(webhook), list_, bool(remove)].count(True) != 1:
+        raise SettingsError("Give one of --email, --webhook, --list and --remove.")
+    if list_:
+        typer.echo("\n".join(asyncio.run(notifications.read_all(settings))) or "None.")
+    elif remove:
+        asyncio.run(notifications.remove(settings, remove))
+        typer.echo(f"{remove} was removed.")
+    else:
+        subject = notifications.Subject(event or ["fractal.job.failed"], resource, project, user)
+        block = notifications.block_for(email or [], webhook)
+        name = name or ("fractal-email" if email else "fractal-webhook")
+        made = asyncio.run(notifications.set_up(settings, name, subject, block))
+        how = "updated" if made.updated else "made"
+        typer.echo(f"{made.name} was {how}: it tells of {subject}.\nSee it in {made.url}")
+
+
 @database.command()
 def upgrade() -> None:
     """Bring the database to the newest schema."""
@@ -299,12 +343,17 @@ def openapi(
 def _settings() -> Settings:
     """The settings, also as the variables from which Prefect reads its own."""
     settings = get_settings()
-    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
-    if settings.prefect_auth_string is not None:
-        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
+    _tell_prefect(settings)
     # Jobs start within a second of being submitted.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
     return settings
+
+
+def _tell_prefect(settings: PrefectSettings) -> None:
+    """Set the variables from which Prefect reads its own settings."""
+    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
+    if settings.prefect_auth_string is not None:
+        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
 
 
 async def _require_database(settings: Settings) -> None:

@@ -36,6 +36,7 @@ from deployments.flow_run_process import start_flow_run, start_server
 from deployments.maintenance import find_resource
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
+from flows.event_sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.jobless import JoblessRuns
 from flows.missed import MissedOccurrences
@@ -269,6 +270,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
         activities = InterruptedActivities(sessions, engine, resource_name)
         jobless = JoblessRuns(sessions, engine, settings, reconciler, resource_name)
         keeper = ScheduleKeeper(sessions, engine, resource_name)
+        sender = EventSender(sessions, engine)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         limit = settings.max_running_jobs_per_user
         user_limit = UserLimit(sessions, engine, resource_name, limit) if limit else None
@@ -277,6 +279,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
             looking = [
                 group.create_task(_keep_up(reconciler.look)),
                 group.create_task(_keep_up(activities.look)),
+                group.create_task(_keep_up(sender.look)),
                 group.create_task(_keep_up(keeper.look)),
                 group.create_task(_keep_up(jobless.look, _SELDOM_SECONDS)),
                 group.create_task(

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.events.schemas.events import Event
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Suspended
 from prefect.utilities.callables import parameter_schema
@@ -44,8 +45,8 @@ from flows.job_request import JobRequest
 from flows.submission import job_title
 from flows.waiting import PoolLimits
 from flows.work_pools import work_pool_of
-from fractal_models.settings import Settings
-from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2
+from fractal_models.settings import PrefectSettings
+from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
@@ -370,6 +371,26 @@ class Engine:
             with suppress(ObjectNotFound):
                 await self._client.set_flow_run_state(flow_run_id, state)
 
+    async def emit(self, events: Sequence[EventOutbox]) -> None:
+        """Have Prefect hear of events; if it dies within seconds, it has not."""
+        body = [
+            Event.model_validate(event.model_dump(exclude={"sent"})).model_dump(mode="json")
+            for event in events
+        ]
+        async with _reachable():
+            await self._client.request("POST", "/events", json=body)
+
+    async def known_events(self, occurred: Mapping[UUID, datetime]) -> list[UUID]:
+        """Which of at most 50 events Prefect has written down; they are given with their times."""
+        times = [time.isoformat() for time in occurred.values()]
+        wanted = {
+            "id": {"id": [str(event_id) for event_id in occurred]},
+            "occurred": {"since": min(times), "until": max(times)},
+        }
+        async with _reachable():
+            answer = await self._client.request("POST", "/events/filter", json={"filter": wanted})
+        return [UUID(event["id"]) for event in answer.json()["events"]]
+
     async def cancel(self, flow_run_id: UUID) -> bool:
         """Ask a flow run to stop. True if it has ended already, as one that waits does."""
         async with _reachable():
@@ -451,7 +472,7 @@ def _tags(job: JobV2, resource_name: str) -> list[str]:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+async def open_engine(settings: PrefectSettings) -> AsyncIterator[Engine]:
     """The engine for the life of a block. Prefect need not be there yet."""
     auth = settings.prefect_auth_string
     client = PrefectClient(

@@ -5,6 +5,7 @@ Whatever grows with the number of images is one statement, fed with one JSON doc
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows import outbox
+from flows.events import Outcome
+from flows.last_words import printable
 from flows.launchers.base import UnitResult
 from flows.units import PlannedUnit
 from fractal_models.database import saved_id
@@ -29,24 +33,33 @@ async def end_job(
     session: AsyncSession,
     job_id: int,
     *,
-    status: Status,
+    outcome: Outcome,
+    reason: str,
     log: str,
     executor_error_log: str | None = None,
     only_without_flow_run: bool = False,
 ) -> bool:
-    """Give a submitted job its end and commit.
+    """Give a submitted job its end, with the event that tells of it, and commit.
 
     False if it had ended before or, `only_without_flow_run`, has one by now: nothing changes.
     """
+    ended_at = now()
     end = (
         update(JobV2)
         .where(col(JobV2.id) == job_id, col(JobV2.status) == "submitted")
-        .values(status=status, end_timestamp=now(), log=log, executor_error_log=executor_error_log)
+        .values(
+            status="done" if outcome == "done" else "failed",
+            end_timestamp=ended_at,
+            log=log,
+            executor_error_log=executor_error_log,
+        )
     )
     if only_without_flow_run:
         end = end.where(col(JobV2.flow_run_id).is_(None))
     ended = await session.execute(end.returning(col(JobV2.id)))
     found = ended.first() is not None
+    if found:
+        await outbox.write_job_event(session, job_id, outcome, occurred=ended_at, reason=reason)
     await session.commit()
     return found
 
@@ -282,6 +295,16 @@ class RunEnd:
     num_new_images: int
     removed: Sequence[str]
     all_units_fail: bool  # a compound task's units succeed or fail together
+    reason: str  # why it failed
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of its units and images, as histories and events tell them."""
+        return {
+            "num_units": self.num_units,
+            "num_failed_units": self.num_failed_units,
+            "num_new_images": self.num_new_images,
+        }
 
 
 async def close_run(
@@ -290,12 +313,37 @@ async def close_run(
     """Record the end of a workflow task in one transaction: wholly or not at all, and once.
 
     That is the HistoryRun's status, the units (those that have not ended, fail), the dataset's
-    images and history, the accounting, and that the job made progress.
+    images and history, the accounting, that the job made progress, and the event of it all.
     """
     closed = await session.execute(_CLOSE_RUN, {"run_id": run_id, "status": end.status})
     if closed.first() is None:
         return  # before, by an executor that did not live to hear of it
+    ended_at = now()
     await session.execute(_END_UNITS, {"run_id": run_id, "all_fail": end.all_units_fail})
+    await _close_in_dataset(session, job, run_id, workflow_task, end, ended_at)
+    counts = {"num_tasks": end.num_units, "num_new_images": end.num_new_images}
+    await session.execute(_ACCOUNT, {"job_id": job.id, "timestamp": ended_at, **counts})
+    await session.execute(_PROGRESS, {"job_id": job.id})
+    await outbox.write_workflow_task_event(
+        session,
+        saved_id(job),
+        workflow_task,
+        end.status,
+        occurred=ended_at,
+        reason=printable(end.reason),
+        counts=end.counts,
+    )
+    await session.commit()
+
+
+async def _close_in_dataset(
+    session: AsyncSession,
+    job: JobV2,
+    run_id: int,
+    workflow_task: dict[str, Any],
+    end: RunEnd,
+    ended_at: datetime,
+) -> None:
     entry = {
         "history_run_id": run_id,
         "job_id": job.id,
@@ -306,10 +354,8 @@ async def close_run(
             "name": workflow_task["task"]["name"],
         },
         "status": end.status,
-        "num_units": end.num_units,
-        "num_failed_units": end.num_failed_units,
-        "num_new_images": end.num_new_images,
-        "timestamp_ended": now().isoformat(),
+        **end.counts,
+        "timestamp_ended": ended_at.isoformat(),
     }
     await session.execute(_APPEND_HISTORY, {"dataset_id": job.dataset_id, "entry": [entry]})
     if end.images is not None:
@@ -317,10 +363,6 @@ async def close_run(
     if end.removed:
         removed = {"dataset_id": job.dataset_id, "zarr_urls": list(end.removed)}
         await session.execute(_FORGET_IMAGES, removed)
-    counts = {"num_tasks": end.num_units, "num_new_images": end.num_new_images}
-    await session.execute(_ACCOUNT, {"job_id": job.id, "timestamp": now(), **counts})
-    await session.execute(_PROGRESS, {"job_id": job.id})
-    await session.commit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +413,7 @@ async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
                 num_new_images=0,
                 removed=(),
                 all_units_fail=False,
+                reason="It was interrupted, and the job did not go on with it.",
             )
             await close_run(session, job, saved_id(run), run.workflowtask_dump, end)
 

@@ -6,6 +6,7 @@ they have written, which the flow checks; a job whose last hook failed stays `su
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,10 +17,12 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
-from flows.history import Status, Work
+from flows.events import Outcome
+from flows.history import Work
 from flows.job_folder import JobFolder, warnings_in, write_archive
 from flows.last_words import printable
 from flows.progress import show_summary
+from flows.stopping import outcome_of_stop
 from flows.submission import job_title
 from flows.summary import EndedJob, summary
 from flows.workflow_task_run import WorkflowTaskRun
@@ -33,21 +36,21 @@ logger = logging.getLogger(__name__)
 
 async def job_done(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """All workflow tasks are done."""
-    await _end_job(flow_run, "done", "Job done.")
+    await _end_job(flow_run, "done")
 
 
 async def job_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """The flow raised an exception."""
-    message = (state.message or "").removeprefix("Flow run encountered an exception: ")
-    await _end_job(flow_run, "failed", f"Job failed. {message}")
+    await _end_job(flow_run, "failed", _exception_of(state))
 
 
 async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Somebody cancelled the flow run."""
-    await _end_job(flow_run, "failed", f"Job stopped. {state.message or ''}")
+    reason = state.message or ""
+    await _end_job(flow_run, outcome_of_stop(reason), reason)
 
 
-async def _end_job(flow_run: FlowRun, status: Status, message: str) -> None:
+async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> None:
     """Write the end of the flow run's job, then zip its folder (which nobody waits for)."""
     async with (
         open_database(get_settings().async_database_url) as sessions,
@@ -55,21 +58,29 @@ async def _end_job(flow_run: FlowRun, status: Status, message: str) -> None:
     ):
         found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
         if (job := found.first()) is not None:  # else it was refused
-            await conclude_job(session, job, status, message)
+            await conclude_job(session, job, outcome, reason)
 
 
-async def conclude_job(session: AsyncSession, job: JobV2, status: Status, message: str) -> None:
+async def conclude_job(
+    session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
+) -> None:
     """Give a submitted job its end, with its whole log, and zip its folder."""
     if job.status != "submitted":
         return
     await history.abandon_runs(session, job)
     folder = JobFolder.of(job)
     works = await history.work_of_job(session, saved_id(job))
-    message = printable(message.strip())
+    reason = printable(reason.strip())
+    message = f"Job {outcome}. {reason}".strip()
     log = await asyncio.to_thread(_finish_log, folder, message)
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
     ended = await history.end_job(
-        session, saved_id(job), status=status, log=log, executor_error_log=executor_log
+        session,
+        saved_id(job),
+        outcome=outcome,
+        reason=reason,
+        log=log,
+        executor_error_log=executor_log,
     )
     if not ended:
         return
@@ -131,11 +142,18 @@ async def close_history_run(
     """A workflow task has ended: all that is recorded of it, in one transaction."""
     if run.history_run_id is None:
         return
-    end = run.end("done" if state.is_completed() else "failed")
+    done = state.is_completed()
+    end = run.end("done" if done else "failed", "" if done else _exception_of(state))
     with _kept(run):
         async with run.job.database() as session:
             await history.close_run(session, run.job.job, run.history_run_id, run.dump, end)
         run.recorded = True
+
+
+def _exception_of(state: State[Any]) -> str:
+    """What a run failed with, in its own words."""
+    message = state.message or ""
+    return re.sub(r"^(Flow|Task) run encountered an exception:? ", "", message)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
 from flows.engine import Engine, EngineUnavailableError
+from flows.events import Outcome
 from flows.history import WaitingLine
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs
@@ -29,6 +30,7 @@ from flows.job_run import profile_of
 from flows.launchers.base import Launcher
 from flows.launchers.of_job import launcher_of
 from flows.stillness import Stillness
+from flows.stopping import GIVEN_UP, outcome_of_stop
 from flows.waiting import last_reason, waiting_line, waits, why_it_waits
 from fractal_models.database import DatabaseAwayError, saved_id
 from fractal_models.settings import Settings
@@ -195,7 +197,9 @@ class Reconciler:
         begun = bool(await history.runs_of_job(session, saved_id(job)))
         if flow_run is None:
             if job.stop_reason is not None and not begun:
-                await self._conclude(session, job, "failed", f"Job stopped. {job.stop_reason}")
+                await self._conclude(
+                    session, job, outcome_of_stop(job.stop_reason), job.stop_reason
+                )
             else:
                 await self._dispatch(session, job)
         elif verdict is Verdict.RESTART:
@@ -226,12 +230,12 @@ class Reconciler:
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
         if died and job.restarts > self._max_restarts:
             await self._engine.end(flow_run.id, Failed(message=job.stop_reason))
-            await self._conclude(session, job, "failed", f"Job failed. {job.stop_reason}")
+            await self._conclude(session, job, "failed", job.stop_reason or "")
             return
         job.restarts += died
         what = f"restart {job.restarts} of at most {self._max_restarts} without progress"
         if job.restarts > self._max_restarts:
-            what = f"Given up after {self._max_restarts} restarts without progress: {how}."
+            what = f"{GIVEN_UP} after {self._max_restarts} restarts without progress: {how}."
             job.stop_reason = job.stop_reason or what
         if await self._engine.restart(flow_run, f"Taken up again: {how}."):
             await session.commit()
@@ -252,7 +256,7 @@ class Reconciler:
             return
         if not flow_run.state.is_cancelled():
             await self._engine.end(flow_run.id, Cancelled(message=reason))
-        await self._conclude(session, job, "failed", f"Job stopped. {reason}")
+        await self._conclude(session, job, outcome_of_stop(reason), reason)
 
     async def _end(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, verdict: Verdict
@@ -262,15 +266,15 @@ class Reconciler:
         how = f"its flow run is {flow_run.state.name}, and no process executes it"
         await self._tell(job, f"Job {job.id} is brought to its end: {how}.")
         if verdict is Verdict.CONCLUDE_FAILED:
-            await self._conclude(session, job, "failed", f"Job failed. {flow_run.state.message}")
+            await self._conclude(session, job, "failed", flow_run.state.message or "")
         elif await _all_done(session, job):
-            await self._conclude(session, job, "done", "Job done.")
+            await self._conclude(session, job, "done")
         else:
-            why = "its flow run was set to Completed before all of its workflow tasks were done"
-            await self._conclude(session, job, "failed", f"Job failed: {why}.")
+            why = "Its flow run was set to Completed before all of its workflow tasks were done."
+            await self._conclude(session, job, "failed", why)
 
     async def _conclude(
-        self, session: AsyncSession, job: JobV2, status: history.Status, message: str
+        self, session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
     ) -> None:
         """Give a job its end. What units did since they were last recorded is lost."""
         folders = await asyncio.to_thread(JobFolder.of(job).batches)
@@ -281,7 +285,7 @@ class Reconciler:
                     await launcher.stop(folder)
             finally:
                 await launcher.close()
-        await hooks.conclude_job(session, job, status, message)
+        await hooks.conclude_job(session, job, outcome, reason)
 
     async def _launcher(self, session: AsyncSession, job: JobV2) -> Launcher:
         found = await session.exec(select(Resource).where(Resource.name == self._resource_name))

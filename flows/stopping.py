@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from flows.events import Outcome
+
 # Not SIGTERM, which Prefect takes for a crash when it comes before the flow has begun. A process
 # that is not yet prepared for this one just ends, and its flow run is seen to be cancelled.
 STOP_SIGNAL = signal.SIGUSR1
@@ -14,6 +16,14 @@ STOP_SIGNAL = signal.SIGUSR1
 # Of a process that left its job to be taken up again, of one that found another at work, and of
 # one whose flow run is paused.
 EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, EXIT_PAUSED = 75, 76, 77
+
+# How the reason begins for which a job is stopped that makes no progress.
+GIVEN_UP = "Given up"
+
+
+def outcome_of_stop(reason: str) -> Outcome:
+    """What a job comes to that is stopped for a reason: one that was given up has failed."""
+    return "failed" if reason.startswith(GIVEN_UP) else "stopped"
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import history
+from flows import history, outbox
 from flows.units import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
@@ -160,6 +160,7 @@ async def create_job(
         .where(col(TaskGroupV2.id).in_(checked.groups))
         .values(timestamp_last_used=started)
     )
+    await outbox.write_job_event(session, saved_id(job), "submitted", occurred=started)
     await session.commit()
     return job
 

@@ -203,8 +203,8 @@ class WorkflowTaskRun:
             output_types=self.task["output_types"],
         )
 
-    def end(self, status: Status) -> RunEnd:
-        """What is to be recorded of this workflow task."""
+    def end(self, status: Status, reason: str) -> RunEnd:
+        """What is to be recorded of this workflow task, and why it failed, if it did."""
         together = self.is_compound and status == "failed"
         merged = self.merged
         return RunEnd(
@@ -215,4 +215,5 @@ class WorkflowTaskRun:
             num_new_images=merged.num_new if merged else 0,
             removed=merged.removed if merged else (),
             all_units_fail=together,
+            reason=reason,
         )

@@ -1,15 +1,26 @@
 """All configuration of the platform, read in one place from `FRACTAL_*` environment variables."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 _MIN_SECRET_LENGTH = 16
+_FROM_ENVIRONMENT = SettingsConfigDict(
+    env_prefix="FRACTAL_", env_ignore_empty=True, populate_by_name=True
+)
 
 
 class SettingsError(Exception):
@@ -22,9 +33,7 @@ class DatabaseSettings(BaseSettings):
     Every field is the environment variable `FRACTAL_<NAME>`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="FRACTAL_", env_ignore_empty=True, populate_by_name=True
-    )
+    model_config = _FROM_ENVIRONMENT
 
     database_url: str = Field(
         description="PostgreSQL database of the Fractal schema, postgresql://user:password@host/name"
@@ -54,8 +63,10 @@ class DatabaseSettings(BaseSettings):
         return make_url(self.database_url).set(drivername="postgresql+asyncpg")
 
 
-class Settings(DatabaseSettings):
-    """What the platform needs to run. The secret is for the REST API alone."""
+class PrefectSettings(BaseSettings):
+    """What it takes to ask Prefect."""
+
+    model_config = _FROM_ENVIRONMENT
 
     prefect_api_url: str = Field(
         validation_alias=AliasChoices("FRACTAL_PREFECT_API_URL", "PREFECT_API_URL"),
@@ -69,6 +80,60 @@ class Settings(DatabaseSettings):
     prefect_ui_url: str | None = Field(
         default=None, description="Where people open the Prefect UI; default: beside the API"
     )
+
+    @field_validator("prefect_api_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("it does not begin with http:// or https://")
+        return value
+
+    @property
+    def ui_url(self) -> str:
+        """Where people open the Prefect UI, without a slash at the end."""
+        return (
+            self.prefect_ui_url or self.prefect_api_url.rstrip("/").removesuffix("/api")
+        ).rstrip("/")
+
+
+def mail_address(value: str) -> str:
+    """A mail address, as it was given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value):
+        raise ValueError(f"{value!r} is not a mail address")
+    return value
+
+
+class SmtpSettings(BaseSettings):
+    """The server through which Prefect sends mails; read when that is set up."""
+
+    model_config = _FROM_ENVIRONMENT
+
+    smtp_host: str = Field(description="Host name of the SMTP server, as Prefect reaches it")
+    smtp_security: Literal["starttls", "ssl", "none"] = Field(
+        default="starttls", description="How the connection is encrypted: starttls, ssl or none"
+    )
+    smtp_port: int | None = Field(
+        default=None,
+        gt=0,
+        le=65_535,
+        description="Its port; default: that of FRACTAL_SMTP_SECURITY",
+    )
+    smtp_user: str | None = Field(default=None, description="User name, if it wants a login")
+    smtp_password: SecretStr | None = Field(
+        default=None, description="Password, if it wants a login"
+    )
+    smtp_from: Annotated[str, AfterValidator(mail_address)] = Field(
+        description="Address that mails come from"
+    )
+
+
+class Settings(PrefectSettings, DatabaseSettings):
+    """What the platform needs to run. The secret is for the REST API alone."""
+
     max_restarts: int = Field(
         default=3,
         ge=0,
@@ -93,13 +158,6 @@ class Settings(DatabaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the REST API binds to")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port of the REST API")
 
-    @field_validator("prefect_api_url")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("it does not begin with http:// or https://")
-        return value
-
     @field_validator("jwt_secret")
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
@@ -114,11 +172,11 @@ class Settings(DatabaseSettings):
             SettingsError: it is not set.
         """
         if self.jwt_secret is None:
-            raise SettingsError(_not_set("jwt_secret"))
+            raise SettingsError(_not_set(type(self), "jwt_secret"))
         return self.jwt_secret
 
 
-AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
@@ -130,7 +188,7 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
     try:
         return kind()
     except ValidationError as error:
-        raise SettingsError(_describe(error)) from None
+        raise SettingsError(_describe(kind, error)) from None
 
 
 @lru_cache
@@ -143,22 +201,22 @@ def get_settings() -> Settings:
     return read_settings(Settings)
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(kind: type[BaseSettings], error: ValidationError) -> str:
     """One line per wrong setting: its variable, what is wrong, what it is for."""
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]).removeprefix("FRACTAL_").lower()
         if problem["type"] == "missing":
-            lines.append(_not_set(name))
+            lines.append(_not_set(kind, name))
         else:
             wrong = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"FRACTAL_{name.upper()} is wrong: {wrong}. {_purpose(name)}")
+            lines.append(f"FRACTAL_{name.upper()} is wrong: {wrong}. {_purpose(kind, name)}")
     return "\n".join(lines)
 
 
-def _not_set(name: str) -> str:
-    return f"FRACTAL_{name.upper()} is not set. {_purpose(name)}"
+def _not_set(kind: type[BaseSettings], name: str) -> str:
+    return f"FRACTAL_{name.upper()} is not set. {_purpose(kind, name)}"
 
 
-def _purpose(name: str) -> str:
-    return f"Set it to: {Settings.model_fields[name].description}."
+def _purpose(kind: type[BaseSettings], name: str) -> str:
+    return f"Set it to: {kind.model_fields[name].description}."

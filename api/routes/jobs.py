@@ -154,9 +154,8 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -
     if job.id is None or job.status != "submitted":
         raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
     await request_stop(session, job.id, "Stopped through the Fractal API.")
-    end = partial(
-        end_job, session, job.id, status="failed", log="The job was stopped before it began."
-    )
+    reason = "The job was stopped before it began."
+    end = partial(end_job, session, job.id, outcome="stopped", reason=reason, log=reason)
     if job.flow_run_id is None and await end(only_without_flow_run=True):
         return
     await session.refresh(job, ["flow_run_id"])

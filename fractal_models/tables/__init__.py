@@ -5,6 +5,7 @@ An existing Fractal database can therefore be adopted; columns beyond Fractal sa
 
 from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm
 from fractal_models.tables.dataset import DatasetV2
+from fractal_models.tables.event import EventOutbox
 from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
 from fractal_models.tables.job import JobV2
 from fractal_models.tables.project import LinkUserProjectV2, ProjectV2
@@ -18,6 +19,7 @@ __all__ = [
     "AccountingRecord",
     "AccountingRecordSlurm",
     "DatasetV2",
+    "EventOutbox",
     "HistoryImageCache",
     "HistoryRun",
     "HistoryUnit",

@@ -122,6 +122,7 @@ def test_a_file_that_is_no_json_object_is_named(
         ("api", "PREFECT_API_URL"),
         ("worker --resource here", "FRACTAL_DATABASE_URL"),
         ("worker --resource here", "PREFECT_API_URL"),
+        ("notify --list", "PREFECT_API_URL"),
         ("db upgrade", "FRACTAL_DATABASE_URL"),
         ("init --admin-email admin@example.org", "FRACTAL_DATABASE_URL"),
     ],

@@ -4,8 +4,10 @@ import pytest
 
 from fractal_models.settings import (
     DatabaseSettings,
+    PrefectSettings,
     Settings,
     SettingsError,
+    SmtpSettings,
     get_settings,
     read_settings,
 )
@@ -19,7 +21,7 @@ GOOD = {
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The variables of a good installation and no others."""
-    for kind in (Settings, DatabaseSettings):
+    for kind in (Settings, SmtpSettings):
         for name in kind.model_fields:
             monkeypatch.delenv(f"FRACTAL_{name.upper()}", raising=False)
     monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
@@ -129,3 +131,45 @@ def test_only_the_rest_api_needs_the_secret(environment: pytest.MonkeyPatch) -> 
         read_settings(Settings).require_jwt_secret()
     environment.setenv("FRACTAL_JWT_SECRET", "sixteen-letters.")
     assert read_settings(Settings).require_jwt_secret().get_secret_value() == "sixteen-letters."
+
+
+@pytest.mark.parametrize(
+    ("api", "ui", "expected"),
+    [
+        ("http://127.0.0.1:4200/api", None, "http://127.0.0.1:4200"),
+        ("https://example.org/prefect/api/", None, "https://example.org/prefect"),
+        (
+            "http://127.0.0.1:4200/api",
+            "https://prefect.example.org/",
+            "https://prefect.example.org",
+        ),
+    ],
+)
+def test_the_prefect_ui_is_beside_the_api_unless_told_otherwise(
+    environment: pytest.MonkeyPatch, api: str, ui: str | None, expected: str
+) -> None:
+    environment.setenv("PREFECT_API_URL", api)
+    if ui is not None:
+        environment.setenv("FRACTAL_PREFECT_UI_URL", ui)
+    assert read_settings(PrefectSettings).ui_url == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("FRACTAL_SMTP_FROM", "fractal", "'fractal' is not a mail address"),
+        ("FRACTAL_SMTP_SECURITY", "tls", "'starttls', 'ssl' or 'none'"),
+        ("FRACTAL_SMTP_PORT", "0", "greater than 0"),
+    ],
+)
+def test_a_wrong_setting_of_the_mail_server_is_told(
+    environment: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    environment.setenv("FRACTAL_SMTP_HOST", "smtp.example.org")
+    environment.setenv("FRACTAL_SMTP_FROM", "fractal@example.org")
+    assert read_settings(SmtpSettings).smtp_security == "starttls"
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        read_settings(SmtpSettings)
+    assert str(error.value).startswith(f"{name} is wrong: ")
+    assert told in str(error.value)

@@ -35,6 +35,7 @@ def test_the_tables_have_the_names_of_fractal() -> None:
         "accountingrecord",
         "accountingrecordslurm",
         "datasetv2",
+        "eventoutbox",
         "historyimagecache",
         "historyrun",
         "historyunit",
