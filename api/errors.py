@@ -9,9 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from flows.engine import EngineUnavailableError, PauseRefusedError
+from flows.engine import EngineUnavailableError
 from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
+from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
 from fractal_models.database import is_outage
 from fractal_models.rights import ForbiddenError, NotFoundError

@@ -7,8 +7,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine, PauseRefusedError, open_engine
+from flows.engine import Engine, open_engine
 from flows.job_lock import locked_jobs
+from flows.pauses import PauseRefusedError, pause, resume
+from flows.publication import hold_resource
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
@@ -52,7 +54,7 @@ async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: boo
     ):
         async with sessions() as session:
             await find_resource(session, name)
-        await engine.hold_resource(name, True)
+        await hold_resource(engine, name, True)
         tell(f"Nothing begins on resource {name!r} any more.")
         await _pause_jobs(engine, name, tell)
         if wait:
@@ -71,18 +73,18 @@ async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
     ):
         async with sessions() as session:
             await find_resource(session, name)
-        await engine.hold_resource(name, False)
+        await hold_resource(engine, name, False)
         tell(f"Jobs begin on resource {name!r} again.")
         for flow_run in await engine.paused_jobs(name):
             if flow_run.state is not None and flow_run.state.message == _REASON:
-                await engine.resume(flow_run.id)
+                await resume(engine, flow_run.id)
                 tell(f"Goes on: {flow_run.name}")
 
 
 async def _pause_jobs(engine: Engine, name: str, tell: Tell) -> None:
     for flow_run in await engine.begun_jobs(name):
         try:
-            await engine.pause(flow_run.id, _REASON)
+            await pause(engine, flow_run.id, _REASON)
         except PauseRefusedError as error:  # it has just ended, or is being stopped
             tell(f"Not paused: {flow_run.name}. {error}")
         else:

@@ -40,6 +40,8 @@ from flows.event_sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.jobless import JoblessRuns
 from flows.missed import MissedOccurrences
+from flows.pauses import prolong_pauses
+from flows.publication import publish_resource
 from flows.reconciler import Reconciler
 from flows.schedule_keeper import ScheduleKeeper
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
@@ -283,7 +285,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
                 group.create_task(_keep_up(keeper.look)),
                 group.create_task(_keep_up(jobless.look, _SELDOM_SECONDS)),
                 group.create_task(
-                    _keep_up(partial(engine.prolong_pauses, resource_name), _SELDOM_SECONDS)
+                    _keep_up(partial(prolong_pauses, engine, resource_name), _SELDOM_SECONDS)
                 ),
             ]
             await worker.start()
@@ -294,7 +296,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
 async def _publish(engine: Engine, resource: Resource) -> None:
     while True:
         try:
-            return await engine.publish_resource(resource)
+            return await publish_resource(engine, resource)
         except EngineUnavailableError as error:
             logger.info("Waiting for Prefect. %s", error)
             await asyncio.sleep(0.5)

@@ -12,10 +12,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import (
-    DeploymentUpdate,
     LogCreate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
 )
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -35,47 +32,26 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.events.schemas.events import Event
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import AwaitingRetry, Cancelling, Crashed, Suspended
-from prefect.utilities.callables import parameter_schema
-from prefect.utilities.importtools import import_object
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import AwaitingRetry, Cancelling, Crashed
 
-from flows.descriptions import DESCRIPTIONS
 from flows.job_request import JobRequest
 from flows.submission import job_title
 from flows.waiting import PoolLimits
-from flows.work_pools import work_pool_of
 from fractal_models.settings import PrefectSettings
-from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
+from fractal_models.tables import EventOutbox, JobV2, TaskGroupActivityV2
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
 
-# Prefect's name of each flow, and where workers import it from.
-ENTRYPOINTS = {
-    "run-job": "flows.job.run_job",
-    "collect-tasks": "flows.activities.collect.collect_tasks",
-    "deactivate-tasks": "flows.activities.activation.deactivate_tasks",
-    "reactivate-tasks": "flows.activities.activation.reactivate_tasks",
-}
-
 _JOB_KEY = re.compile(r"job-(\d+)-")
 
 _PATIENCE_SECONDS = 10.0
-# A flow run that is being started is so soon.
-_PENDING_TRIES, _PENDING_SECONDS = 30, 0.2
 _PAGE = 200  # Prefect's limit
-_OPEN = FlowRunFilterState(
-    type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
-)
 
 
 class EngineUnavailableError(Exception):
     """The Prefect API does not answer; what was asked of it did not happen."""
-
-
-class PauseRefusedError(Exception):
-    """A flow run cannot be paused or resumed; the message says why."""
 
 
 class Engine:
@@ -93,47 +69,6 @@ class Engine:
         async with _reachable():
             yield self._client
 
-    async def publish_resource(self, resource: Resource) -> None:
-        """Make or update the resource's work pool and its deployments.
-
-        What was set of them in Prefect (a pause, limits, queues, job variables) stays.
-        """
-        pool_type, template = work_pool_of(resource)
-        async with _reachable():
-            try:
-                await self._client.create_work_pool(
-                    WorkPoolCreate(name=resource.name, type=pool_type, base_job_template=template)
-                )
-            except ObjectAlreadyExists:
-                await self._client.update_work_pool(
-                    resource.name, WorkPoolUpdate(base_job_template=template)
-                )
-            for flow_name in ENTRYPOINTS:
-                await self._publish_deployment(flow_name, resource.name)
-
-    async def hold_resource(self, name: str, held: bool) -> None:
-        """Let no flow run begin on a resource, or let them begin again.
-
-        Raises:
-            EngineUnavailableError: also if no worker has made its work pool yet.
-        """
-        async with _reachable():
-            try:
-                await self._client.update_work_pool(name, WorkPoolUpdate(is_paused=held))
-            except ObjectNotFound as error:
-                raise EngineUnavailableError(
-                    f"Prefect has no work pool {name!r} yet: a worker of the resource makes it "
-                    "when it starts."
-                ) from error
-
-    async def withdraw_resource(self, name: str) -> None:
-        """Delete the resource's work pool, if it is there."""
-        async with _reachable():
-            try:
-                await self._client.delete_work_pool(name)
-            except ObjectNotFound:
-                return
-
     async def submit_job(self, job: JobV2, resource_name: str) -> UUID:
         """The job's flow run; asked again, the same one."""
         return await self._create_flow_run(
@@ -145,58 +80,6 @@ class Engine:
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
             tags=_tags(job, resource_name),
         )
-
-    async def pause(self, flow_run_id: UUID, reason: str) -> None:
-        """Suspend a flow run: it ends its workflow task, or does not begin.
-
-        Raises:
-            PauseRefusedError: it cannot be suspended, e.g. because it has ended.
-        """
-        flow_run = await self._begun_or_waiting(flow_run_id)
-        state = flow_run.state if flow_run else None
-        if state is None or not (state.is_running() or state.is_scheduled()):
-            raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
-        # Prefect suspends by itself only what runs.
-        await self._suspend(flow_run_id, reason, force=state.is_scheduled())
-
-    async def prolong_pauses(self, resource_name: str) -> None:
-        """Have the pauses of jobs on a resource last until they are resumed.
-
-        The Prefect UI gives a pause a time, five minutes unless told otherwise, after which the
-        flow run fails: even one whose workflow task still runs.
-        """
-        for flow_run in await self.paused_jobs(resource_name):
-            if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
-                message = flow_run.state.message or "Suspended until it is resumed."
-                await self._suspend(flow_run.id, message, force=True)
-
-    async def _suspend(self, flow_run_id: UUID, message: str, *, force: bool) -> None:
-        async with _reachable():
-            result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
-                flow_run_id, Suspended(message=message), force=force
-            )
-        if result.status is not SetStateStatus.ACCEPT:
-            raise PauseRefusedError(f"Prefect refuses: {result.details}")
-
-    async def resume(self, flow_run_id: UUID) -> None:
-        """Have a suspended flow run go on.
-
-        Raises:
-            PauseRefusedError: it is not suspended.
-        """
-        async with _reachable():
-            result = await self._client.resume_flow_run(flow_run_id)
-        if result.status is not SetStateStatus.ACCEPT:
-            raise PauseRefusedError(f"Prefect refuses: {result.details}")
-
-    async def _begun_or_waiting(self, flow_run_id: UUID) -> FlowRun | None:
-        """A flow run that is not just being started: its process could not be told then."""
-        for _ in range(_PENDING_TRIES):
-            flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
-            if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():
-                break
-            await asyncio.sleep(_PENDING_SECONDS)
-        return flow_run
 
     async def is_paused(self, deployment_id: UUID) -> bool:
         """Whether a deployment is to begin no flow runs by itself."""
@@ -247,6 +130,12 @@ class Engine:
     async def paused_jobs(self, resource_name: str) -> list[FlowRun]:
         """The flow runs of jobs on a resource that are paused."""
         return await self._jobs(resource_name, [StateType.PAUSED])
+
+    async def open_jobs(self, resource_name: str) -> list[FlowRun]:
+        """The flow runs of jobs on a resource that run, are being started, or are scheduled."""
+        return await self._jobs(
+            resource_name, [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+        )
 
     async def _jobs(self, resource_name: str, states: list[StateType]) -> list[FlowRun]:
         found: list[FlowRun] = []
@@ -347,24 +236,6 @@ class Engine:
                 return None
         return PoolLimits(found, {queue.name: queue for queue in queues})
 
-    async def open_jobs(self, pool: str) -> list[FlowRun]:
-        """The flow runs of jobs in a work pool that run, are being started, or are scheduled."""
-        found: list[FlowRun] = []
-        async with _reachable():
-            while len(found) % _PAGE == 0:
-                page = await self._client.read_flow_runs(
-                    flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
-                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-                    flow_run_filter=FlowRunFilter(state=_OPEN),
-                    sort=FlowRunSort.ID_DESC,
-                    limit=_PAGE,
-                    offset=len(found),
-                )
-                if not page:
-                    break
-                found += page
-        return found
-
     async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
         """Have a flow run that waits begin at another time, if it is still there."""
         async with _reachable():
@@ -402,32 +273,6 @@ class Engine:
                 return True
         return result.state is not None and result.state.is_final()
 
-    async def _publish_deployment(self, flow_name: str, pool: str) -> None:
-        entrypoint, form = entrypoint_and_form(flow_name)
-        description = DESCRIPTIONS[flow_name]
-        try:
-            found = await self._client.read_deployment_by_name(f"{flow_name}/{pool}")
-        except ObjectNotFound:
-            await self._client.create_deployment(
-                flow_id=await self._client.create_flow_from_name(flow_name),
-                name=pool,
-                entrypoint=entrypoint,
-                description=description,
-                work_pool_name=pool,
-                parameter_openapi_schema=form,
-                enforce_parameter_schema=True,
-            )
-        else:  # creating it once more would empty its job variables
-            update = DeploymentUpdate(
-                entrypoint=entrypoint,
-                description=description,
-                parameter_openapi_schema=form,
-                enforce_parameter_schema=True,
-            )
-            if found.work_pool_name != pool:  # saying it again would reset the queue
-                update.work_pool_name = pool
-            await self._client.update_deployment(found.id, update)
-
     async def _create_flow_run(
         self,
         deployment: str,
@@ -449,12 +294,6 @@ class Engine:
                 found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
             )
         return flow_run.id
-
-
-def entrypoint_and_form(flow_name: str) -> tuple[str, dict[str, Any]]:
-    """Where workers import a flow from, and the form of its parameters."""
-    entrypoint = ENTRYPOINTS[flow_name]
-    return entrypoint, parameter_schema(import_object(entrypoint)).model_dump_for_openapi()
 
 
 def job_id_of(flow_run: FlowRun) -> int | None:

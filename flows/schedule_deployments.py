@@ -25,8 +25,9 @@ from prefect.events.filters import AutomationFilter, AutomationFilterId
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
-from flows.engine import Engine, EngineUnavailableError, entrypoint_and_form
+from flows.engine import Engine, EngineUnavailableError
 from flows.occurrences import TAG
+from flows.publication import entrypoint_and_form
 from flows.schedule_plan import Plan, with_notice
 from flows.schedule_times import from_prefect
 from fractal_models.schemas.schedule import AfterRead, WhenRead

@@ -37,6 +37,7 @@ from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
+from flows.pauses import pause, resume
 from flows.submission import create_job
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
@@ -174,13 +175,13 @@ async def pause_job(job: ExecutableJob, user: VerifiedUser, engine: EngineDep) -
 
     Suspending its run in the Prefect UI does the same.
     """
-    await engine.pause(_flow_run_of(job), f"Paused by {user.email}.")
+    await pause(engine, _flow_run_of(job), f"Paused by {user.email}.")
 
 
 @router.post("/project/{project_id}/job/{job_id}/continue/", status_code=status.HTTP_202_ACCEPTED)
 async def continue_job(job: ExecutableJob, engine: EngineDep) -> None:
     """Have a paused job go on with its next workflow task."""
-    await engine.resume(_flow_run_of(job))
+    await resume(engine, _flow_run_of(job))
 
 
 def _flow_run_of(job: JobV2) -> UUID:

@@ -10,6 +10,7 @@ from api.dependencies import EngineDep, SessionDep, Superuser, find_resource
 from api.errors import conflicts_as, unprocessable
 from api.queries.resources import count_users_of_resource
 from flows.engine import Engine, EngineUnavailableError
+from flows.publication import publish_resource, withdraw_resource
 from fractal_models.schemas.resource import ResourceRead, ValidResource
 from fractal_models.tables import Resource
 
@@ -73,7 +74,7 @@ async def delete_resource(
     async with conflicts_as(f"Resource {resource.name!r} is in use."):
         await session.commit()
     try:
-        await engine.withdraw_resource(resource.name)
+        await withdraw_resource(engine, resource.name)
     except EngineUnavailableError as error:
         _LOGGER.warning("The work pool of deleted resource %r stays: %s", resource.name, error)
 
@@ -83,7 +84,7 @@ async def _publish_and_commit(session: AsyncSession, engine: Engine, resource: R
     async with conflicts_as(f"There is a resource {resource.name!r} already."):
         await session.flush()
     try:
-        await engine.publish_resource(resource)
+        await publish_resource(engine, resource)
     except EngineUnavailableError as error:
         _LOGGER.warning("Resource %r is not yet a work pool: %s", resource.name, error)
     await session.commit()

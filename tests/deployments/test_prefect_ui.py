@@ -68,6 +68,24 @@ async def test_a_job_is_found_in_the_prefect_ui_with_its_task_runs(
     await shoot(page, "prefect-ui")
 
 
+async def test_the_summary_of_a_job_is_among_its_artifacts(
+    stack: Stack, lab: Lab, page: Page
+) -> None:
+    dataset = await lab.dataset("A01", "A02", "B01", "B02")
+    fails = {"args_parallel": {"fail_on": ["A01_copy", "B01_copy", "B02_copy"]}}
+    workflow = await lab.workflow("Copy", ("Process", fails))
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "failed"
+    await log_in(page, stack)
+    await page.goto(f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}")
+    await page.get_by_text("Artifacts", exact=True).click()
+    await shoot(page, "prefect-artifacts")
+    await page.get_by_text(f"job-{job['id']}-summary").first.click()
+    await expect(page.get_by_text("Peak memory").first).to_be_visible()
+    await expect(page.get_by_text("Warnings").first).to_be_visible()
+    await shoot(page, "prefect-summary")
+
+
 async def test_the_form_of_the_deployment_starts_a_job(
     stack: Stack, lab: Lab, page: Page, prefect: PrefectClient
 ) -> None:

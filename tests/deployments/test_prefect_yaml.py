@@ -11,7 +11,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 
 from deployments.stack import Stack
 from flows.descriptions import DESCRIPTIONS
-from flows.engine import ENTRYPOINTS
+from flows.publication import ENTRYPOINTS
 from tests.lab import Lab
 
 CHECKOUT = Path(__file__).parents[2]

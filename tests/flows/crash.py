@@ -47,7 +47,7 @@ def crasher(environment: Mapping[str, str]) -> Iterator[Crasher]:
 
 def main() -> None:
     import deployments.preload  # noqa: F401  # Prefect reads its settings when it is imported
-    from flows.engine import ENTRYPOINTS
+    from flows.publication import ENTRYPOINTS
     from flows.work_pools import ENTRYPOINT_VARIABLE
 
     os.environ[ENTRYPOINT_VARIABLE] = ENTRYPOINTS["run-job"]
