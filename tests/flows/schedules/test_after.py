@@ -1,14 +1,13 @@
 """Schedules that wait for another job to be done, in place of a time."""
 
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
 
 from tests.flows.schedules.conftest import YEARLY, Schedules
 from tests.flows.schedules.test_occurrences import count
+from tests.flows.test_events import Sessions, told
 from tests.lab import Lab, eventually
 
 
@@ -34,24 +33,15 @@ async def then(lab: Lab) -> Pair:
     return Pair(await lab.workflow("Process"), await lab.dataset("B"))
 
 
-async def tell_done(prefect: PrefectClient, lab: Lab, workflow: int, dataset: int) -> None:
-    """Tell Prefect that a job is done, as the platform does."""
-    related = {"project": lab.project_id, "workflow": workflow, "dataset": dataset}
-    event = {
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "fractal.job.done",
-        "id": str(uuid4()),
-        "resource": {"prefect.resource.id": f"fractal.job.{uuid4().int}"},
-        "related": [
-            {"prefect.resource.id": f"fractal.{role}.{id_}", "prefect.resource.role": role}
-            for role, id_ in related.items()
-        ],
-    }
-    await prefect._client.post("/events", json=[event])
+async def do(lab: Lab, workflow: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
+    """A job that is done."""
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "done", job["log"]
+    return job
 
 
 async def test_a_schedule_runs_when_the_job_that_it_waits_for_is_done(
-    lab: Lab, schedules: Schedules, prefect: PrefectClient, first: Pair, then: Pair
+    lab: Lab, schedules: Schedules, first: Pair, then: Pair
 ) -> None:
     made = await schedules.post(then.workflow, then.dataset, after=first.ids)
     assert made["after"] == first.ids
@@ -61,9 +51,9 @@ async def test_a_schedule_runs_when_the_job_that_it_waits_for_is_done(
     ]
     assert (listed["after"], listed["active"]) == (first.ids, True)
     other = await lab.dataset("C")
-    await tell_done(prefect, lab, first.workflow["id"], other["id"])
-    await tell_done(prefect, lab, then.workflow["id"], first.dataset["id"])
-    await tell_done(prefect, lab, first.workflow["id"], first.dataset["id"])
+    await do(lab, first.workflow, other)
+    await do(lab, then.workflow, first.dataset)
+    await do(lab, first.workflow, first.dataset)
     latest = await schedules.outcomes(made, lambda now: count(now, "run"))
     assert [each["outcome"] for each in latest] == ["run"]
     job = await lab.job({"id": latest[0]["job_id"]})
@@ -72,11 +62,16 @@ async def test_a_schedule_runs_when_the_job_that_it_waits_for_is_done(
 
 
 async def test_a_paused_one_does_not_run_and_a_pause_in_prefect_is_seen(
-    lab: Lab, schedules: Schedules, prefect: PrefectClient, first: Pair, then: Pair
+    lab: Lab,
+    schedules: Schedules,
+    prefect: PrefectClient,
+    fractal: Sessions,
+    first: Pair,
+    then: Pair,
 ) -> None:
     made = await schedules.post(then.workflow, then.dataset, after=first.ids, active=False)
     assert not made["active"]
-    await tell_done(prefect, lab, first.workflow["id"], first.dataset["id"])
+    await told(prefect, fractal, await do(lab, first.workflow, first.dataset))
     assert (await schedules.patch(made, active=True))["active"]
     (automation,) = await prefect.read_resource_related_automations(
         f"prefect.deployment.{made['deployment_id']}"
@@ -86,7 +81,7 @@ async def test_a_paused_one_does_not_run_and_a_pause_in_prefect_is_seen(
     assert not (await schedules.get(made))["active"]
     await prefect.resume_automation(automation.id)
     assert (await schedules.get(made))["active"]
-    await tell_done(prefect, lab, first.workflow["id"], first.dataset["id"])
+    await do(lab, first.workflow, first.dataset)
     await schedules.outcomes(made, lambda now: count(now, "run"))
     assert len(await schedules.flow_runs(made)) == 1
 
