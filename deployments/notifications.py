@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-import httpx
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.sorting import AutomationSort
 from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.types import SecretDict
 from pydantic import AnyHttpUrl, SecretStr, TypeAdapter, ValidationError
 
@@ -241,7 +240,9 @@ def _webhook_payload(link: str) -> str:
 async def _require_prefect(client: PrefectClient, settings: PrefectSettings) -> None:
     try:
         await client.api_version()
-    except (ObjectNotFound, httpx.HTTPStatusError, ValueError) as error:
+    except (PrefectHTTPStatusError, ValueError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code != 404:
+            raise  # it is one
         raise NotificationsError(
             f"{settings.prefect_api_url} does not answer as a Prefect API does ({error}): "
             "check PREFECT_API_URL, which ends with /api."

@@ -253,10 +253,10 @@ class Engine:
 
     async def known_events(self, occurred: Mapping[UUID, datetime]) -> list[UUID]:
         """Which of at most 50 events Prefect has written down; they are given with their times."""
-        times = [time.isoformat() for time in occurred.values()]
+        first, last = min(occurred.values()), max(occurred.values())
         wanted = {
             "id": {"id": [str(event_id) for event_id in occurred]},
-            "occurred": {"since": min(times), "until": max(times)},
+            "occurred": {"since": first.isoformat(), "until": last.isoformat()},
         }
         async with _reachable():
             answer = await self._client.request("POST", "/events/filter", json={"filter": wanted})

@@ -229,8 +229,9 @@ class Reconciler:
         died = ended or not flow_run.state.is_pending()  # else it was never begun, which is no try
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
         if died and job.restarts > self._max_restarts:
-            await self._engine.end(flow_run.id, Failed(message=job.stop_reason))
-            await self._conclude(session, job, "failed", job.stop_reason or "")
+            reason = job.stop_reason or GIVEN_UP
+            await self._engine.end(flow_run.id, Failed(message=reason))
+            await self._conclude(session, job, outcome_of_stop(reason), reason)
             return
         job.restarts += died
         what = f"restart {job.restarts} of at most {self._max_restarts} without progress"

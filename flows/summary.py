@@ -9,7 +9,7 @@ from flows.quantities import duration, memory
 
 _HEAD = (
     *("Workflow task", "Images", "Units", "Done", "Failed", "Retries"),
-    *("Wall time", "CPU time", "Median memory", "Peak memory"),
+    *("Wall time", "CPU time", "Median RAM", "Peak RAM"),
 )
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 

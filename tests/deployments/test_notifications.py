@@ -233,7 +233,7 @@ def test_an_address_that_is_not_prefects_api_is_told_in_a_line(
 
 def test_a_wrong_password_of_prefect_is_told_in_a_line(fractal_prefect: Run, stack: Stack) -> None:
     wrong = stack.environment | {"PREFECT_API_AUTH_STRING": "fractal:guessed"}
-    assert fractal_prefect("notify", *HOOK, **wrong).is_error("401")
+    assert fractal_prefect("notify", *HOOK, **wrong).is_error("The Prefect API refuses", "401")
 
 
 def test_an_unknown_event_names_the_known_ones() -> None:

@@ -81,7 +81,7 @@ async def test_the_summary_of_a_job_is_among_its_artifacts(
     await page.get_by_text("Artifacts", exact=True).click()
     await shoot(page, "prefect-artifacts")
     await page.get_by_text(f"job-{job['id']}-summary").first.click()
-    await expect(page.get_by_text("Peak memory").first).to_be_visible()
+    await expect(page.get_by_text("Peak RAM").first).to_be_visible()
     await expect(page.get_by_text("Warnings").first).to_be_visible()
     await shoot(page, "prefect-summary")
 

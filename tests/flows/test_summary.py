@@ -33,15 +33,15 @@ def test_a_summary_has_figures_as_people_read_them() -> None:
         "Retries": "4",
         "Wall time": "3 min 5 s",
         "CPU time": "1 min 1 s",
-        "Median memory": "1.5 MB",
-        "Peak memory": "4 MB",
+        "Median RAM": "1.5 MB",
+        "Peak RAM": "4 MB",
     }
 
 
 def test_what_was_not_measured_is_not_told_as_zero() -> None:
     work = Work("0 Copy", 2, 3, 0, 3, 0, None, None, None, None)
     cells = _cells(summary(ENDED, [work]), "0 Copy")
-    assert [cells[name] for name in ("Wall time", "CPU time", "Peak memory")] == ["-"] * 3
+    assert [cells[name] for name in ("Wall time", "CPU time", "Peak RAM")] == ["-"] * 3
 
 
 def test_names_and_warnings_are_no_markdown() -> None:
@@ -81,7 +81,7 @@ async def test_a_job_that_is_done_has_a_row_for_each_task_and_one_for_all(
         assert (cells["Failed"], cells["Retries"]) == ("0", "0")
         assert cells["Wall time"].endswith(" s")
         assert cells["CPU time"].endswith(" s")
-        assert cells["Peak memory"].endswith(" MB")
+        assert cells["Peak RAM"].endswith(" MB")
     assert "Job done." in text
     assert job["working_dir"] in text
     assert "2 of 2 units have warnings in their logs" in text
