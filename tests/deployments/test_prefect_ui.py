@@ -79,11 +79,10 @@ async def test_the_summary_of_a_job_is_among_its_artifacts(
     await log_in(page, stack)
     await page.goto(f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}")
     await page.get_by_text("Artifacts", exact=True).click()
-    await shoot(page, "prefect-artifacts")
     await page.get_by_text(f"job-{job['id']}-summary").first.click()
     await expect(page.get_by_text("Peak RAM").first).to_be_visible()
     await expect(page.get_by_text("Warnings").first).to_be_visible()
-    await shoot(page, "prefect-summary")
+    await shoot(page, "prefect-summary", height=480)
 
 
 async def test_the_form_of_the_deployment_starts_a_job(
@@ -121,7 +120,7 @@ async def test_a_run_is_suspended_resumed_and_cancelled_in_the_ui(
         lambda: journal_lab.job(job, show_tmp_logs=True),
         lambda now: "Paused before 1 Journal process" in (now["log"] or ""),
     )
-    await shoot(page, "prefect-paused")
+    await shoot(page, "prefect-paused", height=560)
     assert len(journal.ended()) == 1
     await confirm(page, "Resume")
     await journal.begins_again(2)
@@ -162,10 +161,11 @@ async def confirm(page: Page, action: str) -> None:
     await page.locator(".p-modal__footer").wait_for(state="detached")
 
 
-async def shoot(page: Page, name: str) -> None:
-    """Keep a picture for docs/, where asked for."""
+async def shoot(page: Page, name: str, height: int = 900) -> None:
+    """Keep a picture for docs/ of the upper part of a page, where asked for."""
     if folder := os.environ.get("FRACTAL_SCREENSHOTS"):
-        await page.screenshot(path=Path(folder, f"{name}.png"))
+        clip = {"x": 0, "y": 0, "width": 1400, "height": height}
+        await page.screenshot(path=Path(folder, f"{name}.png"), clip=clip)
 
 
 async def log_in(page: Page, stack: Stack) -> None:
