@@ -18,13 +18,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.events import Outcome
-from flows.history import Work
 from flows.job_folder import JobFolder, warnings_in, write_archive
 from flows.last_words import printable
 from flows.progress import show_summary
 from flows.stopping import outcome_of_stop
 from flows.submission import job_title
 from flows.summary import EndedJob, summary
+from flows.work import Work, work_of_job
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import open_database, saved_id
 from fractal_models.settings import get_settings
@@ -69,7 +69,7 @@ async def conclude_job(
         return
     await history.abandon_runs(session, job)
     folder = JobFolder.of(job)
-    works = await history.work_of_job(session, saved_id(job))
+    works = await work_of_job(session, saved_id(job))
     reason = printable(reason.strip())
     message = f"Job {outcome}. {reason}".strip()
     log = await asyncio.to_thread(_finish_log, folder, message)

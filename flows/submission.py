@@ -30,7 +30,6 @@ from fractal_models.tables import (
     WorkflowTaskV2,
     WorkflowV2,
 )
-from fractal_models.tables.columns import now
 
 # In a project directory of the user, where units run as the user and share its file system.
 _CACHE = ".fractal_cache"
@@ -126,8 +125,36 @@ async def create_job(
     _require_open(resource)
     if only_not_done:
         await _require_work(session, dataset, checked.tasks, request)
-    started = now()
-    job = JobV2(
+    job = _new_job(user, project, workflow, dataset, checked, request)
+    job.only_not_done, job.flow_run_id = only_not_done, flow_run_id
+    session.add(job)
+    busy = DatasetBusyError(_BUSY.format(dataset.id))
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        await session.rollback()
+        raise busy from error
+    job.working_dir = str(job_folder(resource, job))
+    job.working_dir_user = job_folder_there(resource, checked.profile, user, job)
+    await session.exec(
+        update(TaskGroupV2)
+        .where(col(TaskGroupV2.id).in_(checked.groups))
+        .values(timestamp_last_used=job.start_timestamp)
+    )
+    await outbox.write_job_event(session, saved_id(job), "submitted", occurred=job.start_timestamp)
+    await session.commit()
+    return job
+
+
+def _new_job(
+    user: UserOAuth,
+    project: ProjectV2,
+    workflow: WorkflowV2,
+    dataset: DatasetV2,
+    checked: Checked,
+    request: JobCreate,
+) -> JobV2:
+    return JobV2(
         project_id=project.id,
         workflow_id=workflow.id,
         dataset_id=dataset.id,
@@ -142,27 +169,7 @@ async def create_job(
         last_task_index=checked.last,
         attribute_filters=request.attribute_filters,
         type_filters=request.type_filters,
-        only_not_done=only_not_done,
-        start_timestamp=started,
-        flow_run_id=flow_run_id,
     )
-    session.add(job)
-    busy = DatasetBusyError(_BUSY.format(dataset.id))
-    try:
-        await session.flush()
-    except IntegrityError as error:
-        await session.rollback()
-        raise busy from error
-    job.working_dir = str(job_folder(resource, job))
-    job.working_dir_user = job_folder_there(resource, checked.profile, user, job)
-    await session.exec(
-        update(TaskGroupV2)
-        .where(col(TaskGroupV2.id).in_(checked.groups))
-        .values(timestamp_last_used=started)
-    )
-    await outbox.write_job_event(session, saved_id(job), "submitted", occurred=started)
-    await session.commit()
-    return job
 
 
 async def reopen_job(session: AsyncSession, job: JobV2) -> None:

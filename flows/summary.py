@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flows.history import Work
 from flows.quantities import duration, memory
+from flows.work import Work
 
 _HEAD = (
     *("Workflow task", "Images", "Units", "Done", "Failed", "Retries"),

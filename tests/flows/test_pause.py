@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Suspended
 
 from deployments.services import is_alive
@@ -50,6 +51,14 @@ async def test_a_paused_job_ends_its_task_and_goes_on_when_continued(
     assert now["status"] == "submitted"
     assert "Paused before 1 Combine" in now["log"]
     assert await state_name(prefect, job) == "Suspended"
+
+    async def ended_task_runs() -> list[str]:
+        found = await prefect.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(job["flow_run_id"])]))
+        )
+        return [run.name for run in found if run.state and run.state.is_completed()]
+
+    await eventually(ended_task_runs, lambda names: "0 Journal process" in names)
     if where == "rest":
         await lab.ok("POST", f"{url}/continue/")
     else:

@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 
-from flows.history import Work
 from flows.job_folder import JobFolder, warnings_in
 from flows.summary import EndedJob, summary
+from flows.work import Work
 from tests.journal import Journal, Lab, process_of, summary_of
 
 WORK = Work("0 Copy", 2, 3, 2, 1, 4, 185.0, 61.0, 1536.0, 4096)

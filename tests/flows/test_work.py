@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.history import Work, work_of_job
+from flows.work import Work, work_of_job
 from fractal_models.database import saved_id
 from fractal_models.tables import DatasetV2, HistoryRun, HistoryUnit, JobV2, ProjectV2, Resource
 from fractal_models.tables.columns import now

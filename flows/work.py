@@ -1,0 +1,55 @@
+"""What a job that has ended was, and what it took, as the database has it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a workflow task of a job was, or all of them (without a title), and what it took.
+
+    What was measured is of the units' latest attempts; it is None where nothing was.
+    """
+
+    title: str | None
+    num_images: int
+    num_units: int
+    num_done: int
+    num_failed: int
+    num_retries: int
+    wall_seconds: float | None
+    cpu_seconds: float | None
+    median_rss_kb: float | None
+    peak_rss_kb: int | None
+
+
+async def work_of_job(session: AsyncSession, job_id: int) -> list[Work]:
+    """The work of each workflow task that a job began, then that of all; none if it began none."""
+    rows = await session.execute(_WORK, {"job_id": job_id})
+    works = [Work(*row) for row in rows]
+    return works if len(works) > 1 else []
+
+
+_WORK = text(
+    """
+    SELECT
+        CASE WHEN run.id IS NOT NULL THEN min(concat_ws(' ', run.workflowtask_dump->>'order',
+            coalesce(nullif(run.workflowtask_dump->>'alias', ''),
+                     run.workflowtask_dump->'task'->>'name'))) END,
+        max(run.num_available_images),
+        count(unit.id),
+        count(*) FILTER (WHERE unit.status = 'done'),
+        count(*) FILTER (WHERE unit.status = 'failed'),
+        coalesce(sum(unit.attempt - 1), 0),
+        CAST(extract(epoch FROM max(unit.ended_at) - min(run.timestamp_started)) AS float),
+        sum(unit.cpu_seconds),
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY unit.max_rss_kb),
+        max(unit.max_rss_kb)
+    FROM historyrun run LEFT JOIN historyunit unit ON unit.history_run_id = run.id
+    WHERE run.job_id = :job_id
+    GROUP BY ROLLUP (run.id)
+    ORDER BY run.id NULLS LAST
+    """
+)
