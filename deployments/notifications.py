@@ -19,7 +19,7 @@ from pydantic import AnyHttpUrl, SecretStr, TypeAdapter, ValidationError
 
 from deployments.mail import Mail
 from flows.engine import open_engine
-from flows.events import JOB_EVENTS, WORKFLOW_TASK_EVENTS
+from flows.events.contents import JOB_EVENTS, WORKFLOW_TASK_EVENTS
 from fractal_models.settings import PrefectSettings, SmtpSettings, mail_address, read_settings
 
 _TAG = "fractal-notify"

@@ -36,14 +36,14 @@ from deployments.flow_run_process import start_flow_run, start_server
 from deployments.maintenance import find_resource
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
-from flows.event_sender import EventSender
+from flows.events.sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.jobless import JoblessRuns
-from flows.missed import MissedOccurrences
 from flows.pauses import prolong_pauses
 from flows.publication import publish_resource
 from flows.reconciler import Reconciler
-from flows.schedule_keeper import ScheduleKeeper
+from flows.schedules.keeper import ScheduleKeeper
+from flows.schedules.missed import MissedOccurrences
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.user_limit import UserLimit
 from flows.work_pools import WORKER_TYPES, JobConfiguration

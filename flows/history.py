@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import outbox
-from flows.events import Outcome
+from flows.events import outbox
+from flows.events.contents import Outcome
 from flows.last_words import printable
 from flows.launchers.base import UnitResult
 from flows.units import PlannedUnit

@@ -17,7 +17,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
-from flows.events import Outcome
+from flows.events.contents import Outcome
 from flows.job_folder import JobFolder, warnings_in, write_archive
 from flows.last_words import printable
 from flows.progress import show_summary

@@ -9,11 +9,12 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import NonNegativeInt
 
-from flows import hooks, schedules
+from flows import hooks
 from flows.descriptions import DESCRIPTIONS
 from flows.job_request import JobRequest
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
-from flows.occurrences import SKIPPED, begins_by_itself
+from flows.schedules import rows
+from flows.schedules.occurrences import SKIPPED, begins_by_itself
 from flows.stopping import STOP_SIGNAL, on_signals
 from flows.submission import JobRefusedError, NotNowError
 from flows.units import PlanError
@@ -111,4 +112,4 @@ async def _pause_schedule(flow_run: FlowRun, notice: str) -> None:
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
     ):
-        await schedules.note(session, flow_run.deployment_id, notice)
+        await rows.note(session, flow_run.deployment_id, notice)

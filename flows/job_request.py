@@ -8,8 +8,8 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import schedules
-from flows.occurrences import TAG, begins_by_itself
+from flows.schedules import rows
+from flows.schedules.occurrences import TAG, begins_by_itself
 from flows.submission import JobRefusedError, NotNowError, create_job
 from fractal_models.images import AttributeFilters, TypeFilters
 from fractal_models.rights import (
@@ -109,7 +109,7 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun
         NotFoundError, ForbiddenError: what is named is not there for this user, or not to be run.
         JobRefusedError: the job could not run as things are.
     """
-    owner = await schedules.owner_of(session, flow_run.deployment_id)
+    owner = await rows.owner_of(session, flow_run.deployment_id)
     if owner is None and TAG in flow_run.tags:
         raise NotNowError("This schedule is about to be made, or to be cleared away.")
     user = await user_named(session, owner or request.user)
@@ -132,7 +132,7 @@ async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun
         flow_run_id=flow_run.id,
     )
     if owner is not None and begins_by_itself(flow_run):
-        await schedules.note_job(session, flow_run.deployment_id, job)
+        await rows.note_job(session, flow_run.deployment_id, job)
     return job
 
 

@@ -27,7 +27,7 @@ from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, lock_job
 from flows.job_request import JobRequest, make_job
 from flows.launchers.of_job import launcher_of
-from flows.occurrences import TAG
+from flows.schedules.occurrences import TAG
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
 from flows.waiting import describe_wait

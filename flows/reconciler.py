@@ -22,7 +22,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
 from flows.engine import Engine, EngineUnavailableError
-from flows.events import Outcome
+from flows.events.contents import Outcome
 from flows.history import WaitingLine
 from flows.job_folder import JobFolder
 from flows.job_lock import LockedError, holding_job, locked_jobs

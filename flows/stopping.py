@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
-from flows.events import Outcome
+from flows.events.contents import Outcome
 
 # Not SIGTERM, which Prefect takes for a crash when it comes before the flow has begun. A process
 # that is not yet prepared for this one just ends, and its flow run is seen to be cancelled.

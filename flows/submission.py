@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import history, outbox
+from flows import history
+from flows.events import outbox
 from flows.units import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters

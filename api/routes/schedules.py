@@ -21,10 +21,10 @@ from api.errors import unprocessable
 from api.queries.schedules import Names, jobs_of, names_in, schedules_of
 from flows.engine import Engine
 from flows.job_request import JobRequest
-from flows.occurrences import outcome_of
-from flows.schedule_deployments import InPrefect, ScheduleDeployments
-from flows.schedule_plan import require_end, runnable
-from flows.schedule_times import to_prefect
+from flows.schedules.deployments import InPrefect, ScheduleDeployments
+from flows.schedules.occurrences import outcome_of
+from flows.schedules.plan import require_end, runnable
+from flows.schedules.times import to_prefect
 from fractal_models.database import saved_id
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import problems_of

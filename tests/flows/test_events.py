@@ -14,9 +14,9 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
-from flows import outbox
 from flows.engine import Engine
-from flows.event_sender import EventSender
+from flows.events import outbox
+from flows.events.sender import EventSender
 from flows.stopping import outcome_of_stop
 from fractal_models.database import saved_id
 from fractal_models.tables import EventOutbox, JobV2

@@ -19,7 +19,7 @@ from prefect.states import (
     Suspended,
 )
 
-from flows.occurrences import TAG, begins_by_itself, due, leads_back, missed, outcome_of
+from flows.schedules.occurrences import TAG, begins_by_itself, due, leads_back, missed, outcome_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NIGHTLY, OTHER = uuid4(), uuid4()

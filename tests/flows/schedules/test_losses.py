@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
 from flows.engine import Engine
-from flows.schedule_keeper import ScheduleKeeper
+from flows.schedules.keeper import ScheduleKeeper
 from fractal_models.tables import LinkUserProjectV2, Schedule
 from tests.flows.schedules.conftest import OFTEN, YEARLY, Schedules
 from tests.lab import Lab, eventually, logged_in

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlmodel import col, delete, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.events import JobFacts, Outcome, job_event, workflow_task_event
+from flows.events.contents import JobFacts, Outcome, job_event, workflow_task_event
 from fractal_models.tables import EventOutbox
 from fractal_models.tables.columns import now
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import schedules
 from flows.job_request import JobRequest
-from flows.occurrences import leads_back
+from flows.schedules import rows
+from flows.schedules.occurrences import leads_back
 from flows.submission import Checked, JobRefusedError, check_request
 from fractal_models.rights import (
     ForbiddenError,
@@ -139,7 +139,7 @@ async def require_end(
     await workflow_in(session, project, after.workflow_id)
     await dataset_in(session, project, after.dataset_id)
     start = (after.workflow_id, after.dataset_id)
-    others = await schedules.follows(session, project.id, other_than=schedule_id)
+    others = await rows.follows(session, project.id, other_than=schedule_id)
     if leads_back([*others, (start, (job.workflow_id, job.dataset_id))], start):
         raise JobRefusedError(
             f"What follows workflow {after.workflow_id} on dataset {after.dataset_id} would lead "

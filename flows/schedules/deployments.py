@@ -26,10 +26,10 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.exceptions import ObjectNotFound
 
 from flows.engine import Engine, EngineUnavailableError
-from flows.occurrences import TAG
 from flows.publication import entrypoint_and_form
-from flows.schedule_plan import Plan, with_notice
-from flows.schedule_times import from_prefect
+from flows.schedules.occurrences import TAG
+from flows.schedules.plan import Plan, with_notice
+from flows.schedules.times import from_prefect
 from fractal_models.schemas.schedule import AfterRead, WhenRead
 from fractal_models.tables.columns import now
 

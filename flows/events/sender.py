@@ -6,8 +6,8 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import outbox
 from flows.engine import Engine
+from flows.events import outbox
 
 logger = logging.getLogger(__name__)
 

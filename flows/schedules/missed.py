@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.engine import Engine
-from flows.occurrences import SKIPPED, due, missed
+from flows.schedules.occurrences import SKIPPED, due, missed
 from fractal_models.tables.columns import now
 
 _PAGE, _AT_ONCE = 200, 50  # Prefect's limits

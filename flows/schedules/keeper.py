@@ -9,9 +9,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import schedules
 from flows.engine import Engine
-from flows.schedule_deployments import ScheduleDeployments
+from flows.schedules import rows
+from flows.schedules.deployments import ScheduleDeployments
 from fractal_models.tables import Schedule
 
 logger = logging.getLogger(__name__)
@@ -36,23 +36,23 @@ class ScheduleKeeper:
         """
         async with self._sessions() as session:
             if not self._renewed:
-                ids = await schedules.deployments_of(session, self._resource_name)
+                ids = await rows.deployments_of(session, self._resource_name)
                 await self._deployments.renew(ids)
                 self._renewed = True
-            await schedules.note_losses(session, self._resource_name)
-            for schedule in await schedules.untold(session, self._resource_name):
+            await rows.note_losses(session, self._resource_name)
+            for schedule in await rows.untold(session, self._resource_name):
                 try:
                     await self._tell(session, schedule)
                 except PrefectHTTPStatusError as error:  # of this schedule, not of Prefect
                     logger.warning("%s, not told: %s", schedule.deployment_name, error)
-            for schedule in await schedules.abandoned(session):
+            for schedule in await rows.abandoned(session):
                 await self._clear_away(session, schedule)
 
     async def _tell(self, session: AsyncSession, schedule: Schedule) -> None:
         """Have Prefect show the notice; with one, the schedule is paused."""
         if schedule.deployment_id is not None:
             await self._deployments.tell(schedule.deployment_id, schedule.notice)
-        await schedules.told(session, schedule)
+        await rows.told(session, schedule)
         if schedule.notice is not None:
             name = schedule.deployment_name
             logger.warning("Schedule %s (%s) is paused. %s", schedule.id, name, schedule.notice)
@@ -63,6 +63,6 @@ class ScheduleKeeper:
             await self._deployments.delete(schedule.deployment_id)
         else:
             await self._deployments.delete_named(schedule.deployment_name)
-        await schedules.forget(session, schedule)
+        await rows.forget(session, schedule)
         name = schedule.deployment_name
         logger.warning("Schedule %s (%s) is deleted: it has no project.", schedule.id, name)
