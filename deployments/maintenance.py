@@ -1,7 +1,8 @@
 """A resource that stands still for a while: for an upgrade of Prefect, or of its cluster."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
@@ -48,12 +49,7 @@ async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: boo
     Raises:
         UnknownResourceError, EngineUnavailableError: it stays as it is.
     """
-    async with (
-        open_database(settings.async_database_url) as sessions,
-        open_engine(settings) as engine,
-    ):
-        async with sessions() as session:
-            await find_resource(session, name)
+    async with _reaching(settings, name) as (sessions, engine):
         await hold_resource(engine, name, True)
         tell(f"Nothing begins on resource {name!r} any more.")
         await _pause_jobs(engine, name, tell)
@@ -67,18 +63,27 @@ async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
     Raises:
         UnknownResourceError, EngineUnavailableError: it stays as it is.
     """
-    async with (
-        open_database(settings.async_database_url) as sessions,
-        open_engine(settings) as engine,
-    ):
-        async with sessions() as session:
-            await find_resource(session, name)
+    async with _reaching(settings, name) as (_, engine):
         await hold_resource(engine, name, False)
         tell(f"Jobs begin on resource {name!r} again.")
         for flow_run in await engine.paused_jobs(name):
             if flow_run.state is not None and flow_run.state.message == _REASON:
                 await resume(engine, flow_run.id)
                 tell(f"Goes on: {flow_run.name}")
+
+
+@asynccontextmanager
+async def _reaching(
+    settings: Settings, name: str
+) -> AsyncIterator[tuple[async_sessionmaker[AsyncSession], Engine]]:
+    """The database and Prefect, of a resource that there is."""
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        open_engine(settings) as engine,
+    ):
+        async with sessions() as session:
+            await find_resource(session, name)
+        yield sessions, engine
 
 
 async def _pause_jobs(engine: Engine, name: str, tell: Tell) -> None:

@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.events import outbox
+from flows.events.contents import title_of_job
 from flows.units import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
 from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
@@ -199,7 +200,7 @@ async def reopen_job(session: AsyncSession, job: JobV2) -> None:
 
 def job_title(job: JobV2) -> str:
     """How a job is called where people see it."""
-    return f"job {job.id} · {job.workflow_dump['name']} on {job.dataset_dump['name']}"
+    return title_of_job(job.id, job.workflow_dump["name"], job.dataset_dump["name"])
 
 
 def job_folder(resource: Resource, job: JobV2) -> Path:

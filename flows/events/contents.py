@@ -38,7 +38,12 @@ class JobFacts:
     @property
     def title(self) -> str:
         """The name of a job in Prefect."""
-        return f"job {self.job_id} · {self.workflow} on {self.dataset}"
+        return title_of_job(self.job_id, self.workflow, self.dataset)
+
+
+def title_of_job(job_id: int | None, workflow: str, dataset: str) -> str:
+    """How a job is called where people see it."""
+    return f"job {job_id} · {workflow} on {dataset}"
 
 
 def job_event(
