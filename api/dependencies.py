@@ -17,6 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import UserManager, login_tokens
 from api.errors import unprocessable
+from api.lookups import find
 from api.queries.task_groups import visible_to
 from api.queries.users import default_group
 from flows.engine import Engine
@@ -405,19 +406,8 @@ async def require_membership(session: AsyncSession, user: UserOAuth, group_id: i
 # --- for administrators ------------------------------------------------------------------------
 
 
-async def find_resource(session: AsyncSession, resource_id: int) -> Resource:
-    """Any resource: for administrators, who see all."""
-    resource = await session.get(Resource, resource_id)
-    if resource is None:
-        raise NotFoundError("Resource", resource_id)
-    return resource
-
-
 async def _any_task_group(task_group_id: int, _: Superuser, session: SessionDep) -> TaskGroupV2:
-    group = await session.get(TaskGroupV2, task_group_id)
-    if group is None:
-        raise NotFoundError("Task group", task_group_id)
-    return group
+    return await find(session, TaskGroupV2, task_group_id)
 
 
 AnyTaskGroup = Annotated[TaskGroupV2, Depends(_any_task_group)]

@@ -1,11 +1,15 @@
 """Lists by pages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
+from sqlalchemy import Select, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
+from fractal_models.schemas.base import Item, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,19 @@ class Paging:
 
 
 PagingDep = Annotated[Paging, Depends()]
+
+
+async def page_of(
+    session: AsyncSession, query: Select[Any], paging: Paging, read: Callable[[Any], Item]
+) -> Page[Item]:
+    """The page of an ordered query's rows, each turned into an item by `read`."""
+    counted = select(func.count()).select_from(query.order_by(None).subquery())
+    total = (await session.execute(counted)).scalar_one()
+    rows = await session.execute(query.offset(paging.offset).limit(paging.page_size))
+    found = rows.scalars() if len(rows.keys()) == 1 else rows
+    return Page(
+        current_page=paging.page,
+        page_size=total if paging.page_size is None else paging.page_size,
+        total_count=total,
+        items=[read(row) for row in found],
+    )

@@ -3,7 +3,7 @@
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.paging import Paging
+from api.paging import Paging, page_of
 from flows.units import CONVERTERS
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import Page
@@ -68,16 +68,8 @@ async def page_of_units(
     where = [HistoryUnit.history_run_id == run_id]
     if status is not None:
         where.append(HistoryUnit.status == status)
-    count = select(func.count()).select_from(HistoryUnit).where(*where)
-    total = (await session.exec(count)).one()
     units = select(HistoryUnit).where(*where).order_by(col(HistoryUnit.id))
-    found = await session.exec(units.offset(paging.offset).limit(paging.page_size))
-    return Page[HistoryUnitRead](
-        current_page=paging.page,
-        page_size=total if paging.page_size is None else paging.page_size,
-        total_count=total,
-        items=[HistoryUnitRead.model_validate(unit) for unit in found],
-    )
+    return await page_of(session, units, paging, HistoryUnitRead.model_validate)
 
 
 async def latest_unit_of_image(

@@ -6,8 +6,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import CurrentUser, SessionDep, SettingsDep, Superuser
 from api.errors import conflicts_as, unprocessable
+from api.lookups import find
 from api.queries.users import add_to_group, members_by_group, members_of, remove_from_group
-from fractal_models.rights import NotFoundError
 from fractal_models.schemas.user import UserGroupCreate, UserGroupRead
 from fractal_models.tables import UserGroup, UserOAuth
 
@@ -40,7 +40,7 @@ async def create_group(
 
 @router.get("/{group_id}/")
 async def read_group(group_id: int, _: CurrentUser, session: SessionDep) -> UserGroupRead:
-    return await _with_members(session, await _find_group(session, group_id))
+    return await _with_members(session, await find(session, UserGroup, group_id))
 
 
 @router.delete("/{group_id}/", status_code=status.HTTP_204_NO_CONTENT)
@@ -48,7 +48,7 @@ async def delete_group(
     group_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
 ) -> None:
     """Delete a group; the task groups that were shared with it become private."""
-    group = await _find_group(session, group_id)
+    group = await find(session, UserGroup, group_id)
     if group.name == settings.default_group:
         raise unprocessable(f"{group.name!r} is the default group, which must stay.")
     await session.delete(group)
@@ -59,8 +59,8 @@ async def delete_group(
 async def add_user_to_group(
     group_id: int, user_id: int, _: Superuser, session: SessionDep
 ) -> UserGroupRead:
-    group = await _find_group(session, group_id)
-    await _require_user(session, user_id)
+    group = await find(session, UserGroup, group_id)
+    await find(session, UserOAuth, user_id)
     if not await add_to_group(session, user_id, group_id):
         raise unprocessable(f"User {user_id} is in group {group.name!r} already.")
     await session.commit()
@@ -71,26 +71,14 @@ async def add_user_to_group(
 async def remove_user_from_group(
     group_id: int, user_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
 ) -> UserGroupRead:
-    group = await _find_group(session, group_id)
-    await _require_user(session, user_id)
+    group = await find(session, UserGroup, group_id)
+    await find(session, UserOAuth, user_id)
     if group.name == settings.default_group:
         raise unprocessable(f"Every user is in the default group {group.name!r}.")
     if not await remove_from_group(session, user_id, group_id):
         raise unprocessable(f"User {user_id} is not in group {group.name!r}.")
     await session.commit()
     return await _with_members(session, group)
-
-
-async def _find_group(session: AsyncSession, group_id: int) -> UserGroup:
-    group = await session.get(UserGroup, group_id)
-    if group is None:
-        raise NotFoundError("Group", group_id)
-    return group
-
-
-async def _require_user(session: AsyncSession, user_id: int) -> None:
-    if await session.get(UserOAuth, user_id) is None:
-        raise NotFoundError("User", user_id)
 
 
 async def _with_members(session: AsyncSession, group: UserGroup) -> UserGroupRead:

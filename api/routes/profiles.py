@@ -2,11 +2,10 @@
 
 from fastapi import APIRouter, status
 from sqlmodel import col, func, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import SessionDep, Superuser, find_resource
+from api.dependencies import SessionDep, Superuser
 from api.errors import conflicts_as, unprocessable
-from fractal_models.rights import NotFoundError
+from api.lookups import find
 from fractal_models.schemas.resource import ProfileRead, ValidProfile
 from fractal_models.tables import Profile, Resource, UserOAuth
 
@@ -23,7 +22,7 @@ async def list_profiles(_: Superuser, session: SessionDep) -> list[ProfileRead]:
 async def list_resource_profiles(
     resource_id: int, _: Superuser, session: SessionDep
 ) -> list[ProfileRead]:
-    await find_resource(session, resource_id)
+    await find(session, Resource, resource_id)
     found = await session.exec(
         select(Profile).where(Profile.resource_id == resource_id).order_by(col(Profile.id))
     )
@@ -34,7 +33,7 @@ async def list_resource_profiles(
 async def create_profile(
     resource_id: int, request: ValidProfile, _: Superuser, session: SessionDep
 ) -> ProfileRead:
-    _require_type(await find_resource(session, resource_id), request)
+    _require_type(await find(session, Resource, resource_id), request)
     profile = Profile(resource_id=resource_id, **request.model_dump())
     session.add(profile)
     async with conflicts_as(f"There is a profile {request.name!r} already."):
@@ -44,15 +43,15 @@ async def create_profile(
 
 @router.get("/profile/{profile_id}/")
 async def read_profile(profile_id: int, _: Superuser, session: SessionDep) -> ProfileRead:
-    return ProfileRead.model_validate(await _find_profile(session, profile_id))
+    return ProfileRead.model_validate(await find(session, Profile, profile_id))
 
 
 @router.put("/profile/{profile_id}/")
 async def replace_profile(
     profile_id: int, request: ValidProfile, _: Superuser, session: SessionDep
 ) -> ProfileRead:
-    profile = await _find_profile(session, profile_id)
-    _require_type(await find_resource(session, profile.resource_id), request)
+    profile = await find(session, Profile, profile_id)
+    _require_type(await find(session, Resource, profile.resource_id), request)
     profile.sqlmodel_update(request.model_dump())
     async with conflicts_as(f"There is a profile {request.name!r} already."):
         await session.commit()
@@ -61,7 +60,7 @@ async def replace_profile(
 
 @router.delete("/profile/{profile_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> None:
-    profile = await _find_profile(session, profile_id)
+    profile = await find(session, Profile, profile_id)
     users = await session.exec(
         select(func.count()).select_from(UserOAuth).where(UserOAuth.profile_id == profile_id)
     )
@@ -72,13 +71,6 @@ async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> 
     await session.delete(profile)
     async with conflicts_as(f"Profile {profile.name!r} is in use."):
         await session.commit()
-
-
-async def _find_profile(session: AsyncSession, profile_id: int) -> Profile:
-    profile = await session.get(Profile, profile_id)
-    if profile is None:
-        raise NotFoundError("Profile", profile_id)
-    return profile
 
 
 def _require_type(resource: Resource, profile: ValidProfile) -> None:

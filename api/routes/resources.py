@@ -6,8 +6,9 @@ from fastapi import APIRouter, status
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import EngineDep, SessionDep, Superuser, find_resource
+from api.dependencies import EngineDep, SessionDep, Superuser
 from api.errors import conflicts_as, unprocessable
+from api.lookups import find
 from api.queries.resources import count_users_of_resource
 from flows.engine import Engine, EngineUnavailableError
 from flows.publication import publish_resource, withdraw_resource
@@ -37,7 +38,7 @@ async def create_resource(
 
 @router.get("/{resource_id}/")
 async def read_resource(resource_id: int, _: Superuser, session: SessionDep) -> ResourceRead:
-    return ResourceRead.model_validate(await find_resource(session, resource_id))
+    return ResourceRead.model_validate(await find(session, Resource, resource_id))
 
 
 @router.put("/{resource_id}/")
@@ -48,7 +49,7 @@ async def replace_resource(
     session: SessionDep,
     engine: EngineDep,
 ) -> ResourceRead:
-    resource = await find_resource(session, resource_id)
+    resource = await find(session, Resource, resource_id)
     for field in ("name", "type"):
         if getattr(request, field) != getattr(resource, field):
             raise unprocessable(
@@ -64,7 +65,7 @@ async def replace_resource(
 async def delete_resource(
     resource_id: int, _: Superuser, session: SessionDep, engine: EngineDep
 ) -> None:
-    resource = await find_resource(session, resource_id)
+    resource = await find(session, Resource, resource_id)
     if any(users := await count_users_of_resource(session, resource_id)):
         raise unprocessable(
             f"Resource {resource.name!r} is in use by {users.projects} projects, {users.profiles} "

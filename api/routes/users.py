@@ -8,8 +8,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
 from api.errors import conflicts_as, unprocessable
+from api.lookups import find
 from api.queries.users import default_group, groups_of, set_groups
-from fractal_models.rights import NotFoundError
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
 
@@ -47,7 +47,7 @@ async def list_users(
 async def read_user(
     user_id: int, _: Superuser, session: SessionDep, group_ids_names: bool = True
 ) -> UserRead:
-    answer = UserRead.model_validate(await _find_user(session, user_id))
+    answer = UserRead.model_validate(await find(session, UserOAuth, user_id))
     if group_ids_names:
         answer.group_ids_names = await groups_of(session, user_id)
     return answer
@@ -57,7 +57,7 @@ async def read_user(
 async def update_user(
     user_id: int, changes: UserUpdate, _: Superuser, users: UserManagerDep, session: SessionDep
 ) -> UserRead:
-    user = await _find_user(session, user_id)
+    user = await find(session, UserOAuth, user_id)
     given = changes.given()
     await _require_profile(session, given.get("profile_id"))
     if given.get("is_superuser", user.is_superuser) and given.get("is_guest", user.is_guest):
@@ -77,7 +77,7 @@ async def set_user_groups(
     settings: SettingsDep,
 ) -> UserRead:
     """Make the user a member of just these groups; the default group must be among them."""
-    user = await _find_user(session, user_id)
+    user = await find(session, UserOAuth, user_id)
     default = await default_group(session, settings.default_group)
     if default.id not in request.group_ids:
         raise unprocessable(
@@ -91,16 +91,9 @@ async def set_user_groups(
     return answer
 
 
-async def _find_user(session: AsyncSession, user_id: int) -> UserOAuth:
-    user = await session.get(UserOAuth, user_id)
-    if user is None:
-        raise NotFoundError("User", user_id)
-    return user
-
-
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
-    if profile_id is not None and await session.get(Profile, profile_id) is None:
-        raise NotFoundError("Profile", profile_id)
+    if profile_id is not None:
+        await find(session, Profile, profile_id)
 
 
 def _reason(error: UserAlreadyExists | InvalidPasswordException, email: str) -> str:
