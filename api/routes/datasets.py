@@ -18,7 +18,8 @@ from api.errors import unprocessable
 from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
-from fractal_models.rights import WITHOUT_IMAGES
+from fractal_models.image_list import write_images
+from fractal_models.rights import WITHOUT_HISTORY
 from fractal_models.schemas.dataset import (
     DatasetCreate,
     DatasetExport,
@@ -37,7 +38,7 @@ async def list_datasets(project: ReadableProject, session: SessionDep) -> list[D
         select(DatasetV2)
         .where(DatasetV2.project_id == project.id)
         .order_by(col(DatasetV2.id))
-        .options(*WITHOUT_IMAGES)
+        .options(WITHOUT_HISTORY)
     )
     return [DatasetRead.model_validate(dataset) for dataset in found]
 
@@ -73,8 +74,12 @@ async def import_dataset(
         )
     if len({image.zarr_url for image in request.images}) < len(request.images):
         raise unprocessable("An image occurs more than once: each zarr_url must be unique.")
-    dataset = DatasetV2(**request.model_dump(), project_id=saved_id(project), project=project)
+    fields = request.model_dump()
+    images = fields.pop("images")
+    dataset = DatasetV2(**fields, project_id=saved_id(project), project=project)
     session.add(dataset)
+    await session.flush()
+    await write_images(session, dataset.id, images)
     await session.commit()
     return DatasetRead.model_validate(dataset)
 
