@@ -1,7 +1,8 @@
 """What endpoints are given: the session, the user, and what of theirs a request names.
 
 Every right is checked here. What a user may not see answers 404, what they may see but not change
-answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it.
+answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it. All are
+coroutines: FastAPI sends plain functions to a thread, which costs more than they do.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,7 +59,7 @@ class Services:
     engine: Engine
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -66,11 +67,11 @@ def _services(request: Request) -> Services:
 _Services = Annotated[Services, Depends(_services)]
 
 
-def _settings(services: _Services) -> Settings:
+async def _settings(services: _Services) -> Settings:
     return services.settings
 
 
-def _engine(services: _Services) -> Engine:
+async def _engine(services: _Services) -> Engine:
     return services.engine
 
 
@@ -88,7 +89,7 @@ SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 # --- users -------------------------------------------------------------------------------------
 
 
-def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
+async def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
     return UserManager(session, settings)
 
 
@@ -112,13 +113,13 @@ async def _current_user(token: _Token, users: UserManagerDep, settings: Settings
 CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
 
 
-def _superuser(user: CurrentUser) -> UserOAuth:
+async def _superuser(user: CurrentUser) -> UserOAuth:
     if not user.is_superuser:
         raise ForbiddenError("Only administrators may do this.")
     return user
 
 
-def _verified_user(user: CurrentUser) -> UserOAuth:
+async def _verified_user(user: CurrentUser) -> UserOAuth:
     require_verified(user)
     return user
 
@@ -127,7 +128,7 @@ Superuser = Annotated[UserOAuth, Depends(_superuser)]
 VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 
-def _contributor(user: VerifiedUser) -> UserOAuth:
+async def _contributor(user: VerifiedUser) -> UserOAuth:
     if user.is_guest:
         raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
     return user
@@ -221,8 +222,8 @@ ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_executable))]
 
 def _workflow_task(
     workflow_with_right: Callable[..., Awaitable[WorkflowV2]],
-) -> Callable[..., WorkflowTaskV2]:
-    def workflow_task_with_right(
+) -> Callable[..., Awaitable[WorkflowTaskV2]]:
+    async def workflow_task_with_right(
         workflow_task_id: int, workflow: Annotated[WorkflowV2, Depends(workflow_with_right)]
     ) -> WorkflowTaskV2:
         for workflow_task in workflow.task_list:
@@ -343,7 +344,7 @@ async def _readable_task_group(
 ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
 
 
-def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
+async def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
     if group.user_id != user.id:
         raise ForbiddenError(f"Task group {group.id} belongs to another user.")
     return group

@@ -55,7 +55,7 @@ async def user_named(session: AsyncSession, email: str) -> UserOAuth:
         ForbiddenError: an administrator has yet to verify them.
     """
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == email))
-    user = found.first()
+    user = found.unique().first()
     if user is None or not user.is_active:
         raise NotFoundError("User", email)
     require_verified(user)

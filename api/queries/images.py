@@ -46,10 +46,15 @@ class _Search:
             self.parameters.append(bindparam("workflowtask_id", self.workflowtask_id))
 
     @property
-    def sql(self) -> str:
+    def listed(self) -> str:
+        """All images of the dataset."""
         units = "" if self.workflowtask_id is None else _WITH_UNITS
-        passing = " AND ".join(["image.dataset_id = :dataset_id", *self.conditions])
-        return f"FROM datasetimage AS image{units} WHERE {passing}"
+        return f"FROM datasetimage AS image{units} WHERE image.dataset_id = :dataset_id"
+
+    @property
+    def found(self) -> str:
+        """Those that pass."""
+        return " AND ".join([self.listed, *self.conditions])
 
     def where(self, condition: str, *parameters: BindParameter[Any]) -> None:
         self.conditions.append(condition)
@@ -115,7 +120,7 @@ async def types_that_differ(
     """The types, sorted, that some of the images that pass have and others have not."""
     search = _Search(dataset_id, workflowtask_id)
     search.filter_by(query)
-    found = await search.run(session, _DIFFERING.format(found=search.sql))
+    found = await search.run(session, _DIFFERING.format(found=search.found))
     return list(found.scalars())
 
 
@@ -126,14 +131,14 @@ async def images_not_done(
     search = _Search(dataset_id, workflowtask_id)
     search.filter_by(query)
     search.where(f"{_STATUS} <> 'done'")
-    found = await search.run(session, f"SELECT image.zarr_url {search.sql} ORDER BY image.id")
+    found = await search.run(session, f"SELECT image.zarr_url {search.found} ORDER BY image.id")
     return list(found.scalars())
 
 
 async def export_dataset(session: AsyncSession, dataset_id: int | None) -> str:
     """The JSON of a `DatasetExport`."""
     search = _Search(dataset_id)
-    exported: str = (await search.run(session, _EXPORT.format(found=search.sql))).scalar_one()
+    exported: str = (await search.run(session, _EXPORT.format(found=search.found))).scalar_one()
     return exported
 
 
@@ -152,10 +157,13 @@ async def find_image(
 async def _page(
     session: AsyncSession, search: _Search, paging: Paging, image: str, statuses: str = ""
 ) -> str:
-    """A page of images as JSON; without conditions, the count is there already."""
-    count = _COUNT_FOUND if search.conditions else _COUNT_ALL
+    """A page of images as JSON; without conditions, their number is known."""
     statement = _PAGE.format(
-        count=count.format(found=search.sql), image=image, found=search.sql, statuses=statuses
+        found=search.found,
+        count=_COUNT_FOUND if search.conditions else _COUNT_ALL,
+        image=image,
+        listed=search.listed,
+        statuses=statuses,
     )
     place = (
         bindparam("page", paging.page, Integer),
@@ -166,14 +174,15 @@ async def _page(
 
 
 _COUNT_ALL = "SELECT max(count) FROM imagefacet WHERE dataset_id = :dataset_id AND kind = 'image'"
-_COUNT_FOUND = "SELECT count(*) {found}"
+_COUNT_FOUND = "SELECT count(*) FROM found"
 
 _AND_STATUSES = f"""|| jsonb_build_object(
     '{STATUS_ATTRIBUTE}', jsonb_build_array('done', 'submitted', 'failed', 'unset'))"""
 
 # A page after the last one is the last one.
 _PAGE = """
-WITH total AS (SELECT coalesce(({count}), 0)::int AS count),
+WITH found AS (SELECT image.id {found}),
+total AS MATERIALIZED (SELECT coalesce(({count}), 0)::int AS count),
 place AS (
     SELECT count, least(:page, greatest(1, ceil(count::numeric / :page_size)))::int AS page
     FROM total
@@ -183,10 +192,10 @@ SELECT json_build_object(
     'page_size', coalesce(:page_size, count),
     'total_count', count,
     'items', (
-        SELECT coalesce(json_agg(paged.image ORDER BY id), '[]') FROM (
-            SELECT image.id, {image} AS image {found} ORDER BY image.id
+        SELECT coalesce(json_agg({image} ORDER BY image.id), '[]') {listed} AND image.id IN (
+            SELECT id FROM found ORDER BY id
             LIMIT :page_size OFFSET (SELECT (page - 1) * coalesce(:page_size, 0) FROM place)
-        ) AS paged
+        )
     ),
     'attributes', (
         SELECT coalesce(jsonb_object_agg(key, values), '{{}}') FROM (

@@ -24,7 +24,7 @@ async def read_jobs(
     columns.append(_JOBS.c.log if log else null().label("log"))
     newest_first = select(*columns).where(*where).order_by(_JOBS.c.id.desc()).limit(limit)
     rows = await session.execute(newest_first)
-    return [JobRead.model_validate(row) for row in rows]
+    return [JobRead.model_validate(dict(row)) for row in rows.mappings()]
 
 
 async def require_no_submitted_job(

@@ -40,7 +40,7 @@ async def list_users(
     query = select(UserOAuth).order_by(col(UserOAuth.id))
     if profile_id is not None:
         query = query.where(UserOAuth.profile_id == profile_id)
-    return [UserRead.model_validate(user) for user in await session.exec(query)]
+    return [UserRead.model_validate(user) for user in (await session.exec(query)).unique()]
 
 
 @router.get("/users/{user_id}/")
