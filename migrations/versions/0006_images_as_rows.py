@@ -13,11 +13,13 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+# 1 and 1.0 are one value: they group together, so they must have one text.
 _FACETS = """
     SELECT dataset_id, md5(kind || ':' || key || ':' || value::text) AS digest, kind, key, value,
         count(*) AS count
     FROM (
-        SELECT dataset_id, 'attribute' AS kind, key, value
+        SELECT dataset_id, 'attribute' AS kind, key, CASE jsonb_typeof(value)
+            WHEN 'number' THEN to_jsonb(trim_scale(value::numeric)) ELSE value END AS value
         FROM {images}, jsonb_each(attributes)
         UNION ALL
         SELECT dataset_id, 'type', key, 'null'
