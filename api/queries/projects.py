@@ -1,9 +1,12 @@
 """Projects and what users share of them."""
 
+from typing import Any
+
+from sqlalchemy import Select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2
+from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2, UserOAuth
 
 
 async def projects_of(
@@ -21,6 +24,20 @@ async def projects_of(
         .order_by(col(ProjectV2.id))
     )
     return list(found)
+
+
+def owned_projects() -> Select[Any]:
+    """Every project with the email of its owner, by these."""
+    columns: list[Any] = list(ProjectV2.metadata.tables["projectv2"].c)
+    columns.append(col(UserOAuth.email).label("user_email"))
+    query: Select[Any] = (
+        select(*columns)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+        .join(UserOAuth, col(UserOAuth.id) == col(LinkUserProjectV2.user_id))
+        .where(col(LinkUserProjectV2.is_owner))
+        .order_by(UserOAuth.email, ProjectV2.name, col(ProjectV2.id))
+    )
+    return query
 
 
 async def owns_project_named(session: AsyncSession, user_id: int | None, name: str) -> bool:

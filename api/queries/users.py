@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col, delete, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.tables import LinkUserGroup, UserGroup
+from api.queries.filters import narrowed
+from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.tables.columns import now
 
 
@@ -81,3 +84,52 @@ async def members_of(session: AsyncSession, group_id: int) -> list[int]:
         .order_by(col(LinkUserGroup.user_id))
     )
     return list(found)
+
+
+class UserRow(NamedTuple):
+    """A user in a table; several values stand in one cell, with | between them."""
+
+    id: int
+    email: str
+    slurm_username: str | None
+    slurm_accounts: str
+    project_dirs: str
+    user_groups: str
+    num_jobs: int
+
+
+async def table_of_users(
+    session: AsyncSession, since: datetime | None, until: datetime | None
+) -> list[UserRow]:
+    """The users with a profile, by email, and how many jobs they started in a time."""
+    started, name = col(JobV2.start_timestamp), col(UserGroup.name)
+    jobs = narrowed(
+        select(JobV2.user_email, func.count().label("count")).group_by(col(JobV2.user_email)),
+        since=[(started, since)],
+        until=[(started, until)],
+    ).subquery()
+    groups = (
+        select(LinkUserGroup.user_id, func.array_agg(aggregate_order_by(name, name)).label("names"))
+        .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
+        .group_by(col(LinkUserGroup.user_id))
+        .subquery()
+    )
+    found = await session.execute(
+        select(UserOAuth, Profile.username, groups.c.names, func.coalesce(jobs.c.count, 0))
+        .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
+        .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
+        .outerjoin(jobs, jobs.c.user_email == col(UserOAuth.email))
+        .order_by(col(UserOAuth.email))
+    )
+    return [
+        UserRow(
+            user.id,
+            user.email,
+            username,
+            "|".join(user.slurm_accounts),
+            "|".join(user.project_dirs),
+            "|".join(names or ()),
+            num_jobs,
+        )
+        for user, username, names, num_jobs in found
+    ]
