@@ -37,11 +37,7 @@ def datasets_of(
         .join(project, col(project.id) == col(dataset.project_id))
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(dataset.project_id))
         .where(LinkUserProjectV2.user_id == user_id, col(LinkUserProjectV2.is_verified))
-        .order_by(
-            col(dataset.is_starred).desc(),
-            col(dataset.timestamp_created).desc(),
-            col(dataset.id).desc(),
-        )
+        .order_by(col(dataset.is_starred).desc(), col(dataset.id).desc())
     )
     return narrowed(
         query,

@@ -12,7 +12,10 @@ from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2, UserO
 async def projects_of(
     session: AsyncSession, user_id: int | None, *, is_owner: bool
 ) -> list[ProjectV2]:
-    """The projects that a user owns, or those of others that they joined; by id."""
+    """The projects that a user owns, or those of others that they joined.
+
+    Those with a star come first, and then the newest.
+    """
     found = await session.exec(
         select(ProjectV2)
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
@@ -21,7 +24,7 @@ async def projects_of(
             LinkUserProjectV2.is_owner == is_owner,
             col(LinkUserProjectV2.is_verified),
         )
-        .order_by(col(ProjectV2.id))
+        .order_by(col(ProjectV2.is_starred).desc(), col(ProjectV2.id).desc())
     )
     return list(found)
 
@@ -54,14 +57,13 @@ async def owns_project_named(session: AsyncSession, user_id: int | None, name: s
     return found.first() is not None
 
 
-async def shared_zarr_dirs(session: AsyncSession, user_id: int | None) -> list[str]:
-    """The folders of the datasets in others' projects that a user joined."""
+async def zarr_dirs_of(session: AsyncSession, user_id: int | None) -> list[str]:
+    """The folders of the datasets in projects that a user owns or joined."""
     found = await session.exec(
         select(DatasetV2.zarr_dir)
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
         .where(
             LinkUserProjectV2.user_id == user_id,
-            col(LinkUserProjectV2.is_owner).is_(False),
             col(LinkUserProjectV2.is_verified),
         )
         .order_by(DatasetV2.zarr_dir)

@@ -58,7 +58,7 @@ async def list_datasets(project: ReadableProject, session: SessionDep) -> list[D
     found = await session.exec(
         select(DatasetV2)
         .where(DatasetV2.project_id == project.id)
-        .order_by(col(DatasetV2.id))
+        .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id))
         .options(WITHOUT_HISTORY)
     )
     return [DatasetRead.model_validate(dataset) for dataset in found]

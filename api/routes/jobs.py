@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse
 from sqlmodel import col
 
 from api.dependencies import (
+    Contributor,
     EngineDep,
     ExecutableDataset,
     ExecutableJob,
@@ -72,7 +73,7 @@ async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True
 
 @router.get("/job/squeue/")
 async def read_squeue(
-    user: VerifiedUser,
+    user: Contributor,
     resource: UserResource,
     session: SessionDep,
     scope: Literal["all", "user", "accounts"] = "all",

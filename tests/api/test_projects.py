@@ -27,7 +27,7 @@ async def test_a_project_needs_a_profile(new_person: Callable[..., Awaitable[Any
 
     answer = await person.post("/api/v2/project/", json={"name": "nowhere"})
 
-    assert answer.status_code == 422
+    assert answer.status_code == 403
     assert "profile" in answer.json()["detail"]
 
 
@@ -188,6 +188,25 @@ async def test_datasets_of_all_projects_are_listed_with_their_images_counted(
     )
     [first, _], _ = await found()
     assert first["id"] == made["mine"]["id"]
+
+
+async def test_what_has_a_star_is_listed_first(new_person: Callable[..., Awaitable[Any]]) -> None:
+    person = await new_person()
+    lists = {"/api/v2/project/": ["newest", "b", "a"]}
+    for name in ("a", "b", "newest"):
+        project = await person.ok("POST", "/api/v2/project/", json={"name": name})
+    for kind in ("dataset", "workflow"):
+        url = f"/api/v2/project/{project['id']}/{kind}/"
+        for name in ("c", "a", "b"):
+            await person.ok("POST", url, json={"name": name})
+        lists[url] = ["a", "b", "c"]
+
+    for url, names in lists.items():
+        listed = await person.ok("GET", url)
+        assert [each["name"] for each in listed] == names
+        await person.ok("POST", f"{url}{listed[-1]['id']}/star/")
+        listed = await person.ok("GET", url)
+        assert [each["name"] for each in listed] == [names[-1], *names[:-1]]
 
 
 async def test_what_the_database_cannot_hold_is_refused(
