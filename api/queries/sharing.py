@@ -92,29 +92,29 @@ async def invite(
 async def accept_invitation(
     session: AsyncSession, project_id: int | None, user_id: int | None
 ) -> None:
-    """Make of an invited user a guest (not committed).
+    """Make of an invited user a guest, and commit.
 
     Raises:
         NotFoundError: there is no invitation that waits for this.
     """
-    accepted = await session.exec(
-        update(_LINK)
-        .where(*_as_guest(project_id, user_id), col(_LINK.is_verified).is_(False))
-        .values(is_verified=True)
-        .returning(col(_LINK.user_id))
-    )
-    if accepted.first() is None:
+    waits = col(_LINK.is_verified).is_(False)
+    if not await change_guest(session, project_id, user_id, waits, is_verified=True):
         raise NotFoundError("An invitation to project", project_id)
+    await session.commit()
 
 
-async def set_permissions(
-    session: AsyncSession, project_id: int | None, user_id: int | None, permissions: Permissions
+async def change_guest(
+    session: AsyncSession,
+    project_id: int | None,
+    user_id: int | None,
+    *where: ColumnElement[bool],
+    **changes: Any,
 ) -> bool:
-    """Say what a guest may do (not committed). False if the user is none."""
+    """Change a guest's part in a project (not committed). False if the user has none."""
     changed = await session.exec(
         update(_LINK)
-        .where(*_as_guest(project_id, user_id))
-        .values(permissions=permissions)
+        .where(*_as_guest(project_id, user_id), *where)
+        .values(**changes)
         .returning(col(_LINK.user_id))
     )
     return changed.first() is not None

@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy import Result
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -86,50 +87,38 @@ async def members_of(session: AsyncSession, group_id: int) -> list[int]:
     return list(found)
 
 
-class UserRow(NamedTuple):
-    """A user in a table; several values stand in one cell, with | between them."""
-
-    id: int
-    email: str
-    slurm_username: str | None
-    slurm_accounts: str
-    project_dirs: str
-    user_groups: str
-    num_jobs: int
-
-
 async def table_of_users(
-    session: AsyncSession, since: datetime | None, until: datetime | None
-) -> list[UserRow]:
-    """The users with a profile, by email, and how many jobs they started in a time."""
-    started, name = col(JobV2.start_timestamp), col(UserGroup.name)
+    session: AsyncSession, since: datetime | None, until: datetime | None, *, only_with_jobs: bool
+) -> Result[Any]:
+    """The users with a profile, by email, and how many jobs they started in a time.
+
+    Where a cell holds several values, | stands between them.
+    """
     jobs = narrowed(
         select(JobV2.user_email, func.count().label("count")).group_by(col(JobV2.user_email)),
-        since=[(started, since)],
-        until=[(started, until)],
+        since=[(col(JobV2.start_timestamp), since)],
+        until=[(col(JobV2.start_timestamp), until)],
     ).subquery()
     groups = (
-        select(LinkUserGroup.user_id, func.array_agg(aggregate_order_by(name, name)).label("names"))
+        select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
         .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
         .group_by(col(LinkUserGroup.user_id))
         .subquery()
     )
-    found = await session.execute(
-        select(UserOAuth, Profile.username, groups.c.names, func.coalesce(jobs.c.count, 0))
+    accounts = select(func.jsonb_array_elements_text(UserOAuth.slurm_accounts)).scalar_subquery()
+    columns: list[Any] = [
+        UserOAuth.id,
+        UserOAuth.email,
+        col(Profile.username).label("slurm_username"),
+        func.array_to_string(func.array(accounts), "|").label("slurm_accounts"),
+        func.array_to_string(UserOAuth.project_dirs, "|").label("project_dirs"),
+        groups.c.names.label("user_groups"),
+        func.coalesce(jobs.c.count, 0).label("num_jobs"),
+    ]
+    return await session.execute(
+        select(*columns)
         .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
         .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
-        .outerjoin(jobs, jobs.c.user_email == col(UserOAuth.email))
+        .join(jobs, jobs.c.user_email == col(UserOAuth.email), isouter=not only_with_jobs)
         .order_by(col(UserOAuth.email))
     )
-    return [
-        UserRow(
-            user.id,
-            user.email,
-            username,
-            "|".join(user.slurm_accounts),
-            "|".join(user.project_dirs),
-            "|".join(names or ()),
-            num_jobs,
-        )
-        for user, username, names, num_jobs in found
-    ]

@@ -110,5 +110,4 @@ async def accept_for_guest_user(
             "only, which the owner of the project is to change."
         )
     await accept_invitation(session, project_id, guest_user_id)
-    await session.commit()
     return Response()

@@ -10,7 +10,7 @@ from api.auth import login_tokens
 from api.dependencies import SessionDep, SettingsDep, Superuser
 from api.errors import unprocessable
 from api.lookups import find
-from api.queries.users import UserRow, table_of_users
+from api.queries.users import table_of_users
 from fractal_models.schemas.user import BearerResponse
 from fractal_models.tables import UserOAuth
 
@@ -40,11 +40,13 @@ async def table_users(
     start_timestamp_max: AwareDatetime | None = None,
 ) -> Response:
     """A CSV table of the users with a profile, and how many jobs they started in a time."""
-    users = await table_of_users(session, start_timestamp_min, start_timestamp_max)
+    users = await table_of_users(
+        session, start_timestamp_min, start_timestamp_max, only_with_jobs=exclude_zero_jobs
+    )
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(UserRow._fields)
-    writer.writerows(user for user in users if user.num_jobs or not exclude_zero_jobs)
+    writer.writerow(users.keys())
+    writer.writerows(users)
     return Response(
         table.getvalue(),
         media_type="text/csv",

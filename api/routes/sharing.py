@@ -17,11 +17,11 @@ from api.errors import unprocessable
 from api.queries.sharing import (
     accept_invitation,
     access_of,
+    change_guest,
     guests_of,
     invitations_of,
     invite,
     remove_guest,
-    set_permissions,
 )
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.sharing import (
@@ -74,7 +74,6 @@ async def accept_project_invitation(
     project_id: int, user: Contributor, session: SessionDep
 ) -> Response:
     await accept_invitation(session, project_id, user.id)
-    await session.commit()
     return Response()
 
 
@@ -110,7 +109,7 @@ async def update_guest(
     project: OwnProject, guest: _Guest, changes: ProjectGuestUpdate, session: SessionDep
 ) -> Response:
     """Change what a guest may do."""
-    if not await set_permissions(session, project.id, guest.id, changes.permissions):
+    if not await change_guest(session, project.id, guest.id, permissions=changes.permissions):
         raise NotFoundError("Guest", guest.email)
     await session.commit()
     return Response()
