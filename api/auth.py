@@ -73,6 +73,9 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             raise InvalidPasswordException("A password has no NUL character.")
 
 
-def login_tokens(settings: Settings) -> JWTStrategy[UserOAuth, int]:
+def login_tokens(
+    settings: Settings, lifetime_seconds: int | None = None
+) -> JWTStrategy[UserOAuth, int]:
     """Writes and reads the tokens that log a user in."""
-    return JWTStrategy(settings.require_jwt_secret(), settings.jwt_lifetime_seconds)
+    lifetime = lifetime_seconds or settings.jwt_lifetime_seconds
+    return JWTStrategy(settings.require_jwt_secret(), lifetime)

@@ -120,7 +120,13 @@ async def _superuser(user: CurrentUser) -> UserOAuth:
 
 
 async def _verified_user(user: CurrentUser) -> UserOAuth:
+    """Below `/api/v2/`, users are verified and have a profile."""
     require_verified(user)
+    if user.profile_id is None:
+        raise ForbiddenError(
+            f"User {user.email} has no profile, and so no resource to run on: "
+            "ask an administrator for one."
+        )
     return user
 
 
@@ -128,9 +134,14 @@ Superuser = Annotated[UserOAuth, Depends(_superuser)]
 VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 
-async def _contributor(user: VerifiedUser) -> UserOAuth:
+def require_no_guest(user: UserOAuth) -> None:
+    """Guest users look, and change nothing, not even themselves."""
     if user.is_guest:
         raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
+
+
+async def _contributor(user: VerifiedUser) -> UserOAuth:
+    require_no_guest(user)
     return user
 
 
@@ -143,13 +154,7 @@ async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource
         .join(Profile, col(Profile.resource_id) == col(Resource.id))
         .where(Profile.id == user.profile_id)
     )
-    resource = found.first()
-    if resource is None:
-        raise unprocessable(
-            f"User {user.email} has no profile, and so no resource to run on: "
-            "ask an administrator for one."
-        )
-    return resource
+    return found.one()
 
 
 UserResource = Annotated[Resource, Depends(_resource_of_user)]

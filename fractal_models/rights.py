@@ -4,6 +4,7 @@ What a user may not see is not found; what they may see but not change is forbid
 """
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, or_
@@ -23,7 +24,7 @@ from fractal_models.tables import (
 )
 
 Right = Literal["r", "w", "x", "owner"]
-_TO = {"w": "change", "x": "run jobs in", "owner": "delete"}
+_TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 
 # It grows with each job, and is never loaded by the way.
 _HISTORY: Any = DatasetV2.history
@@ -88,6 +89,11 @@ async def project_with_right(
     if not permitted or (right != "r" and user.is_guest):
         raise ForbiddenError(f"You may not {_TO[right]} project {project_id}.")
     return project
+
+
+def has_folder(user: UserOAuth, path: str) -> bool:
+    """Whether a path lies in one of the folders that are the user's."""
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in user.project_dirs)
 
 
 async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int) -> DatasetV2:

@@ -7,16 +7,16 @@ What there is to filter by, and how long the list is, is counted whenever the li
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, Integer, Result, bindparam, text
+from sqlalchemy import BindParameter, ColumnElement, Integer, Result, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import col, select
+from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.paging import Paging
 from fractal_models.image_list import IMAGE_JSON
 from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.schemas.dataset import ImageQuery
-from fractal_models.tables import DatasetImage
+from fractal_models.tables import DatasetImage, DatasetV2, ImageFacet
 
 _STATUS = "coalesce(unit.status, 'unset')"
 
@@ -133,6 +133,14 @@ async def images_not_done(
     search.where(f"{_STATUS} <> 'done'")
     found = await search.run(session, f"SELECT image.zarr_url {search.found} ORDER BY image.id")
     return list(found.scalars())
+
+
+def image_count() -> ColumnElement[int]:
+    """How many images a dataset has, in a query of datasets."""
+    counted = select(func.max(ImageFacet.count)).where(
+        ImageFacet.dataset_id == DatasetV2.id, ImageFacet.kind == "image"
+    )
+    return func.coalesce(counted.scalar_subquery(), 0)
 
 
 async def export_dataset(session: AsyncSession, dataset_id: int | None) -> str:

@@ -3,7 +3,11 @@
 from fastapi import APIRouter
 
 from api.routes import (
+    accounting,
     activation,
+    admin_jobs,
+    admin_projects,
+    admin_users,
     alive,
     collection,
     current_user,
@@ -16,6 +20,7 @@ from api.routes import (
     projects,
     resources,
     schedules,
+    sharing,
     status,
     task_groups,
     tasks,
@@ -32,7 +37,9 @@ ROUTERS: list[APIRouter] = [
     groups.router,
     resources.router,
     profiles.router,
+    sharing.router,  # before projects, which take `invitation` for an id
     projects.router,
+    datasets.router_of_all,
     datasets.router,
     images.router,
     workflows.router,
@@ -44,4 +51,8 @@ ROUTERS: list[APIRouter] = [
     activation.router,
     tasks.router,
     task_groups.router,
+    admin_projects.router,
+    admin_jobs.router,
+    admin_users.router,
+    accounting.router,
 ]

@@ -3,9 +3,10 @@
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from api.dependencies import CurrentUser, SessionDep, UserManagerDep
-from api.queries.projects import shared_zarr_dirs
+from api.dependencies import CurrentUser, SessionDep, UserManagerDep, require_no_guest
+from api.queries.projects import zarr_dirs_of
 from api.queries.users import groups_of
+from fractal_models.rights import require_verified
 from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
 from fractal_models.tables import Profile, Resource
 
@@ -26,6 +27,7 @@ async def read_current_user(
 async def update_current_user(
     user: CurrentUser, changes: UserUpdateStrict, users: UserManagerDep
 ) -> UserRead:
+    require_no_guest(user)
     return UserRead.model_validate(await users.edit(user, changes.given()))
 
 
@@ -52,8 +54,13 @@ async def read_profile_info(user: CurrentUser, session: SessionDep) -> UserProfi
 async def list_allowed_viewer_paths(
     user: CurrentUser, session: SessionDep, include_shared_projects: bool = True
 ) -> list[str]:
-    """The folders whose images an image viewer may show to the user."""
+    """The folders whose images an image viewer may show to the user.
+
+    That is their own, and unless `include_shared_projects=false` those of all datasets of projects
+    in which they take part.
+    """
+    require_verified(user)
     paths = dict.fromkeys(user.project_dirs)
     if include_shared_projects:
-        paths |= dict.fromkeys(await shared_zarr_dirs(session, user.id))
+        paths |= dict.fromkeys(await zarr_dirs_of(session, user.id))
     return list(paths)

@@ -30,7 +30,9 @@ router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workfl
 @router.get("/")
 async def list_workflows(project: ReadableProject, session: SessionDep) -> list[WorkflowRead]:
     found = await session.exec(
-        select(WorkflowV2).where(WorkflowV2.project_id == project.id).order_by(col(WorkflowV2.id))
+        select(WorkflowV2)
+        .where(WorkflowV2.project_id == project.id)
+        .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
     )
     return [WorkflowRead.model_validate(workflow) for workflow in found]
 

@@ -192,6 +192,7 @@ async def test_viewers_may_show_own_folders_and_shared_datasets(
 
     assert await guest.ok("GET", url) == [*guest.user.project_dirs, dataset["zarr_dir"]]
     assert await guest.ok("GET", f"{url}?include_shared_projects=false") == guest.user.project_dirs
+    assert dataset["zarr_dir"] in await owner.ok("GET", url)
 
 
 async def test_groups_are_made_filled_emptied_and_deleted(admin: Any, owner: Any) -> None:
@@ -201,7 +202,7 @@ async def test_groups_are_made_filled_emptied_and_deleted(admin: Any, owner: Any
 
     filled = await admin.ok("POST", f"{url}add-user/{user_id}/")
     again = await admin.post(f"{url}add-user/{user_id}/")
-    listed = await owner.ok("GET", "/auth/group/?user_ids=true")
+    listed = await admin.ok("GET", "/auth/group/?user_ids=true")
     emptied = await admin.ok("POST", f"{url}remove-user/{user_id}/")
     absent = await admin.post(f"{url}remove-user/{user_id}/")
     deleted = await admin.delete(url)
