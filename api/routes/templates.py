@@ -15,8 +15,9 @@ from api.dependencies import (
 )
 from api.errors import conflicts_as, unprocessable
 from api.paging import PagingDep, page_of
+from api.queries.named_tasks import export_of
 from api.queries.templates import authors_seen_by, grouped_templates
-from api.queries.workflows import export_of, workflow_seen_by
+from api.queries.workflows import workflow_seen_by
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.workflow_import import WorkflowExport

@@ -8,12 +8,11 @@ from api.dependencies import (
     ReadableTemplate,
     ReadableWorkflow,
     SessionDep,
-    SettingsDep,
     WritableProject,
 )
 from api.errors import unprocessable
-from api.queries.imports import named_tasks
-from api.queries.workflows import export_of, require_new_name, with_warnings
+from api.queries.named_tasks import export_of, tasks_named
+from api.queries.workflows import require_new_name, with_warnings
 from fractal_models.database import saved_id
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings
 from fractal_models.schemas.workflow_import import (
@@ -36,18 +35,14 @@ async def export_workflow(workflow: ReadableWorkflow, session: SessionDep) -> Wo
 
 @router.post("/import/", status_code=status.HTTP_201_CREATED)
 async def import_workflow(
-    request: WorkflowImport,
-    project: WritableProject,
-    user: Contributor,
-    session: SessionDep,
-    settings: SettingsDep,
+    request: WorkflowImport, project: WritableProject, user: Contributor, session: SessionDep
 ) -> WorkflowReadWithWarnings:
     """Make a workflow of tasks that are given by package, version and name.
 
     Where some are not there, the answer 422 has `data`: for each task, whether it was found, and
     if not, which other versions there are.
     """
-    workflow = await _import(session, user, project, settings.default_group, request)
+    workflow = await _import(session, user, project, request)
     await session.commit()
     return await with_warnings(session, user, workflow)
 
@@ -59,7 +54,6 @@ async def import_workflow_from_template(
     project: WritableProject,
     user: Contributor,
     session: SessionDep,
-    settings: SettingsDep,
 ) -> WorkflowReadWithWarnings:
     """Make a workflow of a template, with other versions of its tasks where wanted."""
     request = WorkflowImport.model_validate(template.data)
@@ -71,23 +65,19 @@ async def import_workflow_from_template(
                 f"{len(request.task_list) - 1}."
             )
         request.task_list[position].task.version = version
-    workflow = await _import(session, user, project, settings.default_group, request)
+    workflow = await _import(session, user, project, request)
     workflow.template_id, template.timestamp_last_used = template.id, now()
     await session.commit()
     return await with_warnings(session, user, workflow)
 
 
 async def _import(
-    session: AsyncSession,
-    user: UserOAuth,
-    project: ProjectV2,
-    default_group: str,
-    request: WorkflowImport,
+    session: AsyncSession, user: UserOAuth, project: ProjectV2, request: WorkflowImport
 ) -> WorkflowV2:
     """A new workflow (not committed)."""
     await require_new_name(session, project.id, request.name)
     wanted = [entry.task for entry in request.task_list]
-    tasks = await named_tasks(session, user, project, default_group, wanted)
+    tasks = await tasks_named(session, user, project, wanted)
     workflow = WorkflowV2(
         name=request.name,
         description=request.description,

@@ -13,7 +13,8 @@ from api.dependencies import (
 )
 from api.errors import unprocessable
 from api.queries.jobs import require_no_submitted_job
-from api.queries.workflows import newer_versions, require_new_name, with_warnings
+from api.queries.named_tasks import newer_versions
+from api.queries.workflows import require_new_name, with_warnings
 from fractal_models.database import saved_id
 from fractal_models.schemas.workflow import (
     TaskVersionRead,
