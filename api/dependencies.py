@@ -20,6 +20,7 @@ from api.auth import UserManager, login_tokens
 from api.errors import unprocessable
 from api.lookups import find
 from api.queries.task_groups import visible_to
+from api.queries.templates import templates_shared_with
 from api.queries.users import default_group
 from flows.engine import Engine
 from fractal_models.rights import (
@@ -46,6 +47,7 @@ from fractal_models.tables import (
     TaskV2,
     UserOAuth,
     WorkflowTaskV2,
+    WorkflowTemplate,
     WorkflowV2,
 )
 
@@ -403,10 +405,47 @@ async def _sharing_group(
 SharingGroup = Annotated[int | None, Depends(_sharing_group)]
 
 
+async def _template_group(
+    user: Contributor, session: SessionDep, user_group_id: int | None = None
+) -> int | None:
+    """The group with which a new template is shared: none, unless asked for."""
+    if user_group_id is not None:
+        await require_membership(session, user, user_group_id)
+    return user_group_id
+
+
+TemplateGroup = Annotated[int | None, Depends(_template_group)]
+
+
 async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
-    """Tasks are shared only with groups that one is in."""
+    """Tasks and templates are shared only with groups that one is in."""
     if await session.get(LinkUserGroup, (group_id, user.id)) is None:
         raise ForbiddenError(f"You are not in user group {group_id}.")
+
+
+async def _readable_template(
+    template_id: int, user: VerifiedUser, session: SessionDep
+) -> WorkflowTemplate:
+    found = await session.exec(
+        select(WorkflowTemplate).where(
+            WorkflowTemplate.id == template_id, templates_shared_with(user)
+        )
+    )
+    if (template := found.first()) is None:
+        raise NotFoundError("Template", template_id)
+    return template
+
+
+ReadableTemplate = Annotated[WorkflowTemplate, Depends(_readable_template)]
+
+
+def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
+    if template.user_id != user.id:
+        raise ForbiddenError(f"Template {template.id} belongs to another user.")
+    return template
+
+
+OwnTemplate = Annotated[WorkflowTemplate, Depends(_own_template)]
 
 
 # --- for administrators ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
 from fractal_models.database import is_outage
 from fractal_models.rights import ForbiddenError, NotFoundError
+from fractal_models.workflow_tasks import UnfitError
 
 _LOGGER = logging.getLogger("fractal.api")
 
@@ -30,6 +32,14 @@ def unavailable(detail: str) -> HTTPException:
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, detail)
 
 
+class ErrorWithData(Exception):
+    """The request is understood, but not possible; what clients can do about it is in the data."""
+
+    def __init__(self, data: list[dict[str, Any]]) -> None:
+        super().__init__(data)
+        self.data = data
+
+
 @asynccontextmanager
 async def conflicts_as(detail: str) -> AsyncIterator[None]:
     """Answer 422 with `detail` where a flush breaks a uniqueness or a reference."""
@@ -42,6 +52,7 @@ async def conflicts_as(detail: str) -> AsyncIterator[None]:
 def add_error_handlers(app: FastAPI) -> None:
     """Turn errors from anywhere in a request into answers."""
     app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(ErrorWithData)(_with_data)
     app.exception_handler(NotFoundError)(_not_found)
     app.exception_handler(ForbiddenError)(_forbidden)
     app.exception_handler(JobRefusedError)(_refused)
@@ -50,6 +61,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(TransportError)(_machine_away)
     app.exception_handler(CommandError)(_refused)
     app.exception_handler(ProfileMissingError)(_refused)
+    app.exception_handler(UnfitError)(_refused)
     app.exception_handler(DBAPIError)(_database_error)
     app.exception_handler(ConnectionError)(_database_away)
 
@@ -65,6 +77,14 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
         for problem in error.errors()
     ]
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, problems)
+
+
+async def _with_data(_: Request, error: ErrorWithData) -> JSONResponse:
+    """Clients look for just this detail, and then tell their users what is in the data."""
+    return JSONResponse(
+        {"detail": "[HAS_ERROR_DATA]", "data": error.data},
+        status.HTTP_422_UNPROCESSABLE_CONTENT,
+    )
 
 
 async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONResponse:
@@ -92,7 +112,7 @@ async def _forbidden(_: Request, error: ForbiddenError) -> JSONResponse:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """What is asked for cannot be done, as a job or where tasks run."""
+    """What is asked for cannot be done, as a job, in a workflow or where tasks run."""
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
 
 

@@ -33,6 +33,7 @@ from fractal_models.tables import (
     WorkflowTaskV2,
     WorkflowV2,
 )
+from fractal_models.workflow_tasks import argument_problems
 
 # In a project directory of the user, where units run as the user and share its file system.
 _CACHE = ".fractal_cache"
@@ -242,7 +243,11 @@ def dump_dataset(dataset: DatasetV2) -> dict[str, Any]:
 def dump_workflow(
     workflow: WorkflowV2, tasks: list[WorkflowTaskV2], groups: dict[int, TaskGroupV2]
 ) -> dict[str, Any]:
-    """The workflow, and (beyond what clients see) the tasks to run, each with its task group."""
+    """The workflow, and (beyond what clients see) the tasks to run, each with its task group.
+
+    Arguments that do not fit are no reason not to run, since tasks may know better than their
+    schemas; the job's log tells of them.
+    """
     dump = _dump(workflow, "id", "name", "project_id", "timestamp_created")
     dump["task_list"] = [
         {
@@ -251,6 +256,7 @@ def dump_workflow(
             "task_group": groups[task.task.taskgroupv2_id].model_dump(
                 mode="json", exclude={"task_list", "env_info"}
             ),
+            "argument_problems": argument_problems(task),
         }
         for task in tasks
     ]

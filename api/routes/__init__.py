@@ -24,7 +24,9 @@ from api.routes import (
     status,
     task_groups,
     tasks,
+    templates,
     users,
+    workflow_imports,
     workflow_tasks,
     workflows,
 )
@@ -44,6 +46,8 @@ ROUTERS: list[APIRouter] = [
     images.router,
     workflows.router,
     workflow_tasks.router,
+    workflow_imports.router,
+    templates.router,
     jobs.router,
     schedules.router,
     status.router,
