@@ -1,21 +1,50 @@
-"""Activities of task groups: which may begin, and what is written of those that do."""
+"""Activities of task groups: which there were, which may begin, and what is written of those."""
 
-from typing import Literal
+from dataclasses import dataclass
+from operator import eq, ge
 
+from pydantic import AwareDatetime
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from api.errors import unprocessable
+from api.queries.conditions import asked_for, contains
 from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError
 from flows.activities.site import open_site
+from fractal_models.schemas.task import ActivityAction, ActivityStatus
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
-Action = Literal["collect", "deactivate", "reactivate"]
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilters:
+    """Which activities are asked for."""
+
+    task_group_activity_id: int | None = None
+    taskgroupv2_id: int | None = None
+    pkg_name: str | None = None
+    status: ActivityStatus | None = None
+    action: ActivityAction | None = None
+    timestamp_started_min: AwareDatetime | None = None
+
+    def query(self, user_id: int | None) -> SelectOfScalar[TaskGroupActivityV2]:
+        """Those of one user, or of all, the newest first."""
+        table = TaskGroupActivityV2
+        where = asked_for(
+            (eq, table.user_id, user_id),
+            (eq, table.id, self.task_group_activity_id),
+            (eq, table.taskgroupv2_id, self.taskgroupv2_id),
+            (contains, table.pkg_name, self.pkg_name),
+            (eq, table.status, self.status),
+            (eq, table.action, self.action),
+            (ge, table.timestamp_started, self.timestamp_started_min),
+        )
+        return select(table).where(*where).order_by(col(table.id).desc())
 
 
-def new_activity(group: TaskGroupV2, user_id: int, action: Action) -> TaskGroupActivityV2:
+def new_activity(group: TaskGroupV2, user_id: int, action: ActivityAction) -> TaskGroupActivityV2:
     """An activity that is about to begin."""
     return TaskGroupActivityV2(
         user_id=user_id,

@@ -6,6 +6,7 @@ from api.routes import (
     activation,
     alive,
     collection,
+    core_tasks,
     current_user,
     datasets,
     groups,
@@ -44,4 +45,5 @@ ROUTERS: list[APIRouter] = [
     activation.router,
     tasks.router,
     task_groups.router,
+    core_tasks.router,
 ]

@@ -5,11 +5,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import AnyTaskGroup, CurrentUser, EngineDep, OwnTaskGroup, SessionDep
 from api.errors import unavailable, unprocessable
-from api.queries.activities import Action, new_activity, require_idle, require_repeatable
+from api.queries.activities import new_activity, require_idle, require_repeatable
 from api.queries.jobs import require_no_submitted_job_with
 from flows.engine import Engine, EngineUnavailableError
 from fractal_models.database import saved_id
-from fractal_models.schemas.task import TaskGroupActivityRead
+from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
 from fractal_models.tables import Resource, TaskGroupV2, UserOAuth
 from fractal_models.tables.columns import now
 
@@ -75,7 +75,11 @@ async def _reactivate(
 
 
 async def _begin(
-    session: AsyncSession, engine: Engine, group: TaskGroupV2, user: UserOAuth, action: Action
+    session: AsyncSession,
+    engine: Engine,
+    group: TaskGroupV2,
+    user: UserOAuth,
+    action: ActivityAction,
 ) -> TaskGroupActivityRead:
     """Commit an activity, and have Prefect do it, if there is an environment to do it with."""
     activity = new_activity(group, saved_id(user), action)
