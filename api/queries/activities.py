@@ -13,7 +13,9 @@ from api.queries.conditions import asked_for, contains
 from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError
+from flows.activities.pixi_commands import pixi_version_of
 from flows.activities.site import open_site
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.task import ActivityAction, ActivityStatus
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
@@ -60,9 +62,12 @@ async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
     """Keep others from a task group until the transaction ends, if nothing is done to it now.
 
     Raises:
+        NotFoundError: it has been deleted meanwhile.
         HTTPException: 422, it has an activity that has not ended.
     """
-    await session.refresh(group, with_for_update=True)
+    locked = await session.get(TaskGroupV2, group.id, with_for_update=True, populate_existing=True)
+    if locked is None:
+        raise NotFoundError("Task group", group.id)
     found = await session.exec(
         select(TaskGroupActivityV2).where(
             TaskGroupActivityV2.taskgroupv2_id == group.id,
@@ -84,22 +89,35 @@ async def require_repeatable(session: AsyncSession, group: TaskGroupV2) -> None:
     """
     if group.origin == "other":
         return  # it is not the platform's, and stays
-    if group.origin == "pixi":
-        raise unprocessable(f"Task group {group.id} is made by pixi, which is not supported.")
     if group.env_info is None:
         raise unprocessable(
             f"Which versions were installed for task group {group.id} was never recorded, so its "
             "environment could not be made again: collect its package anew."
         )
+    await require_installable(session, group, group.python_version)
+
+
+async def require_installable(
+    session: AsyncSession, group: TaskGroupV2, python_version: str | None
+) -> None:
+    """What its package is installed with, and from, is still there.
+
+    Raises:
+        HTTPException: 422, something is missing.
+    """
+    resource = await session.get_one(Resource, group.resource_id)
     try:
-        interpreter_of(group, await session.get_one(Resource, group.resource_id))
+        if group.origin == "pixi":
+            pixi_version_of(resource, group.pixi_version)
+        else:
+            interpreter_of(resource, python_version)
     except PackageError as error:
         raise unprocessable(str(error)) from error
-    wheel = group.archive_path
-    if wheel is not None:
+    archive = group.archive_path
+    if archive is not None:
         async with open_site(session, group) as site:
-            if wheel not in await site.existing([wheel]):
+            if archive not in await site.existing([archive]):
                 raise unprocessable(
-                    f"The wheel {wheel} is gone, without which the environment of task group "
-                    f"{group.id} cannot be made again: put it back, or collect it anew."
+                    f"{archive} is gone, without which the environment of task group {group.id} "
+                    "cannot be made again: put it back, or collect it anew."
                 )

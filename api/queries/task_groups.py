@@ -206,6 +206,8 @@ async def usable_tasks(
         select(TaskV2, TaskGroupV2)
         .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
         .where(col(TaskV2.id).in_(task_ids), visible_to(user))
+        # None is deleted until it is in its workflow, which keeps it.
+        .with_for_update(read=True, key_share=True, of=TaskGroupV2)
     )
     tasks: dict[int, TaskV2] = {}
     for task, group in found:
@@ -219,6 +221,24 @@ async def usable_tasks(
         if task_id not in tasks:
             raise NotFoundError("Task", task_id)
     return tasks
+
+
+async def require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
+    """Keep the tasks of workflows.
+
+    Raises:
+        HTTPException: 422, workflows use tasks of the group.
+    """
+    found = await session.exec(
+        select(func.count(func.distinct(WorkflowTaskV2.workflow_id)))
+        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
+        .where(TaskV2.taskgroupv2_id == group.id)
+    )
+    if count := found.one():
+        raise unprocessable(
+            f"Tasks of task group {group.id} are used in {count} workflows: remove or replace them "
+            "there first."
+        )
 
 
 async def reasons_not_to_run(

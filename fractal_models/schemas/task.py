@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import Json, StringConstraints, model_validator
 
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import (
@@ -23,6 +23,11 @@ ActivityAction = Literal["collect", "deactivate", "reactivate", "delete", "reset
 PackageName = Annotated[
     str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
+
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")]
+PackageExtras = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*$")]
+# As a text of JSON.
+PinnedVersions = Json[dict[PackageName, PackageVersion]]
 
 
 class TaskCreate(Input):
@@ -141,6 +146,25 @@ class TaskGroupUpdate(Input):
     """With which group a task group is shared; null makes it private."""
 
     user_group_id: int | None = None
+
+
+class TaskGroupOverridesPip(Input):
+    """How a package is installed otherwise: what is not given stays, but for pinned versions."""
+
+    pip_extras: PackageExtras | None = None
+    python_version: PythonVersion | None = None
+    pinned_package_versions_pre: PinnedVersions = {}
+    pinned_package_versions_post: PinnedVersions = {}
+
+    def changes(self) -> JsonObject:
+        """The fields of a task group that become others."""
+        return self.model_dump(exclude_none=True)
+
+
+class TaskGroupOverridesPixi(Input):
+    """How a pixi project is installed otherwise."""
+
+    use_pixi_lockfile: bool = False
 
 
 class _TaskGroupFields(Output):

@@ -1,0 +1,100 @@
+"""Unpack the archive of a project: `python unpack.py ARCHIVE FOLDER MAX_BYTES`.
+
+The archive is a tar file in gzip with one folder at its top: what is in that comes into FOLDER,
+which is made anew. Nothing is written elsewhere, and no more than MAX_BYTES, whatever the archive
+has: it comes from users.
+
+This is run where the project is used: it is one file, needs the standard library only, and runs
+with those versions of Python from 3.8 that have the filters of `tarfile`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import shutil
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+
+MAX_FILES = 100_000
+# Of this program: the headers of an archive, which are read at once, can have any size too.
+MAX_MEMORY = 1 << 30
+
+
+class Refused(Exception):
+    """The archive is not unpacked; the message says why."""
+
+
+class BoundedGzip(gzip.GzipFile):
+    """A file in gzip of which no more than so many bytes are read."""
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        super().__init__(path, "rb")
+        self.max_bytes, self.bytes_left = max_bytes, max_bytes
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        self.bytes_left -= len(found)
+        if self.bytes_left < 0:
+            raise Refused(f"it has more than {self.max_bytes >> 20} MiB when it is unpacked")
+        return found
+
+
+def main(archive: str, folder: str, max_bytes: int) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        sys.exit(
+            f"{sys.executable} ({sys.version.split()[0]}) is too old to unpack archives safely: "
+            "it needs the latest release of any Python from 3.8."
+        )
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    os.umask(0o022)
+    path, name = Path(folder), Path(archive).name
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        unpack(archive, folder, max_bytes)
+    except Refused as error:
+        sys.exit(f"The archive {name} is refused: {error}.")
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+        sys.exit(f"The archive {name} is damaged, or no tar file in gzip: {error}")
+    except OSError as error:
+        sys.exit(f"The archive {name} cannot be unpacked: {error}")
+    except MemoryError:
+        sys.exit(f"The archive {name} is refused: it needs too much memory.")
+
+
+def unpack(archive: str, folder: str, max_bytes: int) -> None:
+    top: str | None = None
+    with BoundedGzip(archive, max_bytes) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        for number, member in enumerate(tar):
+            if number == MAX_FILES:
+                raise Refused(f"it has more than {MAX_FILES} files")
+            parts = parts_of(member.name)
+            if not parts:  # `./`
+                continue
+            top = top or parts[0]
+            if parts[0] != top:
+                raise Refused(f"it has {top!r} and {parts[0]!r} at its top, not one folder")
+            member.name = "/".join(parts[1:]) or "."
+            if member.issym():
+                parts_of(member.linkname)
+            elif member.islnk():
+                member.linkname = "/".join(parts_of(member.linkname)[1:])
+            tar.extract(member, folder, filter="data")
+    if top is None:
+        raise Refused("it is empty")
+
+
+def parts_of(path: str) -> list[str]:
+    """The parts of a path that leads nowhere but down, which no link can change either."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts:
+        raise Refused(f"{path!r} leads out of its folder, or goes up in it")
+    return parts
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
