@@ -1,6 +1,6 @@
 """Collection of tasks from projects of pixi."""
 
-from typing import Annotated
+from typing import Annotated, NewType
 
 from fastapi import APIRouter, File, UploadFile, status
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +25,10 @@ from fractal_models.tables import TaskGroupV2
 
 router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
 
+# FastAPI takes a plain bool that a form does not have for false, as an unchecked box, not for its
+# default.
+_Flag = NewType("_Flag", bool)
+
 
 class PixiCollection(BaseModel):
     """The archive of a project (`name-version.tar.gz`), and with which pixi it is installed."""
@@ -33,7 +37,7 @@ class PixiCollection(BaseModel):
 
     file: UploadFile
     pixi_version: NonEmpty | None = None
-    use_pixi_lockfile: bool = True
+    use_pixi_lockfile: _Flag = _Flag(True)
 
 
 @router.post("/pixi/", status_code=status.HTTP_202_ACCEPTED)

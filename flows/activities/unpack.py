@@ -38,9 +38,12 @@ class BoundedGzip(gzip.GzipFile):
     def read(self, size: int | None = -1) -> bytes:
         found = super().read(size)
         self.bytes_left -= len(found)
-        if self.bytes_left < 0:
-            raise Refused(f"it has more than {self.max_bytes >> 20} MiB when it is unpacked")
+        self.require_room_for(0)
         return found
+
+    def require_room_for(self, size: int) -> None:
+        if size > self.bytes_left:
+            raise Refused(f"it has more than {self.max_bytes >> 20} MiB when it is unpacked")
 
 
 def main(archive: str, folder: str, max_bytes: int) -> None:
@@ -83,6 +86,7 @@ def unpack(archive: str, folder: str, max_bytes: int) -> None:
                 parts_of(member.linkname)
             elif member.islnk():
                 member.linkname = "/".join(parts_of(member.linkname)[1:])
+            file.require_room_for(member.size)
             tar.extract(member, folder, filter="data")
     if top is None:
         raise Refused("it is empty")
