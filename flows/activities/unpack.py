@@ -5,7 +5,8 @@ which is made anew. Nothing is written elsewhere, and no more than MAX_BYTES, wh
 has: it comes from users.
 
 This is run where the project is used: it is one file, needs the standard library only, and runs
-with those versions of Python from 3.8 that have the filters of `tarfile`.
+with Python 3.8 and newer. Not all of these have the filters of `tarfile`, nor all filters without
+holes, so that what could lead out of the folder is refused here, before it comes to them.
 """
 
 from __future__ import annotations
@@ -47,11 +48,6 @@ class BoundedGzip(gzip.GzipFile):
 
 
 def main(archive: str, folder: str, max_bytes: int) -> None:
-    if not hasattr(tarfile, "data_filter"):
-        sys.exit(
-            f"{sys.executable} ({sys.version.split()[0]}) is too old to unpack archives safely: "
-            "it needs the latest release of any Python from 3.8."
-        )
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     os.umask(0o022)
     path, name = Path(folder), Path(archive).name
@@ -72,6 +68,8 @@ def main(archive: str, folder: str, max_bytes: int) -> None:
 def unpack(archive: str, folder: str, max_bytes: int) -> None:
     top: str | None = None
     with BoundedGzip(archive, max_bytes) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extraction_filter = tarfile.data_filter
         for number, member in enumerate(tar):
             if number == MAX_FILES:
                 raise Refused(f"it has more than {MAX_FILES} files")
@@ -86,8 +84,12 @@ def unpack(archive: str, folder: str, max_bytes: int) -> None:
                 parts_of(member.linkname)
             elif member.islnk():
                 member.linkname = "/".join(parts_of(member.linkname)[1:])
+            elif not (member.isreg() or member.isdir()):
+                raise Refused(f"{member.name!r} is neither a file nor a folder nor a link")
             file.require_room_for(member.size)
-            tar.extract(member, folder, filter="data")
+            member.mode = member.mode & 0o755 | (0o700 if member.isdir() else 0o600)
+            member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+            tar.extract(member, folder)
     if top is None:
         raise Refused("it is empty")
 
