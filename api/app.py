@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 
 from api.dependencies import Services
 from api.errors import add_error_handlers
+from api.request_size import RequestSizeLimit
 from api.routes import ROUTERS
 from flows.engine import open_engine
 from fractal_models.database import open_database
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
     )
+    app.add_middleware(RequestSizeLimit, max_mb=settings.max_upload_mb)
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -21,6 +21,11 @@ _FIND_ROOT = (
 )
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_]*")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}")
+
+
 async def latest_version(package: str, python: str | None, python_version: str) -> str:
     """The newest version on the package index that an interpreter can use.
 
@@ -69,6 +74,7 @@ def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
     Raises:
         PackageError: it is not the file name of a wheel.
     """
+    _require_plain(filename)
     try:
         name, version, _, _ = parse_wheel_filename(filename)
     except InvalidWheelFilename as error:
@@ -76,6 +82,30 @@ def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
             f"{filename!r} is not the name of a wheel (name-version-...-any.whl): {error}"
         ) from error
     return str(name), str(version)
+
+
+def name_and_version_of_archive(filename: str) -> tuple[str, str]:
+    """The package name, normalised, and the version, as the archive of a project is named.
+
+    Raises:
+        PackageError: it is not such a name.
+    """
+    _require_plain(filename)
+    name, _, version = filename.removesuffix(".tar.gz").partition("-")
+    if not (filename.endswith(".tar.gz") and _NAME.fullmatch(name) and _VERSION.fullmatch(version)):
+        raise PackageError(
+            f"{filename!r} is not the name of a project's archive: it must be name-version.tar.gz, "
+            "without '-' in the name or the version."
+        )
+    return canonicalize_name(name), version
+
+
+def _require_plain(filename: str) -> None:
+    if not _PLAIN.fullmatch(filename):
+        raise PackageError(
+            f"{filename!r} is not the name of a file to install: it may have letters, digits "
+            "and ._+!- only."
+        )
 
 
 async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, str]:

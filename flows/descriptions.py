@@ -25,7 +25,7 @@ pause after the workflow task that runs.
 Installs a package of Fractal tasks into an environment of its own, and adds its tasks.
 
 **Parameters**: `activity_id` is the id of the activity that the REST API made for this; runs are
-made by `POST /api/v2/task/collect/pip/`.
+made by `POST /api/v2/task/collect/pip/`, and by `…/pixi/` for pixi projects.
 
 {_ACTIVITY_LOG}
 
@@ -51,5 +51,26 @@ made by `POST /api/v2/task-group/<id>/reactivate/`.
 {_ACTIVITY_LOG}
 
 If it fails, the task group stays inactive.
+""",
+    "reset-tasks": f"""\
+Installs the package of an inactive task group anew, with other choices than before, and lets new
+jobs use its tasks.
+
+**Parameters**: `activity_id` is the id of the activity that the REST API made for this; runs are
+made by `POST /admin/v2/task-group/<id>/reset/pip/`, and by `…/pixi/` for pixi projects.
+
+{_ACTIVITY_LOG}
+
+If it fails, the task group stays inactive, and can be reactivated as it was.
+""",
+    "delete-tasks": f"""\
+Deletes a task group, its environment and its archive.
+
+**Parameters**: `activity_id` is the id of the activity that the REST API made for this; runs are
+made by `POST /api/v2/task-group/<id>/delete/`.
+
+{_ACTIVITY_LOG}
+
+If it fails, the task group stays, inactive: it can be deleted again.
 """,
 }

@@ -98,12 +98,14 @@ class Engine:
                 tags=sorted({*flow_run.tags, *_tags(job, resource_name)}),
             )
 
-    async def submit_activity(self, activity: TaskGroupActivityV2, resource_name: str) -> UUID:
+    async def submit_activity(
+        self, activity: TaskGroupActivityV2, resource_name: str, **parameters: Any
+    ) -> UUID:
         """The flow run of an activity of a task group; asked again, the same one."""
         return await self._create_flow_run(
             f"{activity.action}-tasks/{resource_name}",
             name=f"{activity.action} {activity.pkg_name} {activity.version}",
-            parameters={"activity_id": activity.id},
+            parameters={"activity_id": activity.id, **parameters},
             key=f"task-group-activity-{activity.id}-{activity.timestamp_started.isoformat()}",
         )
 

@@ -19,6 +19,8 @@ ENTRYPOINTS = {
     "collect-tasks": "flows.activities.collect.collect_tasks",
     "deactivate-tasks": "flows.activities.activation.deactivate_tasks",
     "reactivate-tasks": "flows.activities.activation.reactivate_tasks",
+    "reset-tasks": "flows.activities.reset.reset_tasks",
+    "delete-tasks": "flows.activities.delete.delete_tasks",
 }
 
 

@@ -148,6 +148,12 @@ class Settings(PrefectSettings, DatabaseSettings):
         default=Path("~/.ssh/known_hosts"),
         description="File with the keys of the hosts that clusters are reached through by SSH",
     )
+    max_upload_mb: int = Field(
+        default=200, ge=1, description="MiB that a request to the REST API may have"
+    )
+    max_unpacked_mb: int = Field(
+        default=2000, ge=1, description="MiB that the archive of a pixi project may have unpacked"
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",

@@ -1,6 +1,7 @@
 """A person with a package of small tasks, on the embedded stack."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,10 +117,23 @@ async def eventually(read: Callable[[], Awaitable[Any]], good: Callable[[Any], o
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of `fractal-tasks-probe`."""
-    target = tmp_path_factory.mktemp("wheels")
+    return built_wheel(PACKAGES / "fractal_tasks_probe", tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="session")
+def newer_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of `fractal-tasks-probe` in a version that the lab does not have."""
+    folder = tmp_path_factory.mktemp("newer")
+    project = shutil.copytree(PACKAGES / "fractal_tasks_probe", folder / "project")
+    pyproject = project / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace('"1.2.0"', '"1.3.0"'))
+    return built_wheel(project, folder)
+
+
+def built_wheel(project: Path, target: Path) -> Path:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)],
-        cwd=PACKAGES / "fractal_tasks_probe",
+        cwd=project,
         check=True,
         capture_output=True,
     )

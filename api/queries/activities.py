@@ -1,21 +1,52 @@
-"""Activities of task groups: which may begin, and what is written of those that do."""
+"""Activities of task groups: which there were, which may begin, and what is written of those."""
 
-from typing import Literal
+from dataclasses import dataclass
+from operator import eq, ge
 
+from pydantic import AwareDatetime
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from api.errors import unprocessable
+from api.queries.conditions import asked_for, contains
 from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError
+from flows.activities.pixi_commands import pixi_version_of
 from flows.activities.site import open_site
+from fractal_models.rights import NotFoundError
+from fractal_models.schemas.task import ActivityAction, ActivityStatus
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
-Action = Literal["collect", "deactivate", "reactivate"]
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilters:
+    """Which activities are asked for."""
+
+    task_group_activity_id: int | None = None
+    taskgroupv2_id: int | None = None
+    pkg_name: str | None = None
+    status: ActivityStatus | None = None
+    action: ActivityAction | None = None
+    timestamp_started_min: AwareDatetime | None = None
+
+    def query(self, user_id: int | None) -> SelectOfScalar[TaskGroupActivityV2]:
+        """Those of one user, or of all, the newest first."""
+        table = TaskGroupActivityV2
+        where = asked_for(
+            (eq, table.user_id, user_id),
+            (eq, table.id, self.task_group_activity_id),
+            (eq, table.taskgroupv2_id, self.taskgroupv2_id),
+            (contains, table.pkg_name, self.pkg_name),
+            (eq, table.status, self.status),
+            (eq, table.action, self.action),
+            (ge, table.timestamp_started, self.timestamp_started_min),
+        )
+        return select(table).where(*where).order_by(col(table.id).desc())
 
 
-def new_activity(group: TaskGroupV2, user_id: int, action: Action) -> TaskGroupActivityV2:
+def new_activity(group: TaskGroupV2, user_id: int, action: ActivityAction) -> TaskGroupActivityV2:
     """An activity that is about to begin."""
     return TaskGroupActivityV2(
         user_id=user_id,
@@ -31,9 +62,12 @@ async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
     """Keep others from a task group until the transaction ends, if nothing is done to it now.
 
     Raises:
+        NotFoundError: it has been deleted meanwhile.
         HTTPException: 422, it has an activity that has not ended.
     """
-    await session.refresh(group, with_for_update=True)
+    locked = await session.get(TaskGroupV2, group.id, with_for_update=True, populate_existing=True)
+    if locked is None:
+        raise NotFoundError("Task group", group.id)
     found = await session.exec(
         select(TaskGroupActivityV2).where(
             TaskGroupActivityV2.taskgroupv2_id == group.id,
@@ -55,22 +89,35 @@ async def require_repeatable(session: AsyncSession, group: TaskGroupV2) -> None:
     """
     if group.origin == "other":
         return  # it is not the platform's, and stays
-    if group.origin == "pixi":
-        raise unprocessable(f"Task group {group.id} is made by pixi, which is not supported.")
     if group.env_info is None:
         raise unprocessable(
             f"Which versions were installed for task group {group.id} was never recorded, so its "
             "environment could not be made again: collect its package anew."
         )
+    await require_installable(session, group, group.python_version)
+
+
+async def require_installable(
+    session: AsyncSession, group: TaskGroupV2, python_version: str | None
+) -> None:
+    """What its package is installed with, and from, is still there.
+
+    Raises:
+        HTTPException: 422, something is missing.
+    """
+    resource = await session.get_one(Resource, group.resource_id)
     try:
-        interpreter_of(group, await session.get_one(Resource, group.resource_id))
+        if group.origin == "pixi":
+            pixi_version_of(resource, group.pixi_version)
+        else:
+            interpreter_of(resource, python_version)
     except PackageError as error:
         raise unprocessable(str(error)) from error
-    wheel = group.archive_path
-    if wheel is not None:
+    archive = group.archive_path
+    if archive is not None:
         async with open_site(session, group) as site:
-            if wheel not in await site.existing([wheel]):
+            if archive not in await site.existing([archive]):
                 raise unprocessable(
-                    f"The wheel {wheel} is gone, without which the environment of task group "
-                    f"{group.id} cannot be made again: put it back, or collect it anew."
+                    f"{archive} is gone, without which the environment of task group {group.id} "
+                    "cannot be made again: put it back, or collect it anew."
                 )

@@ -1,18 +1,27 @@
 """Task groups and their tasks: which a user sees, and whether they can run."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import eq, ge, le
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
-from sqlalchemy import ColumnElement
+from pydantic import AwareDatetime
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import load_only, selectinload
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
+from api.queries.conditions import asked_for, contains
 from fractal_models.database import saved_id
 from fractal_models.rights import NotFoundError, shared_with
-from fractal_models.schemas.task import TaskGroupRead, TaskGroupReadSlim, TaskReadSlim
+from fractal_models.schemas.task import (
+    Origin,
+    TaskGroupReadSlim,
+    TaskGroupReadSuperuser,
+    TaskReadSlim,
+)
 from fractal_models.tables import (
     Profile,
     TaskGroupV2,
@@ -26,6 +35,60 @@ _TASK_LIST: Any = TaskGroupV2.task_list
 _SLIM_TASK = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "taskgroupv2_id")]
 
 
+def _in_use() -> ColumnElement[bool]:
+    return exists(
+        select(WorkflowTaskV2.id)
+        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
+        .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
+        .correlate(TaskGroupV2)
+    )
+
+
+# A group with what is shown of it beyond its own columns: see `_fields`.
+_SHOWN: Select[Any] = select(TaskGroupV2, UserOAuth.email, _in_use()).join(
+    UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGroupFilters:
+    """Which task groups are asked for, of all that there are."""
+
+    task_group_id: int | None = None
+    user_id: int | None = None
+    user_group_id: int | None = None
+    private: bool | None = None
+    active: bool | None = None
+    pkg_name: str | None = None
+    origin: Origin | None = None
+    timestamp_last_used_min: AwareDatetime | None = None
+    timestamp_last_used_max: AwareDatetime | None = None
+    resource_id: int | None = None
+    in_use: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.private and self.user_group_id is not None:
+            raise unprocessable("Private task groups have no user_group_id: ask for one of them.")
+
+    def query(self) -> Select[Any]:
+        """The groups, each with the email of its owner and whether it is in use."""
+        table = TaskGroupV2
+        where = asked_for(
+            (eq, table.id, self.task_group_id),
+            (eq, table.user_id, self.user_id),
+            (eq, table.user_group_id, self.user_group_id),
+            (eq, col(table.user_group_id).is_(None), self.private),
+            (eq, table.active, self.active),
+            (contains, table.pkg_name, self.pkg_name),
+            (eq, table.origin, self.origin),
+            (ge, table.timestamp_last_used, self.timestamp_last_used_min),
+            (le, table.timestamp_last_used, self.timestamp_last_used_max),
+            (eq, table.resource_id, self.resource_id),
+            (eq, _in_use(), self.in_use),
+        )
+        return _SHOWN.where(*where).order_by(col(table.id))
+
+
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
     """The user's own task groups and those shared with their groups, on their resource."""
     my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
@@ -36,17 +99,15 @@ async def task_groups_visible_to(
     session: AsyncSession, user: UserOAuth, *where: Any
 ) -> list[tuple[str, list[TaskGroupReadSlim]]]:
     """Task groups by package name, each with its newest version first."""
-    found = await session.exec(
-        select(TaskGroupV2, UserOAuth.email, _in_use())
-        .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
-        .where(visible_to(user), *where)
+    found = await session.execute(
+        _SHOWN.where(visible_to(user), *where)
         .options(selectinload(_TASK_LIST).load_only(*_SLIM_TASK, raiseload=True))
         .order_by(func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
     )
     packages: dict[str, list[TaskGroupReadSlim]] = {}
-    for group, email, in_use in found:
-        slim = TaskGroupReadSlim.model_validate(_fields(group, email, in_use))
-        packages.setdefault(group.pkg_name, []).append(slim)
+    for row in found:
+        slim = TaskGroupReadSlim.model_validate(_fields(*row))
+        packages.setdefault(slim.pkg_name, []).append(slim)
     for groups in packages.values():
         groups.sort(key=lambda group: comparable(group.version), reverse=True)
     return list(packages.items())
@@ -68,38 +129,57 @@ async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
     Raises:
         HTTPException: 422, there is one already.
     """
-    key = f"{group.pkg_name} {group.version}"
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
-    same = [
-        TaskGroupV2.pkg_name == group.pkg_name,
-        TaskGroupV2.version == group.version,
-        TaskGroupV2.resource_id == group.resource_id,
-    ]
+    same = await _lock_and_find_same(session, group)
     mine = await session.exec(
         select(TaskGroupV2.id).where(*same, TaskGroupV2.user_id == group.user_id)
     )
     if (found := mine.first()) is not None:
-        raise unprocessable(f"You have {key} already: task group {found}.")
+        raise unprocessable(
+            f"You have {group.pkg_name} {group.version} already: task group {found}."
+        )
+    await require_new_in(session, group, group.user_group_id)
+
+
+async def require_new_in(
+    session: AsyncSession, group: TaskGroupV2, user_group_id: int | None
+) -> None:
+    """Keep this package version unique in a user group on its resource, as `require_new`."""
+    same = await _lock_and_find_same(session, group)
     shared = await session.exec(
         select(TaskGroupV2.id).where(
             *same,
             col(TaskGroupV2.user_group_id).is_not(None),
-            TaskGroupV2.user_group_id == group.user_group_id,
+            TaskGroupV2.user_group_id == user_group_id,
         )
     )
     if (found := shared.first()) is not None:
-        raise unprocessable(f"{key} is shared with this user group already: task group {found}.")
+        raise unprocessable(
+            f"{group.pkg_name} {group.version} is shared with this user group already: "
+            f"task group {found}."
+        )
 
 
-async def describe(session: AsyncSession, group: TaskGroupV2) -> TaskGroupRead:
+async def _lock_and_find_same(session: AsyncSession, group: TaskGroupV2) -> list[Any]:
+    """What makes others the same package version on the same resource."""
+    key = f"{group.pkg_name} {group.version}"
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
+    return [
+        col(TaskGroupV2.id).is_distinct_from(group.id),
+        TaskGroupV2.pkg_name == group.pkg_name,
+        TaskGroupV2.version == group.version,
+        TaskGroupV2.resource_id == group.resource_id,
+    ]
+
+
+async def describe(session: AsyncSession, group: TaskGroupV2) -> TaskGroupReadSuperuser:
     """A task group as clients see it."""
-    found = await session.exec(
-        select(UserOAuth.email, _in_use())
-        .select_from(TaskGroupV2)
-        .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
-        .where(TaskGroupV2.id == group.id)
-    )
-    return TaskGroupRead.model_validate(_fields(group, *found.one()))
+    found = await session.execute(_SHOWN.where(col(TaskGroupV2.id) == group.id))
+    return shown(found.one())
+
+
+def shown(row: Any) -> TaskGroupReadSuperuser:
+    """A row of `TaskGroupFilters.query` as administrators see it."""
+    return TaskGroupReadSuperuser.model_validate(_fields(*row))
 
 
 async def tasks_visible_to(session: AsyncSession, user: UserOAuth) -> list[TaskV2]:
@@ -126,6 +206,8 @@ async def usable_tasks(
         select(TaskV2, TaskGroupV2)
         .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
         .where(col(TaskV2.id).in_(task_ids), visible_to(user))
+        # None is deleted until it is in its workflow, which keeps it.
+        .with_for_update(read=True, key_share=True, of=TaskGroupV2)
     )
     tasks: dict[int, TaskV2] = {}
     for task, group in found:
@@ -139,6 +221,24 @@ async def usable_tasks(
         if task_id not in tasks:
             raise NotFoundError("Task", task_id)
     return tasks
+
+
+async def require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
+    """Keep the tasks of workflows.
+
+    Raises:
+        HTTPException: 422, workflows use tasks of the group.
+    """
+    found = await session.exec(
+        select(func.count(func.distinct(WorkflowTaskV2.workflow_id)))
+        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
+        .where(TaskV2.taskgroupv2_id == group.id)
+    )
+    if count := found.one():
+        raise unprocessable(
+            f"Tasks of task group {group.id} are used in {count} workflows: remove or replace them "
+            "there first."
+        )
 
 
 async def reasons_not_to_run(
@@ -161,15 +261,6 @@ async def reasons_not_to_run(
         for task in workflow.task_list
         if task.task.taskgroupv2_id in reasons
     }
-
-
-def _in_use() -> ColumnElement[bool]:
-    return exists(
-        select(WorkflowTaskV2.id)
-        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
-        .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
-        .correlate(TaskGroupV2)
-    )
 
 
 def _fields(group: TaskGroupV2, user_email: str, in_use: bool) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from fastapi import APIRouter, status
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.activities import begin
 from api.dependencies import AnyTaskGroup, CurrentUser, EngineDep, OwnTaskGroup, SessionDep
-from api.errors import unavailable, unprocessable
-from api.queries.activities import Action, new_activity, require_idle, require_repeatable
+from api.errors import unprocessable
+from api.queries.activities import require_idle, require_repeatable
 from api.queries.jobs import require_no_submitted_job_with
-from flows.engine import Engine, EngineUnavailableError
-from fractal_models.database import saved_id
+from flows.engine import Engine
 from fractal_models.schemas.task import TaskGroupActivityRead
-from fractal_models.tables import Resource, TaskGroupV2, UserOAuth
-from fractal_models.tables.columns import now
+from fractal_models.tables import TaskGroupV2, UserOAuth
 
 router = APIRouter(tags=["Task Lifecycle"])
 
@@ -60,8 +59,7 @@ async def _deactivate(
         raise unprocessable(f"Task group {group.id} is inactive already.")
     await require_no_submitted_job_with(session, group)
     await require_repeatable(session, group)
-    group.active = False
-    return await _begin(session, engine, group, user, "deactivate")
+    return await begin(session, engine, group, user, "deactivate")
 
 
 async def _reactivate(
@@ -71,32 +69,4 @@ async def _reactivate(
     if group.active:
         raise unprocessable(f"Task group {group.id} is active already.")
     await require_repeatable(session, group)
-    return await _begin(session, engine, group, user, "reactivate")
-
-
-async def _begin(
-    session: AsyncSession, engine: Engine, group: TaskGroupV2, user: UserOAuth, action: Action
-) -> TaskGroupActivityRead:
-    """Commit an activity, and have Prefect do it, if there is an environment to do it with."""
-    activity = new_activity(group, saved_id(user), action)
-    session.add(activity)
-    if group.origin == "other":
-        group.active = action == "reactivate"
-        activity.status, activity.timestamp_ended = "OK", now()
-        activity.log = "Its environment is not made by the platform, and stays as it is."
-        await session.commit()
-        return TaskGroupActivityRead.model_validate(activity)
-    await session.commit()
-    resource = await session.get_one(Resource, group.resource_id)
-    try:
-        activity.flow_run_id = await engine.submit_activity(activity, resource.name)
-    except EngineUnavailableError as error:
-        group.active = action == "deactivate"
-        await session.delete(activity)
-        await session.commit()
-        raise unavailable(
-            f"Prefect, the workflow engine, does not answer, so task group {group.id} stays as it "
-            "is: try again later."
-        ) from error
-    await session.commit()
-    return TaskGroupActivityRead.model_validate(activity)
+    return await begin(session, engine, group, user, "reactivate")

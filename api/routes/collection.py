@@ -5,9 +5,9 @@ from typing import Annotated, Self
 
 from fastapi import APIRouter, File, UploadFile, status
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, ConfigDict, Json, StringConstraints, model_validator
-from sqlmodel.ext.asyncio.session import AsyncSession
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from api.activities import begin_collection
 from api.dependencies import (
     Contributor,
     EngineDep,
@@ -16,29 +16,26 @@ from api.dependencies import (
     TasksFolder,
     UserResource,
 )
-from api.errors import unavailable, unprocessable
+from api.errors import unprocessable
 from api.packages import installed_root, latest_version, name_and_version_of_wheel
-from api.queries.activities import new_activity
 from api.queries.task_groups import require_new
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError, executables_of, tasks_of
 from flows.activities.site import Site, open_site
-from flows.engine import EngineUnavailableError
-from flows.launchers.transport import CommandError
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (
+    PackageExtras,
     PackageName,
+    PackageVersion,
+    PinnedVersions,
     PythonVersion,
     TaskCollectCustom,
     TaskGroupActivityRead,
     TaskRead,
 )
-from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, TaskV2
+from fractal_models.tables import Resource, TaskGroupV2, TaskV2
 
 router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
-
-_Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")]
-_Extras = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*$")]
 
 
 class PipCollection(BaseModel):
@@ -50,11 +47,11 @@ class PipCollection(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     package: PackageName | None = None
-    package_version: _Version | None = None
-    package_extras: _Extras | None = None
+    package_version: PackageVersion | None = None
+    package_extras: PackageExtras | None = None
     python_version: PythonVersion | None = None
-    pinned_package_versions_pre: Json[dict[PackageName, _Version]] = {}
-    pinned_package_versions_post: Json[dict[PackageName, _Version]] = {}
+    pinned_package_versions_pre: PinnedVersions = {}
+    pinned_package_versions_post: PinnedVersions = {}
     file: UploadFile | None = None
 
     @model_validator(mode="after")
@@ -81,17 +78,7 @@ async def collect_tasks_pip(
         group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
     except PackageError as error:
         raise unprocessable(str(error)) from error
-    activity = await _record(session, group, request.file)
-    try:
-        activity.flow_run_id = await engine.submit_activity(activity, resource.name)
-    except EngineUnavailableError as error:
-        await _undo(session, group, activity)
-        raise unavailable(
-            "Tasks cannot be collected now, the workflow engine (Prefect) does not answer. "
-            "Nothing was recorded: try again later."
-        ) from error
-    await session.commit()
-    return TaskGroupActivityRead.model_validate(activity)
+    return await begin_collection(session, engine, group, resource, request.file)
 
 
 @router.post("/custom/", status_code=status.HTTP_201_CREATED)
@@ -161,9 +148,9 @@ async def _describe(
         pinned_package_versions_post=request.pinned_package_versions_post,
         active=False,
     )
-    python, filename = interpreter_of(group, resource), ""
+    python, filename = interpreter_of(resource, python_version), ""
     if request.file is not None:
-        filename = PurePosixPath(request.file.filename or "").name
+        filename = request.file.filename or ""
         group.pkg_name, group.version = name_and_version_of_wheel(filename)
     elif group.version is None:
         here = python if resource.type != "slurm_ssh" else None
@@ -172,37 +159,3 @@ async def _describe(
     group.path, group.venv_path = str(folder), str(folder / "venv")
     group.archive_path = str(folder / filename) if filename else None
     return group
-
-
-async def _record(
-    session: AsyncSession, group: TaskGroupV2, wheel: UploadFile | None
-) -> TaskGroupActivityV2:
-    """Commit a new task group, its wheel and the activity that will install it."""
-    await require_new(session, group)
-    session.add(group)
-    await session.flush()
-    activity = new_activity(group, group.user_id, "collect")
-    session.add(activity)
-    if wheel is not None:
-        await _store(session, group, wheel)
-    await session.commit()
-    return activity
-
-
-async def _store(session: AsyncSession, group: TaskGroupV2, wheel: UploadFile) -> None:
-    """Write a wheel to where it will be installed."""
-    path = str(group.archive_path)
-    async with open_site(session, group) as site:
-        try:
-            await site.write(path, await wheel.read())
-        except CommandError as error:
-            raise unprocessable(f"The wheel cannot be stored at {path}: {error}") from error
-
-
-async def _undo(session: AsyncSession, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
-    if group.archive_path is not None:
-        async with open_site(session, group) as site:
-            await site.remove(str(group.path))
-    await session.delete(activity)
-    await session.delete(group)
-    await session.commit()

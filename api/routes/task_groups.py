@@ -1,32 +1,48 @@
 """Task groups: the packages that tasks come from, and what was done to them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter
-from pydantic import AwareDatetime
-from sqlmodel import col, select
+from fastapi import APIRouter, Depends
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import (
+    AnyTaskGroup,
     OwnTaskGroup,
     ReadableTaskGroup,
     SessionDep,
+    Superuser,
     VerifiedUser,
     require_membership,
 )
-from api.queries.task_groups import describe, task_groups_visible_to
+from api.paging import PagingDep, page_of
+from api.queries.activities import ActivityFilters
+from api.queries.task_groups import (
+    TaskGroupFilters,
+    describe,
+    require_new_in,
+    shown,
+    task_groups_visible_to,
+)
 from fractal_models.rights import NotFoundError
+from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import (
     TaskGroupActivityRead,
     TaskGroupRead,
     TaskGroupReadSlim,
+    TaskGroupReadSuperuser,
     TaskGroupUpdate,
 )
-from fractal_models.tables import TaskGroupActivityV2, TaskGroupV2
+from fractal_models.tables import TaskGroupActivityV2, TaskGroupV2, UserOAuth
 
-router = APIRouter(prefix="/api/v2/task-group", tags=["TaskGroup"])
+router = APIRouter(tags=["TaskGroup"])
+
+_OWN = "/api/v2/task-group"
+_ALL = "/admin/v2/task-group"
+_Activities = Annotated[ActivityFilters, Depends()]
 
 
-@router.get("/")
+@router.get(f"{_OWN}/")
 async def list_task_groups(
     user: VerifiedUser, session: SessionDep, only_active: bool = False, only_owner: bool = False
 ) -> list[tuple[str, list[TaskGroupReadSlim]]]:
@@ -39,35 +55,16 @@ async def list_task_groups(
     return await task_groups_visible_to(session, user, *where)
 
 
-@router.get("/activity/")
+@router.get(f"{_OWN}/activity/")
 async def list_task_group_activities(
-    user: VerifiedUser,
-    session: SessionDep,
-    task_group_activity_id: int | None = None,
-    taskgroupv2_id: int | None = None,
-    pkg_name: str | None = None,
-    status: Literal["pending", "ongoing", "failed", "OK"] | None = None,
-    action: Literal["collect", "deactivate", "reactivate", "delete", "reset"] | None = None,
-    timestamp_started_min: AwareDatetime | None = None,
+    filters: _Activities, user: VerifiedUser, session: SessionDep
 ) -> list[TaskGroupActivityRead]:
     """What the user had done to task groups, the newest first."""
-    wanted = {
-        "id": task_group_activity_id,
-        "taskgroupv2_id": taskgroupv2_id,
-        "status": status,
-        "action": action,
-    }
-    query = select(TaskGroupActivityV2).where(TaskGroupActivityV2.user_id == user.id)
-    query = query.filter_by(**{name: value for name, value in wanted.items() if value is not None})
-    if pkg_name is not None:
-        query = query.where(col(TaskGroupActivityV2.pkg_name).icontains(pkg_name, autoescape=True))
-    if timestamp_started_min is not None:
-        query = query.where(TaskGroupActivityV2.timestamp_started >= timestamp_started_min)
-    found = await session.exec(query.order_by(col(TaskGroupActivityV2.id).desc()))
+    found = await session.exec(filters.query(user.id))
     return [TaskGroupActivityRead.model_validate(activity) for activity in found]
 
 
-@router.get("/activity/{task_group_activity_id}/")
+@router.get(f"{_OWN}/activity/{{task_group_activity_id}}/")
 async def read_task_group_activity(
     task_group_activity_id: int, user: VerifiedUser, session: SessionDep
 ) -> TaskGroupActivityRead:
@@ -77,18 +74,62 @@ async def read_task_group_activity(
     return TaskGroupActivityRead.model_validate(activity)
 
 
-@router.get("/{task_group_id}/")
+@router.get(f"{_OWN}/{{task_group_id}}/")
 async def read_task_group(group: ReadableTaskGroup, session: SessionDep) -> TaskGroupRead:
     return await describe(session, group)
 
 
-@router.patch("/{task_group_id}/")
+@router.patch(f"{_OWN}/{{task_group_id}}/")
 async def update_task_group(
     group: OwnTaskGroup, changes: TaskGroupUpdate, user: VerifiedUser, session: SessionDep
 ) -> TaskGroupRead:
     """Share a task group with a user group, or with nobody."""
+    return await _share(session, group, changes, user)
+
+
+@router.get(f"{_ALL}/")
+async def list_all_task_groups(
+    filters: Annotated[TaskGroupFilters, Depends()],
+    paging: PagingDep,
+    _: Superuser,
+    session: SessionDep,
+) -> Page[TaskGroupReadSuperuser]:
+    """The task groups of all users, in the order in which they were made."""
+    return await page_of(session, filters.query(), paging, shown)
+
+
+@router.get(f"{_ALL}/activity/")
+async def list_all_task_group_activities(
+    filters: _Activities,
+    paging: PagingDep,
+    _: Superuser,
+    session: SessionDep,
+    user_id: int | None = None,
+) -> Page[TaskGroupActivityRead]:
+    """What was done to task groups, the newest first."""
+    query = filters.query(user_id)
+    return await page_of(session, query, paging, TaskGroupActivityRead.model_validate)
+
+
+@router.get(f"{_ALL}/{{task_group_id}}/")
+async def read_any_task_group(group: AnyTaskGroup, session: SessionDep) -> TaskGroupReadSuperuser:
+    return await describe(session, group)
+
+
+@router.patch(f"{_ALL}/{{task_group_id}}/")
+async def update_any_task_group(
+    group: AnyTaskGroup, changes: TaskGroupUpdate, user: Superuser, session: SessionDep
+) -> TaskGroupReadSuperuser:
+    """Share a task group of whoever with a user group that the administrator is in."""
+    return await _share(session, group, changes, user)
+
+
+async def _share(
+    session: AsyncSession, group: TaskGroupV2, changes: TaskGroupUpdate, user: UserOAuth
+) -> TaskGroupReadSuperuser:
     if changes.user_group_id is not None:
         await require_membership(session, user, changes.user_group_id)
+        await require_new_in(session, group, changes.user_group_id)
     group.sqlmodel_update(changes.given())
     await session.commit()
     return await describe(session, group)

@@ -1,6 +1,8 @@
 """Single tasks."""
 
-from fastapi import APIRouter, status
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, status
 from sqlmodel import func, select
 
 from api.dependencies import (
@@ -9,26 +11,30 @@ from api.dependencies import (
     ReadableTask,
     SessionDep,
     SharingGroup,
+    Superuser,
     UserResource,
     VerifiedUser,
 )
 from api.errors import unprocessable
+from api.paging import PagingDep, page_of
 from api.queries.task_groups import require_new, tasks_visible_to
+from api.queries.task_uses import TaskFilters, add_uses, unused
 from fractal_models.database import saved_id
-from fractal_models.schemas.task import TaskCreate, TaskRead, TaskReadSlim, TaskUpdate
+from fractal_models.schemas.base import Page
+from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
 from fractal_models.tables import TaskGroupV2, TaskV2, WorkflowTaskV2
 
-router = APIRouter(prefix="/api/v2/task", tags=["Task"])
+router = APIRouter(tags=["Task"])
 
 
-@router.get("/")
+@router.get("/api/v2/task/")
 async def list_tasks(user: VerifiedUser, session: SessionDep) -> list[TaskReadSlim]:
     """The user's own tasks and those shared with them."""
     tasks = await tasks_visible_to(session, user)
     return [TaskReadSlim.model_validate(task) for task in tasks]
 
 
-@router.post("/", status_code=status.HTTP_201_CREATED)
+@router.post("/api/v2/task/", status_code=status.HTTP_201_CREATED)
 async def create_task(
     request: TaskCreate,
     user: Contributor,
@@ -53,12 +59,12 @@ async def create_task(
     return TaskRead.model_validate(task)
 
 
-@router.get("/{task_id}/")
+@router.get("/api/v2/task/{task_id}/")
 async def read_task(task: ReadableTask) -> TaskRead:
     return TaskRead.model_validate(task)
 
 
-@router.patch("/{task_id}/")
+@router.patch("/api/v2/task/{task_id}/")
 async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -> TaskRead:
     for field in ("command_non_parallel", "command_parallel"):
         has = getattr(task, field) is not None
@@ -75,7 +81,7 @@ async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -
     return TaskRead.model_validate(task)
 
 
-@router.delete("/{task_id}/", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/api/v2/task/{task_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_task(task: OwnTask, session: SessionDep) -> None:
     """Delete a task that was made by itself, and that no workflow uses."""
     group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
@@ -91,3 +97,13 @@ async def delete_task(task: OwnTask, session: SessionDep) -> None:
         raise unprocessable(f"Task {task.id} is used in {count} workflows: remove it there first.")
     await session.delete(group)
     await session.commit()
+
+
+@router.get("/admin/v2/task/")
+async def list_all_tasks(
+    filters: Annotated[TaskFilters, Depends()], paging: PagingDep, _: Superuser, session: SessionDep
+) -> Page[TaskInfo]:
+    """The tasks of all users, each with the workflows that use it."""
+    page = await page_of(session, filters.query(), paging, unused)
+    await add_uses(session, page.items)
+    return page

@@ -3,13 +3,13 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.activities.environment import TaskEnvironment
+from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
 from flows.descriptions import DESCRIPTIONS
 from flows.job_lock import lock_activity, locked_activities
@@ -24,7 +24,8 @@ from fractal_models.tables.columns import now
 
 OPEN = ("pending", "ongoing")
 
-_FlowFunction = Callable[[int], Coroutine[Any, Any, None]]
+_Parameters = ParamSpec("_Parameters")
+_FlowFunction = Callable[_Parameters, Coroutine[Any, Any, None]]
 
 # By action: what failed, and what is then the case.
 _FAILED = {
@@ -34,6 +35,11 @@ _FAILED = {
         "The task group is inactive all the same: reactivating it makes its environment anew.",
     ),
     "reactivate": ("Reactivation failed.", "The task group stays inactive."),
+    "reset": ("Reset failed.", "The task group stays inactive, and as it was recorded before."),
+    "delete": (
+        "Deletion failed.",
+        "The task group is inactive, and what is left of its folder is there: delete it again.",
+    ),
 }
 
 
@@ -46,7 +52,8 @@ async def execute(
 ) -> None:
     """Do the work of an open activity, whose log it returns, and record what it changed.
 
-    A signal to stop cancels it. If it fails, nothing is recorded: see `undo`.
+    After a deletion the task group is deleted here, and the activity stays without it. A signal to
+    stop cancels the work. If it fails, nothing is recorded: see `undo`.
 
     Raises:
         InterruptedActivityError: it is not open any more.
@@ -63,9 +70,12 @@ async def execute(
         activity.status = "ongoing"
         await session.commit()
         async with open_site(session, group) as site:
-            working = asyncio.ensure_future(work(TaskEnvironment(group, resource, site)))
+            working = asyncio.ensure_future(work(environment_of(group, resource, site)))
             with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: working.cancel}):
                 log = await working
+        if activity.action == "delete":
+            activity.taskgroupv2_id = None
+            await session.delete(group)
         activity.status = "OK"
         activity.timestamp_ended = now()
         activity.log = printable("\n".join(log))
@@ -74,8 +84,8 @@ async def execute(
 
 def activity_flow(
     name: str,
-) -> Callable[[_FlowFunction], Flow[[int], Coroutine[Any, Any, None]]]:
-    """Makes the flow of a kind of activities; its parameter is the id of a pending one."""
+) -> Callable[[_FlowFunction[_Parameters]], Flow[_Parameters, Coroutine[Any, Any, None]]]:
+    """Makes the flow of a kind of activities; `activity_id` is the id of a pending one."""
     return flow(
         name=name,
         description=DESCRIPTIONS[name],
@@ -125,7 +135,11 @@ async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool 
 
 async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> list[str]:
     """Remove what an activity made, as far as that is possible; what is to be said of it."""
-    folder = {"collect": group.path, "reactivate": group.venv_path}.get(action)
+    folder = {
+        "collect": group.path,
+        "reactivate": group.venv_path,
+        "reset": group.venv_path,
+    }.get(action)
     if folder is None:
         return []
     try:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from flows.activities import contents
 from flows.activities.package_tasks import MANIFEST, PackageError
@@ -17,14 +18,14 @@ def find_uv() -> str | None:
     return str(beside) if beside.exists() else shutil.which("uv")
 
 
-def interpreter_of(group: TaskGroupV2, resource: Resource) -> str:
-    """The interpreter of the group's Python version, as the resource has it.
+def interpreter_of(resource: Resource, python_version: str | None) -> str:
+    """The interpreter of a Python version, or of the default one, as the resource has it.
 
     Raises:
         PackageError: the resource has no such version.
     """
     config = resource.tasks_python_config
-    version = group.python_version or config["default_version"]
+    version = python_version or config["default_version"]
     if version not in config["versions"]:
         raise PackageError(
             f"Resource {resource.name!r} has no Python {version}; "
@@ -70,7 +71,7 @@ def make_commands(
         PackageError: the resource does not have the group's Python version.
     """
     venv = shlex.quote(str(group.venv_path))
-    python = shlex.quote(interpreter_of(group, resource))
+    python = shlex.quote(interpreter_of(resource, group.python_version))
     make = f"{shlex.quote(uv)} venv --no-project --python {python}" if uv else f"{python} -m venv"
     install = _install_command(group, resource, uv)
     return [
@@ -104,7 +105,11 @@ def freeze_command(group: TaskGroupV2, uv: str | None) -> list[str]:
     return [python, "-m", "pip", "--disable-pip-version-check", "freeze", "--all"]
 
 
-def contents_command(group: TaskGroupV2) -> list[str]:
-    """The command that prints what is in the environment, see `contents`."""
-    program = Path(contents.__file__).read_text(encoding="utf-8")
-    return [venv_python(group), "-I", "-c", program, group.pkg_name, MANIFEST]
+def contents_command(python: str, package: str) -> list[str]:
+    """The command that prints what is in the environment of an interpreter, see `contents`."""
+    return [python, "-I", "-c", program(contents), package, MANIFEST]
+
+
+def program(module: ModuleType) -> str:
+    """The text of a module that is run where environments are, as `python -c`."""
+    return Path(str(module.__file__)).read_text(encoding="utf-8")

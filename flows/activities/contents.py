@@ -12,6 +12,7 @@ library only, and runs with Python 3.8 and newer. It prints a JSON object:
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -31,11 +32,23 @@ def main(package: str, manifest_name: str) -> None:
 
 
 def find(package: str, name: str) -> str | None:
-    """The first file of this name that a package has."""
-    for file in importlib.metadata.files(package) or []:
+    """The first file of this name that a package has, also where it is used from its project."""
+    for file in installed_files(package):
         if file.name == name:
             return str(file.locate())
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
     return None
+
+
+def installed_files(package: str) -> list[importlib.metadata.PackagePath]:
+    try:
+        return importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def text_of(path: str) -> str:

@@ -1,10 +1,12 @@
 """The environment of a task group, where its tasks run: made, looked into, removed."""
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from flows.activities import pixi_commands, unpack
 from flows.activities.commands import (
     contents_command,
     freeze_command,
@@ -12,8 +14,12 @@ from flows.activities.commands import (
     frozen_packages_of,
     make_commands,
     packages_of,
+    program,
+    venv_python,
 )
+from flows.activities.package_tasks import PackageError
 from flows.activities.site import Site
+from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupV2
 
 
@@ -27,45 +33,130 @@ class Contents(BaseModel):
 
 
 @dataclass(frozen=True)
-class TaskEnvironment:
+class TaskEnvironment(abc.ABC):
     """The environment of a group on a resource, and the site where it is made.
 
-    Every method raises TransportError if the site cannot be reached, and CommandError if a command
-    fails there.
+    Every method raises TransportError if the site cannot be reached, CommandError if a command
+    fails there, and PackageError if the resource or the group lacks what it takes.
     """
 
     group: TaskGroupV2
     resource: Resource
     site: Site
 
-    async def make(self) -> list[str]:
-        """Make it, with the group's package, as pip resolves it now; the lines of all output.
+    @property
+    @abc.abstractmethod
+    def python(self) -> str:
+        """Its interpreter, which runs the tasks."""
 
-        Raises:
-            PackageError: the resource does not have the group's Python version.
+    @abc.abstractmethod
+    async def make(self, *, use_lock_file: bool) -> list[str]:
+        """Make it anew; the lines of all output.
+
+        With `use_lock_file` it gets the versions of the lock file of its project, where its kind
+        has one, or else those that are found now.
         """
+
+    @abc.abstractmethod
+    async def make_again(self) -> list[str]:
+        """Make it with exactly the versions that were in it; the lines of all output."""
+
+    @abc.abstractmethod
+    async def freeze(self) -> str:
+        """The installed versions, from which it can be made again."""
+
+    async def contents(self) -> Contents:
+        """What is in it."""
+        answer = await self.site.output(*contents_command(self.python, self.group.pkg_name))
+        return Contents.model_validate_json(answer)
+
+    async def remove(self) -> None:
+        """Remove it. The archive that it was made from stays beside it."""
+        await self.site.remove(str(self.group.venv_path))
+
+
+class PipEnvironment(TaskEnvironment):
+    """One that uv makes, or venv and pip."""
+
+    @property
+    def python(self) -> str:
+        """See `TaskEnvironment`."""
+        return venv_python(self.group)
+
+    async def make(self, *, use_lock_file: bool) -> list[str]:
+        """See `TaskEnvironment`: packages have no lock file."""
         return await self._make(packages_of(self.group))
 
     async def make_again(self) -> list[str]:
-        """Make it with exactly the versions that were in it, as `make`."""
+        """See `TaskEnvironment`."""
         versions = f"{self.group.env_info}\n".encode()
         await self.site.write(frozen_file(self.group), versions)
         return await self._make(frozen_packages_of(self.group))
 
     async def freeze(self) -> str:
-        """The installed versions, as pip reads them."""
+        """See `TaskEnvironment`: as pip reads them."""
         return await self.site.output(*freeze_command(self.group, self.site.uv))
-
-    async def contents(self) -> Contents:
-        """What is in it."""
-        answer = await self.site.output(*contents_command(self.group))
-        return Contents.model_validate_json(answer)
-
-    async def remove(self) -> None:
-        """Remove it. The wheel that it was made from stays beside it."""
-        await self.site.remove(str(self.group.venv_path))
 
     async def _make(self, packages: Sequence[str]) -> list[str]:
         return await self.site.shell(
             make_commands(self.group, self.resource, packages, self.site.uv)
         )
+
+
+class PixiEnvironment(TaskEnvironment):
+    """One that pixi makes, in the folder of the project that its archive has."""
+
+    @property
+    def python(self) -> str:
+        """See `TaskEnvironment`."""
+        return pixi_commands.wrapper(self.group)
+
+    async def make(self, *, use_lock_file: bool) -> list[str]:
+        """See `TaskEnvironment`."""
+        return await self._make(await self._unpacked(), frozen=use_lock_file)
+
+    async def make_again(self) -> list[str]:
+        """See `TaskEnvironment`."""
+        files = await self._unpacked()
+        versions = f"{self.group.env_info}\n".encode()
+        lock_file = pixi_commands.lock_file(self.group)
+        await self.site.write(lock_file, versions)
+        return await self._make({*files, lock_file}, frozen=True)
+
+    async def freeze(self) -> str:
+        """See `TaskEnvironment`: the lock file."""
+        return await self.site.output("cat", pixi_commands.lock_file(self.group))
+
+    async def _unpacked(self) -> set[str]:
+        """Unpack the archive anew; the files for pixi that it has."""
+        max_bytes = get_settings().max_unpacked_mb << 20
+        arguments = [str(self.group.archive_path), str(self.group.venv_path), str(max_bytes)]
+        await self.site.output(self.site.python, "-I", "-c", program(unpack), *arguments)
+        return await self.site.existing(
+            [*pixi_commands.manifests(self.group), pixi_commands.lock_file(self.group)]
+        )
+
+    async def _make(self, files: set[str], *, frozen: bool) -> list[str]:
+        manifest = next((m for m in pixi_commands.manifests(self.group) if m in files), None)
+        if manifest is None:
+            raise PackageError(
+                f"The archive of {self.group.pkg_name} has neither pixi.toml nor pyproject.toml "
+                "in its folder: it is not a project of pixi."
+            )
+        if frozen and pixi_commands.lock_file(self.group) not in files:
+            raise PackageError(
+                f"The archive of {self.group.pkg_name} has no pixi.lock in its folder: add it, or "
+                "collect it with use_pixi_lockfile=false."
+            )
+        await self.site.write(self.python, pixi_commands.wrapper_text(self.group).encode())
+        return await self.site.shell(
+            pixi_commands.make_commands(
+                self.group, self.resource, manifest, self.site.pixi_cache_dir, frozen=frozen
+            )
+        )
+
+
+def environment_of(group: TaskGroupV2, resource: Resource, site: Site) -> TaskEnvironment:
+    """The environment of a group, of the kind that its origin asks for."""
+    kind = PixiEnvironment if group.origin == "pixi" else PipEnvironment
+    return kind(group, resource, site)

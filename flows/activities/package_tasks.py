@@ -1,7 +1,7 @@
 """The tasks of a package, as its manifest describes them."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
@@ -53,6 +53,24 @@ def tasks_of(
         PackageError: a task's executable is not.
     """
     return [_task(manifest, entry, python, root, version, files) for entry in manifest.task_list]
+
+
+def renew_commands(tasks: Sequence[TaskV2], found: Sequence[TaskV2]) -> None:
+    """Give tasks the commands that tasks of the same names have, found in their package.
+
+    Raises:
+        PackageError: it does not have one of them any more, or it has another type.
+    """
+    by_name = {task.name: task for task in found}
+    for task in tasks:
+        now = by_name.get(task.name)
+        if now is None or now.type != task.type:
+            raise PackageError(
+                f"The package has no {task.type} task {task.name!r} any more: collect it as a new "
+                "version."
+            )
+        task.command_non_parallel = now.command_non_parallel
+        task.command_parallel = now.command_parallel
 
 
 def _task(

@@ -1,16 +1,16 @@
 """Where task environments are made: on this machine, or on a cluster that is reached by SSH."""
 
 import abc
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from prefect.logging import get_run_logger
 from prefect_shell import ShellOperation
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.activities import while_connected
-from flows.activities.commands import find_uv
+from flows.activities.commands import find_uv, program
 from flows.launchers.of_job import ProfileMissingError, ssh_transport
 from flows.launchers.transport import (
     CommandError,
@@ -40,16 +40,19 @@ mv -- "$1.partial" "$1"
 class Site(abc.ABC):
     """A machine, as the user who makes environments there.
 
-    `uv` is the path of uv, where it is known to be there.
+    `python` is an interpreter there, of version 3.8 or newer; `uv` the path of uv, where it is
+    known to be there; `pixi_cache_dir` the folder of pixi's cache, if it is not that of pixi.
 
     Every method raises TransportError if the machine cannot be reached, and CommandError if a
     command fails.
     """
 
     uv: str | None = None
+    pixi_cache_dir: str | None = None
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, python: str) -> None:
         self._transport = transport
+        self.python = python
 
     @abc.abstractmethod
     async def shell(self, commands: Sequence[str]) -> list[str]:
@@ -83,7 +86,7 @@ class LocalSite(Site):
     """This machine, as the user of this process."""
 
     def __init__(self) -> None:
-        super().__init__(LocalTransport())
+        super().__init__(LocalTransport(), sys.executable)
         self.uv = find_uv()
 
     async def shell(self, commands: Sequence[str]) -> list[str]:
@@ -100,15 +103,14 @@ class LocalSite(Site):
 
 
 class RemoteSite(Site):
-    """A cluster that is reached by SSH, as the user of a profile.
+    """A cluster that is reached by SSH, as the user of a profile."""
 
-    `python` is an interpreter there, of version 3.8 or newer.
-    """
-
-    def __init__(self, transport: SSHTransport, python: str) -> None:
-        super().__init__(transport)
+    def __init__(
+        self, transport: SSHTransport, python: str, pixi_cache_dir: str | None = None
+    ) -> None:
+        super().__init__(transport, python)
         self._ssh = transport
-        self._python = python
+        self.pixi_cache_dir = pixi_cache_dir
 
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """See `Site.shell`. They are ended too when the connection is lost."""
@@ -118,9 +120,9 @@ class RemoteSite(Site):
             log.info("%s", line)
             lines.append(line)
 
-        program = Path(while_connected.__file__).read_text(encoding="utf-8")
         script = "\n".join(_script(commands))
-        if await self._ssh.follow((self._python, "-I", "-S", "-c", program, script), hear) != 0:
+        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
+        if await self._ssh.follow(listening, hear) != 0:
             raise _failed(lines)
         return lines
 
@@ -145,7 +147,8 @@ async def open_site(session: AsyncSession, group: TaskGroupV2) -> AsyncIterator[
         )
     transport = ssh_transport(resource, profile)
     try:
-        yield RemoteSite(transport, str(resource.jobs_slurm_python_worker))
+        python = str(resource.jobs_slurm_python_worker)
+        yield RemoteSite(transport, python, profile.pixi_cache_dir)
     finally:
         await transport.close()
 

@@ -44,7 +44,12 @@ def _absolute(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def _unique(values: list[Any]) -> list[Any]:
+def unique(values: list[Any]) -> list[Any]:
+    """The values, if there are no two equal ones.
+
+    Raises:
+        ValueError: there are.
+    """
     if len(values) != len(set(values)):
         raise ValueError("the list has an element twice")
     return values
@@ -54,9 +59,9 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^([a-zA-Z0-9_. -]+)$")]
 AbsolutePath = Annotated[NonEmpty, AfterValidator(_absolute)]
 SlurmAccount = Annotated[str, StringConstraints(min_length=1, pattern=r"^[a-zA-Z0-9_\-\.]+$")]
-UniqueStrings = Annotated[list[NonEmpty], AfterValidator(_unique)]
-UniquePaths = Annotated[list[AbsolutePath], AfterValidator(_unique)]
-UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(_unique)]
+UniqueStrings = Annotated[list[NonEmpty], AfterValidator(unique)]
+UniquePaths = Annotated[list[AbsolutePath], AfterValidator(unique)]
+UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(unique)]
 JsonObject = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
 

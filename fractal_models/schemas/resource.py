@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from fractal_models.schemas.base import AbsolutePath, Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.pixi import TasksPixiConfig
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 
 
@@ -40,7 +41,7 @@ class _ResourceInput(Input):
     jobs_poll_interval: Annotated[int, Field(ge=0)] = 5
     tasks_local_dir: AbsolutePath
     tasks_python_config: TasksPythonSettings
-    tasks_pixi_config: JsonObject
+    tasks_pixi_config: TasksPixiConfig
 
 
 class ValidResourceLocal(_ResourceInput):
@@ -68,6 +69,12 @@ class ValidResourceSlurmSSH(_ResourceInput):
     host: NonEmpty
     jobs_runner_config: JobRunnerConfigSLURM
     jobs_slurm_python_worker: AbsolutePath
+
+    @model_validator(mode="after")
+    def _pixi_has_a_node(self) -> "ValidResourceSlurmSSH":
+        if self.tasks_pixi_config is not None and self.tasks_pixi_config.SLURM_CONFIG is None:
+            raise ValueError("tasks_pixi_config needs a SLURM_CONFIG: the job that pixi runs in")
+        return self
 
 
 ValidResource = Annotated[

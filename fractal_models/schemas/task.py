@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import Json, StringConstraints, model_validator
 
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import (
@@ -18,9 +18,16 @@ from fractal_models.schemas.manifest import Manifest, TaskType
 
 PythonVersion = Literal["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 Origin = Literal["pypi", "wheel-file", "pixi", "other"]
+ActivityStatus = Literal["pending", "ongoing", "failed", "OK"]
+ActivityAction = Literal["collect", "deactivate", "reactivate", "delete", "reset"]
 PackageName = Annotated[
     str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
+
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")]
+PackageExtras = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*$")]
+# As a text of JSON.
+PinnedVersions = Json[dict[PackageName, PackageVersion]]
 
 
 class TaskCreate(Input):
@@ -141,6 +148,25 @@ class TaskGroupUpdate(Input):
     user_group_id: int | None = None
 
 
+class TaskGroupOverridesPip(Input):
+    """How a package is installed otherwise: what is not given stays, but for pinned versions."""
+
+    pip_extras: PackageExtras | None = None
+    python_version: PythonVersion | None = None
+    pinned_package_versions_pre: PinnedVersions = {}
+    pinned_package_versions_post: PinnedVersions = {}
+
+    def changes(self) -> JsonObject:
+        """The fields of a task group that become others."""
+        return self.model_dump(exclude_none=True)
+
+
+class TaskGroupOverridesPixi(Input):
+    """How a pixi project is installed otherwise."""
+
+    use_pixi_lockfile: bool = False
+
+
 class _TaskGroupFields(Output):
     id: int
     user_email: str
@@ -174,6 +200,13 @@ class TaskGroupRead(_TaskGroupFields):
     task_list: list[TaskRead]
 
 
+class TaskGroupReadSuperuser(TaskGroupRead):
+    """A task group with its tasks, as administrators see it."""
+
+    user_id: int
+    resource_id: int
+
+
 class TaskGroupActivityRead(Output):
     """Something that was done to a task group, and how it ended."""
 
@@ -184,6 +217,47 @@ class TaskGroupActivityRead(Output):
     timestamp_ended: Timestamp | None = None
     pkg_name: str
     version: str
-    status: Literal["pending", "ongoing", "failed", "OK"]
-    action: Literal["collect", "deactivate", "reactivate", "delete", "reset"]
+    status: ActivityStatus
+    action: ActivityAction
     log: str | None = None
+
+
+class TaskMinimal(Output):
+    """A task as administrators find it, with what they need to know of its task group."""
+
+    id: int
+    name: str
+    type: str
+    is_core: bool
+    taskgroupv2_id: int
+    command_non_parallel: str | None = None
+    command_parallel: str | None = None
+    version: str
+    pkg_name: str
+    active: bool
+    owner: str
+    user_group: str | None = None
+
+
+class ProjectUser(Output):
+    """An owner of a project."""
+
+    id: int
+    email: str
+
+
+class TaskRelationship(Output):
+    """A workflow that uses a task."""
+
+    workflow_id: int
+    workflow_name: str
+    project_id: int
+    project_name: str
+    project_users: list[ProjectUser] = []
+
+
+class TaskInfo(Output):
+    """A task, and where it is used."""
+
+    task: TaskMinimal
+    relationships: list[TaskRelationship]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from api.auth import login_tokens
 from api.queries.users import add_to_group, default_group
 from fractal_models.database import saved_id
 from fractal_models.settings import Settings
-from fractal_models.tables import LinkUserProjectV2, Profile, Resource, UserOAuth
+from fractal_models.tables import LinkUserProjectV2, Profile, Resource, TaskGroupV2, UserOAuth
 
 _numbers = count(1)
 
@@ -209,5 +210,31 @@ def invite(sessions: async_sessionmaker[AsyncSession]) -> Callable[..., Awaitabl
                 )
             )
             await session.commit()
+
+    return make
+
+
+@pytest.fixture
+def new_group(
+    owner: Person, resource: Resource, session: AsyncSession, tmp_path: Path
+) -> Callable[..., Awaitable[TaskGroupV2]]:
+    """Makes a group whose environment could be made again, unless told otherwise."""
+
+    async def make(**fields: Any) -> TaskGroupV2:
+        given = {
+            "user_id": owner.user.id,
+            "resource_id": resource.id,
+            "origin": "pypi",
+            "pkg_name": f"package-{next(_numbers)}",
+            "version": "1.0",
+            "python_version": "3.11",
+            "path": str(tmp_path),
+            "venv_path": str(tmp_path / "venv"),
+            "env_info": "package==1.0",
+        }
+        group = TaskGroupV2(**{**given, **fields})
+        session.add(group)
+        await session.commit()
+        return group
 
     return make

@@ -12,6 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
 from deployments.stack import Stack
+from flows.publication import ENTRYPOINTS
 from tests.lab import Lab, eventually
 
 POOL = "local"
@@ -36,7 +37,7 @@ async def test_the_runner_configuration_is_a_typed_form(prefect: PrefectClient, 
 
 
 async def test_every_flow_has_a_deployment_on_the_pool(prefect: PrefectClient, lab: Lab) -> None:
-    for flow in ("run-job", "collect-tasks", "deactivate-tasks", "reactivate-tasks"):
+    for flow in ENTRYPOINTS:
         deployment = await prefect.read_deployment_by_name(f"{flow}/{POOL}")
         assert deployment.work_pool_name == POOL
 

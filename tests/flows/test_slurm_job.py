@@ -19,6 +19,7 @@ from fractal_models.tables import AccountingRecordSlurm
 from tests.cluster import Cluster
 from tests.journal import Journal, process_of, require_consistent, summary_of
 from tests.lab import Lab, collected, ended_activity, eventually
+from tests.pixi import installed_fake_pixi, project
 from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -273,3 +274,38 @@ async def test_a_collection_that_fails_leaves_nothing_where_tasks_run(
     assert failed["status"] == "failed"
     assert name in failed["log"]
     assert not Path(group["path"]).parent.exists()
+
+
+async def test_projects_of_pixi_are_installed_where_they_run(
+    slurm_lab: Lab, lab: Lab, cluster: Cluster, stack: Stack, kind: str
+) -> None:
+    config = installed_fake_pixi(cluster.root / f"pixi-{kind}", "/usr/bin/python3")
+    config["SLURM_CONFIG"] = {"partition": "main", "cpus": 1, "mem": "100M", "time": "5"}
+    config["SLURM_CONFIG"]["preamble"] = ["echo the node is prepared"]
+    resources = await lab.ok("GET", "/admin/v2/resource/")
+    (resource_id,) = (resource["id"] for resource in resources if resource["name"] == kind)
+    body = resource_body(cluster, stack, kind)
+    url = f"/admin/v2/resource/{resource_id}/"
+    await lab.ok("PUT", url, json={**body, "tasks_pixi_config": config})
+
+    file = {"file": ("fractal_tasks_probe-2.0.tar.gz", project())}
+    activity = await slurm_lab.ok("POST", "/api/v2/task/collect/pixi/?private=true", files=file)
+    group = await collected(slurm_lab, activity)
+    by_ssh = kind == "slurm_ssh"
+    assert Path(group["venv_path"]).owner() == (cluster.user if by_ssh else "root")
+    shown = f"/api/v2/task-group/activity/{activity['id']}/"
+    log = (await slurm_lab.ok("GET", shown))["log"]
+    assert f"installed on {'pixi' if by_ssh else 'no node'}" in log
+    assert ("\nthe node is prepared" in log) == by_ssh
+    (task,) = [task for task in group["task_list"] if task["name"] == "Process"]
+    slurm_lab.tasks["of pixi"] = task["id"]
+    workflow, dataset = await slurm_lab.workflow("of pixi"), await slurm_lab.dataset("A", "B")
+    job = await slurm_lab.run(workflow, dataset)
+    assert job["status"] == "done", job["log"]
+
+    await slurm_lab.ok("DELETE", f"{slurm_lab.base}/workflow/{workflow['id']}/")
+    url = f"/api/v2/task-group/{group['id']}"
+    for action in ("deactivate", "reactivate", "delete"):
+        ended = await ended_activity(slurm_lab, await slurm_lab.ok("POST", f"{url}/{action}/"))
+        assert ended["status"] == "OK", ended["log"]
+    assert not Path(group["path"]).exists()

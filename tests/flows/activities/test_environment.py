@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.activities.environment import TaskEnvironment
+from flows.activities.environment import PipEnvironment
 from flows.activities.site import LocalSite
 from flows.launchers.transport import CommandError
 from fractal_models.tables import Resource, TaskGroupV2
@@ -34,7 +34,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def environment(open_folder: Path, wheel: Path) -> TaskEnvironment:
+def environment(open_folder: Path, wheel: Path) -> PipEnvironment:
     """That of a package from a wheel, on a cluster that shares its file system; not yet made."""
     folder = open_folder / "tasks" / "1" / "fractal-tasks-probe" / "1.2.0"
     resource = Resource(
@@ -55,20 +55,20 @@ def environment(open_folder: Path, wheel: Path) -> TaskEnvironment:
         venv_path=str(folder / "venv"),
         archive_path=str(folder / wheel.name),
     )
-    return TaskEnvironment(group, resource, LocalSite())
+    return PipEnvironment(group, resource, LocalSite())
 
 
-async def send_wheel(environment: TaskEnvironment, wheel: Path) -> None:
+async def send_wheel(environment: PipEnvironment, wheel: Path) -> None:
     await environment.site.write(str(environment.group.archive_path), wheel.read_bytes())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a task as another user")
 @pytest.mark.usefixtures("umask")
 async def test_another_user_can_run_its_tasks_and_not_change_them(
-    environment: TaskEnvironment, wheel: Path
+    environment: PipEnvironment, wheel: Path
 ) -> None:
     await send_wheel(environment, wheel)
-    await environment.make()
+    await environment.make(use_lock_file=False)
     contents = await environment.contents()
     assert contents.manifest is not None
     script = Path(contents.manifest).with_name("process.py")
@@ -85,10 +85,10 @@ async def test_another_user_can_run_its_tasks_and_not_change_them(
 
 
 async def test_it_is_made_again_with_the_same_versions(
-    environment: TaskEnvironment, wheel: Path
+    environment: PipEnvironment, wheel: Path
 ) -> None:
     await send_wheel(environment, wheel)
-    await environment.make()
+    await environment.make(use_lock_file=False)
     group = environment.group
     group.env_info = await environment.freeze()
     before = await environment.contents()
@@ -100,19 +100,19 @@ async def test_it_is_made_again_with_the_same_versions(
     assert (await environment.contents()).text == before.text
 
 
-async def test_venv_and_pip_do_where_uv_is_not(environment: TaskEnvironment, wheel: Path) -> None:
+async def test_venv_and_pip_do_where_uv_is_not(environment: PipEnvironment, wheel: Path) -> None:
     environment.site.uv = None
     await send_wheel(environment, wheel)
-    log = await environment.make()
+    log = await environment.make(use_lock_file=False)
     assert any("pip install" in line for line in log)
     assert "fractal-tasks-probe @ file://" in await environment.freeze()
 
 
 async def test_a_failure_is_told_in_the_words_of_the_command(
-    environment: TaskEnvironment,
+    environment: PipEnvironment,
 ) -> None:
     with pytest.raises(CommandError, match=r"fractal_tasks_probe-1\.2\.0.*whl"):
-        await environment.make()
+        await environment.make(use_lock_file=False)
 
 
 async def test_the_last_version_that_is_removed_takes_the_folder_of_its_package(

@@ -196,7 +196,12 @@ async def test_what_never_got_a_flow_run_is_undone(collecting: Collection) -> No
 
 @pytest.mark.parametrize(
     ("action", "environment_stays", "told"),
-    [("deactivate", True, "Deactivation failed."), ("reactivate", False, "Reactivation failed.")],
+    [
+        ("deactivate", True, "Deactivation failed."),
+        ("reactivate", False, "Reactivation failed."),
+        ("reset", False, "Reset failed."),
+        ("delete", True, "Deletion failed."),
+    ],
 )
 async def test_an_interruption_leaves_a_group_that_was_collected(
     collecting: Collection, action: str, environment_stays: bool, told: str

@@ -1,0 +1,75 @@
+"""Collection of tasks from projects of pixi."""
+
+from typing import Annotated, NewType
+
+from fastapi import APIRouter, File, UploadFile, status
+from pydantic import BaseModel, ConfigDict
+
+from api.activities import begin_collection
+from api.dependencies import (
+    Contributor,
+    EngineDep,
+    SessionDep,
+    SharingGroup,
+    TasksFolder,
+    UserResource,
+)
+from api.errors import unprocessable
+from api.packages import name_and_version_of_archive
+from flows.activities.package_tasks import PackageError
+from flows.activities.pixi_commands import pixi_version_of
+from fractal_models.database import saved_id
+from fractal_models.schemas.base import NonEmpty
+from fractal_models.schemas.task import TaskGroupActivityRead
+from fractal_models.tables import TaskGroupV2
+
+router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
+
+# FastAPI takes a plain bool that a form does not have for false, as an unchecked box, not for its
+# default.
+_Flag = NewType("_Flag", bool)
+
+
+class PixiCollection(BaseModel):
+    """The archive of a project (`name-version.tar.gz`), and with which pixi it is installed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile
+    pixi_version: NonEmpty | None = None
+    use_pixi_lockfile: _Flag = _Flag(True)
+
+
+@router.post("/pixi/", status_code=status.HTTP_202_ACCEPTED)
+async def collect_tasks_pixi(
+    request: Annotated[PixiCollection, File()],
+    user: Contributor,
+    resource: UserResource,
+    tasks_folder: TasksFolder,
+    user_group_id: SharingGroup,
+    session: SessionDep,
+    engine: EngineDep,
+) -> TaskGroupActivityRead:
+    """Install a project into an environment of its own, and add its tasks; see the activity."""
+    filename = request.file.filename or ""
+    try:
+        pixi_version = pixi_version_of(resource, request.pixi_version)
+        name, version = name_and_version_of_archive(filename)
+    except PackageError as error:
+        raise unprocessable(str(error)) from error
+    folder = tasks_folder / name / version
+    group = TaskGroupV2(
+        user_id=saved_id(user),
+        user_group_id=user_group_id,
+        resource_id=saved_id(resource),
+        origin="pixi",
+        pkg_name=name,
+        version=version,
+        pixi_version=pixi_version,
+        path=str(folder),
+        venv_path=str(folder / "project"),
+        archive_path=str(folder / filename),
+        active=False,
+    )
+    choice = {"use_pixi_lockfile": request.use_pixi_lockfile}
+    return await begin_collection(session, engine, group, resource, request.file, **choice)
