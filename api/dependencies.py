@@ -127,9 +127,13 @@ Superuser = Annotated[UserOAuth, Depends(_superuser)]
 VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 
-def _contributor(user: VerifiedUser) -> UserOAuth:
+def require_no_guest(user: UserOAuth) -> None:
     if user.is_guest:
         raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
+
+
+def _contributor(user: VerifiedUser) -> UserOAuth:
+    require_no_guest(user)
     return user
 
 

@@ -16,6 +16,7 @@ from api.routes import (
     projects,
     resources,
     schedules,
+    settings,
     status,
     task_groups,
     tasks,
@@ -26,6 +27,7 @@ from api.routes import (
 
 ROUTERS: list[APIRouter] = [
     alive.router,
+    settings.router,
     login.router,
     current_user.router,
     users.router,
