@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 
 from api.dependencies import Services
 from api.errors import add_error_handlers
+from api.oauth import OAuthProvider
 from api.routes import ROUTERS
 from flows.engine import open_engine
 from fractal_models.database import open_database
@@ -29,7 +30,7 @@ def create_app(settings: Settings) -> FastAPI:
             open_database(settings.async_database_url) as sessions,
             open_engine(settings) as engine,
         ):
-            app.state.services = Services(settings, sessions, engine)
+            app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
             yield
 
     app = FastAPI(

@@ -14,13 +14,15 @@ from pwdlib.exceptions import UnknownHashError
 from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.oauth import Identity
 from api.queries.users import default_group
 from fractal_models.database import saved_id
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import Settings
-from fractal_models.tables import JobV2, LinkUserGroup, UserOAuth
+from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 
 MIN_PASSWORD_LENGTH = 4
+LOGIN_COOKIE = "fastapiusersauth"  # the name that Fractal's web client looks for
 
 # A hash takes 64 MiB and a good part of a tenth of a second, on purpose: beside the event loop,
 # and few at a time.
@@ -33,7 +35,7 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
     """Logs users in, registers and edits them. Emails differ by more than their case."""
 
     def __init__(self, session: AsyncSession, settings: Settings) -> None:
-        super().__init__(SQLAlchemyUserDatabase(session, UserOAuth))
+        super().__init__(SQLAlchemyUserDatabase(session, UserOAuth, OAuthAccount))  # type: ignore[arg-type]
         self._session = session
         self._settings = settings
 
@@ -93,6 +95,24 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
         if right and newer is not None:
             await self.user_db.update(user, {"hashed_password": newer})
         return user if right else None
+
+    async def by_identity(self, provider: str, identity: Identity) -> UserOAuth | None:
+        """The user of an account at an OAuth provider, known by it or else by a verified email."""
+        user = await self.user_db.get_by_oauth_account(provider, identity.account_id)
+        if user is not None or not identity.is_verified:
+            return user
+        user = await self.user_db.get_by_email(identity.email)
+        if user is not None and user.is_active:
+            account = OAuthAccount(
+                user_id=saved_id(user),
+                oauth_name=provider,
+                account_id=identity.account_id,
+                account_email=identity.email,
+                access_token="",  # nothing is asked with it later, so it is not kept
+            )
+            self._session.add(account)
+            await self._session.commit()
+        return user
 
     async def validate_password(self, password: str, user: Any) -> None:
         if len(password) < MIN_PASSWORD_LENGTH:

@@ -20,6 +20,11 @@ from fractal_models.rights import ForbiddenError, NotFoundError
 _LOGGER = logging.getLogger("fractal.api")
 
 
+def bad_request(detail: str) -> HTTPException:
+    """A login, an email or a password that is refused."""
+    return HTTPException(status.HTTP_400_BAD_REQUEST, detail)
+
+
 def unprocessable(detail: str) -> HTTPException:
     """The request is understood, but not possible."""
     return HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, detail)

@@ -161,7 +161,10 @@ class OAuthSettings(BaseSettings):
         "default: /auth/<name>/callback/ of the REST API",
     )
     oauth_email_claim: str = Field(
-        default="email", min_length=1, description="The claim that holds the email of a user"
+        default="email",
+        min_length=1,
+        description="The OpenID claim that holds a user's email; if it is another, set "
+        "FRACTAL_OAUTH_TRUST_EMAILS too",
     )
     oauth_trust_emails: bool = Field(
         default=False,
@@ -176,7 +179,9 @@ class OAuthSettings(BaseSettings):
             needed.append("oauth_oidc_config_endpoint")
         missing = [f"FRACTAL_{name.upper()}" for name in needed if getattr(self, name) is None]
         if missing and any(getattr(self, name) is not None for name in needed):
-            raise ValueError(f"Log in by OAuth needs {' and '.join(missing)} too.")
+            raise ValueError(f"For login by OAuth, set {' and '.join(missing)} too.")
+        if self.oauth_email_claim != "email" and not self.oauth_trust_emails:
+            raise ValueError("FRACTAL_OAUTH_EMAIL_CLAIM needs FRACTAL_OAUTH_TRUST_EMAILS=true.")
         return self
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastapi import APIRouter, HTTPException, status
+from fastapi import APIRouter, status
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
-from api.errors import unprocessable
+from api.errors import bad_request, unprocessable
 from api.lookups import find
 from api.queries.projects import lost_zarr_dirs
 from api.queries.users import default_group, set_groups, with_groups
@@ -121,6 +121,6 @@ def _refusals_of(email: str) -> Iterator[None]:
     try:
         yield
     except UserAlreadyExists as error:
-        raise HTTPException(400, f"There is a user {email} already.") from error
+        raise bad_request(f"There is a user {email} already.") from error
     except InvalidPasswordException as error:
-        raise HTTPException(400, str(error.reason)) from error
+        raise bad_request(str(error.reason)) from error

@@ -117,3 +117,9 @@ class BearerResponse(Output):
 
     access_token: str
     token_type: str
+
+
+class OAuthLoginUrl(Output):
+    """Where a user logs in at an OAuth provider."""
+
+    authorization_url: str
