@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api.dependencies import Services
-from api.errors import add_error_handlers
+from api.errors import REFUSALS, add_error_handlers
 from api.oauth import OAuthProvider
 from api.routes import ROUTERS
 from flows.engine import open_engine
@@ -38,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=CONTRACT_VERSION,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
+        responses=REFUSALS,
     )
     add_error_handlers(app)
     for router in ROUTERS:

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/auth/token", tags=["Authentication"])
 _Credentials = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
-@router.post("/login/", responses={400: {"description": "Wrong email or password"}})
+@router.post("/login/")
 async def login(
     credentials: _Credentials, users: UserManagerDep, settings: SettingsDep
 ) -> BearerResponse:

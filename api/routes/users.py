@@ -20,11 +20,7 @@ from fractal_models.tables import Profile, UserOAuth
 router = APIRouter(prefix="/auth", tags=["Authentication"])
 
 
-@router.post(
-    "/register/",
-    status_code=status.HTTP_201_CREATED,
-    responses={400: {"description": "The email is taken, or the password is no good"}},
-)
+@router.post("/register/", status_code=status.HTTP_201_CREATED)
 async def register_user(
     request: UserCreate, _: Superuser, users: UserManagerDep, session: SessionDep
 ) -> UserRead:
