@@ -11,14 +11,15 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request, status
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth import UserManager, login_tokens
+from api.auth import LOGIN_COOKIE, UserManager, login_tokens
 from api.errors import unprocessable
 from api.lookups import find
+from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
 from api.queries.templates import templates_shared_with
 from api.queries.users import default_group
@@ -59,6 +60,7 @@ class Services:
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
     engine: Engine
+    oauth: OAuthProvider
 
 
 async def _services(request: Request) -> Services:
@@ -88,6 +90,15 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
+def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
+    if client_name != services.oauth.name:
+        raise NotFoundError("Login by", client_name)
+    return services.oauth
+
+
+OAuthProviderDep = Annotated[OAuthProvider, Depends(_oauth_provider)]
+
+
 # --- users -------------------------------------------------------------------------------------
 
 
@@ -101,8 +112,13 @@ _Token = Annotated[
 ]
 
 
-async def _current_user(token: _Token, users: UserManagerDep, settings: SettingsDep) -> UserOAuth:
-    user = await login_tokens(settings).read_token(token, users)
+_Cookie = Annotated[str | None, Depends(APIKeyCookie(name=LOGIN_COOKIE, auto_error=False))]
+
+
+async def _current_user(
+    token: _Token, cookie: _Cookie, users: UserManagerDep, settings: SettingsDep
+) -> UserOAuth:
+    user = await login_tokens(settings).read_token(token or cookie, users)
     if user is None or not user.is_active:
         raise HTTPException(
             status.HTTP_401_UNAUTHORIZED,

@@ -1,7 +1,6 @@
 """Users and their groups."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +10,8 @@ from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.queries.filters import narrowed
+from fractal_models.rights import NotFoundError
+from fractal_models.schemas.user import UserRead
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.tables.columns import now
 
@@ -23,26 +24,37 @@ async def default_group(session: AsyncSession, name: str) -> UserGroup:
     return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
 
 
-async def groups_of(session: AsyncSession, user_id: int | None) -> list[tuple[int, str]]:
-    """Id and name of each group that a user is in, by id."""
+async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:
+    """A user with the id and name of each of their groups, the default one first."""
     found = await session.exec(
         select(col(UserGroup.id), col(UserGroup.name))
         .join(LinkUserGroup, col(LinkUserGroup.group_id) == col(UserGroup.id))
-        .where(LinkUserGroup.user_id == user_id)
-        .order_by(col(UserGroup.id))
+        .where(LinkUserGroup.user_id == user.id)
+        .order_by(col(UserGroup.name) != default, col(UserGroup.id))
     )
-    return [(group_id, name) for group_id, name in found if group_id is not None]
+    groups = [(group_id, name) for group_id, name in found]
+    return UserRead.model_validate(user).model_copy(update={"group_ids_names": groups})
 
 
-async def set_groups(session: AsyncSession, user_id: int, group_ids: Iterable[int]) -> None:
-    """Make a user a member of just these groups (not committed)."""
+async def set_groups(session: AsyncSession, user_id: int, group_ids: list[int]) -> None:
+    """Make a user a member of just these groups (not committed).
+
+    Raises:
+        NotFoundError: there is no such group.
+    """
+    found = await session.exec(select(UserGroup.id).where(col(UserGroup.id).in_(group_ids)))
+    if unknown := sorted(set(group_ids) - set(found)):
+        raise NotFoundError("Group", unknown[0])
     await session.exec(
         delete(LinkUserGroup).where(
             col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id).not_in(group_ids)
         )
     )
-    for group_id in group_ids:
-        await add_to_group(session, user_id, group_id)
+    links = [
+        {"user_id": user_id, "group_id": group_id, "timestamp_created": now()}
+        for group_id in group_ids
+    ]
+    await session.exec(insert(LinkUserGroup).values(links).on_conflict_do_nothing())
 
 
 async def add_to_group(session: AsyncSession, user_id: int, group_id: int) -> bool:

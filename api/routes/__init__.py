@@ -18,12 +18,14 @@ from api.routes import (
     images,
     jobs,
     login,
+    oauth,
     pixi_collection,
     profiles,
     projects,
     reset,
     resources,
     schedules,
+    settings,
     sharing,
     status,
     task_groups,
@@ -37,10 +39,12 @@ from api.routes import (
 
 ROUTERS: list[APIRouter] = [
     alive.router,
+    settings.router,
     login.router,
     current_user.router,
     users.router,
     groups.router,
+    oauth.router,
     resources.router,
     profiles.router,
     sharing.router,  # before projects, which take `invitation` for an id

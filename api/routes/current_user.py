@@ -3,9 +3,15 @@
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from api.dependencies import CurrentUser, SessionDep, UserManagerDep, require_no_guest
+from api.dependencies import (
+    CurrentUser,
+    SessionDep,
+    SettingsDep,
+    UserManagerDep,
+    require_no_guest,
+)
 from api.queries.projects import zarr_dirs_of
-from api.queries.users import groups_of
+from api.queries.users import with_groups
 from fractal_models.rights import require_verified
 from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
 from fractal_models.tables import Profile, Resource
@@ -15,20 +21,24 @@ router = APIRouter(prefix="/auth/current-user", tags=["Authentication"])
 
 @router.get("/")
 async def read_current_user(
-    user: CurrentUser, session: SessionDep, group_ids_names: bool = False
+    user: CurrentUser, session: SessionDep, settings: SettingsDep, group_ids_names: bool = False
 ) -> UserRead:
-    answer = UserRead.model_validate(user)
     if group_ids_names:
-        answer.group_ids_names = await groups_of(session, user.id)
-    return answer
+        return await with_groups(session, user, settings.default_group)
+    return UserRead.model_validate(user)
 
 
 @router.patch("/")
 async def update_current_user(
-    user: CurrentUser, changes: UserUpdateStrict, users: UserManagerDep
+    user: CurrentUser,
+    changes: UserUpdateStrict,
+    users: UserManagerDep,
+    session: SessionDep,
+    settings: SettingsDep,
 ) -> UserRead:
     require_no_guest(user)
-    return UserRead.model_validate(await users.edit(user, changes.given()))
+    edited = await users.edit(user, changes.given())
+    return await with_groups(session, edited, settings.default_group)
 
 
 @router.get("/profile-info/")
