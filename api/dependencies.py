@@ -90,7 +90,7 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
-def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
+async def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
     if client_name != services.oauth.name:
         raise NotFoundError("Login by", client_name)
     return services.oauth
@@ -455,7 +455,7 @@ async def _readable_template(
 ReadableTemplate = Annotated[WorkflowTemplate, Depends(_readable_template)]
 
 
-def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
+async def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
     if template.user_id != user.id:
         raise ForbiddenError(f"Template {template.id} belongs to another user.")
     return template

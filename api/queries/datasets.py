@@ -1,12 +1,13 @@
 """Datasets of several projects."""
 
+from operator import eq
 from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
-from api.queries.filters import narrowed
+from api.queries.conditions import asked_for, contains
 from api.queries.images import image_count
 from api.queries.sharing import owner_email
 from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2
@@ -32,15 +33,17 @@ def datasets_of(
         owner_email(dataset.project_id).label("owner_email"),
         image_count().label("image_count"),
     ]
-    query = (
+    query: Select[Any] = (
         select(*columns)
         .join(project, col(project.id) == col(dataset.project_id))
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(dataset.project_id))
         .where(LinkUserProjectV2.user_id == user_id, col(LinkUserProjectV2.is_verified))
         .order_by(col(dataset.is_starred).desc(), col(dataset.id).desc())
     )
-    return narrowed(
-        query,
-        equal=[(col(LinkUserProjectV2.is_owner), only_owned or None)],
-        contains=[(col(project.name), project_name), (col(dataset.name), dataset_name)],
+    return query.where(
+        *asked_for(
+            (eq, col(LinkUserProjectV2.is_owner), only_owned or None),
+            (contains, col(project.name), project_name),
+            (contains, col(dataset.name), dataset_name),
+        )
     )

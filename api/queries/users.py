@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import datetime
+from operator import ge, le
 from typing import Any
 
 from sqlalchemy import Result
@@ -9,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.filters import narrowed
+from api.queries.conditions import asked_for
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.user import UserRead
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
@@ -106,11 +107,16 @@ async def table_of_users(
 
     Where a cell holds several values, | stands between them.
     """
-    jobs = narrowed(
-        select(JobV2.user_email, func.count().label("count")).group_by(col(JobV2.user_email)),
-        since=[(col(JobV2.start_timestamp), since)],
-        until=[(col(JobV2.start_timestamp), until)],
-    ).subquery()
+    jobs = (
+        select(JobV2.user_email, func.count().label("count"))
+        .group_by(col(JobV2.user_email))
+        .where(
+            *asked_for(
+                (ge, col(JobV2.start_timestamp), since), (le, col(JobV2.start_timestamp), until)
+            )
+        )
+        .subquery()
+    )
     groups = (
         select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
         .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))

@@ -1,12 +1,14 @@
 """What users had processed."""
 
+from operator import eq, ge, le
+
 from fastapi import APIRouter
 from sqlalchemy import func, select
 from sqlmodel import col
 
 from api.dependencies import SessionDep, Superuser
 from api.paging import PagingDep, page_of
-from api.queries.filters import narrowed
+from api.queries.conditions import asked_for
 from fractal_models.schemas.accounting import (
     AccountingQuery,
     AccountingQuerySLURM,
@@ -24,11 +26,16 @@ async def list_accounting_records(
 ) -> Page[AccountingRecordRead]:
     """The ended workflow tasks, the oldest first."""
     record = AccountingRecord
-    query = narrowed(
-        select(record).order_by(col(record.id)),
-        equal=[(col(record.user_id), request.user_id)],
-        since=[(col(record.timestamp), request.timestamp_min)],
-        until=[(col(record.timestamp), request.timestamp_max)],
+    query = (
+        select(record)
+        .order_by(col(record.id))
+        .where(
+            *asked_for(
+                (eq, col(record.user_id), request.user_id),
+                (ge, col(record.timestamp), request.timestamp_min),
+                (le, col(record.timestamp), request.timestamp_max),
+            )
+        )
     )
     return await page_of(session, query, paging, AccountingRecordRead.model_validate)
 
@@ -39,14 +46,17 @@ async def list_accounted_slurm_jobs(
 ) -> list[int]:
     """The ids of SLURM jobs, in the order in which they were submitted."""
     record = AccountingRecordSlurm
-    query = narrowed(
-        select(func.unnest(record.slurm_job_ids)).order_by(col(record.id)),
-        equal=[
-            (col(record.user_id), request.user_id),
-            (col(record.fractal_job_id), request.fractal_job_id),
-            (col(record.resource_id), request.resource_id),
-        ],
-        since=[(col(record.timestamp), request.timestamp_min)],
-        until=[(col(record.timestamp), request.timestamp_max)],
+    query = (
+        select(func.unnest(record.slurm_job_ids))
+        .order_by(col(record.id))
+        .where(
+            *asked_for(
+                (eq, col(record.user_id), request.user_id),
+                (eq, col(record.fractal_job_id), request.fractal_job_id),
+                (eq, col(record.resource_id), request.resource_id),
+                (ge, col(record.timestamp), request.timestamp_min),
+                (le, col(record.timestamp), request.timestamp_max),
+            )
+        )
     )
     return list((await session.execute(query)).scalars())

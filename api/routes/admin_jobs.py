@@ -1,5 +1,6 @@
 """Administration of jobs, whoever they belong to."""
 
+from operator import eq, ge, le
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, status
@@ -11,7 +12,7 @@ from api.dependencies import EngineDep, SessionDep, SettingsDep, Superuser
 from api.jobs import end_as_failed, read_whole_job, request_end, zipped_folder
 from api.lookups import find
 from api.paging import PagingDep, page_of
-from api.queries.filters import narrowed
+from api.queries.conditions import asked_for
 from api.queries.jobs import jobs_in_projects
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.job import JobRead, JobUpdate
@@ -49,20 +50,21 @@ async def list_all_jobs(
 ) -> Page[JobRead]:
     """The jobs of all users, the newest first."""
     started, ended = col(JobV2.start_timestamp), col(JobV2.end_timestamp)
-    query = narrowed(
-        jobs_in_projects(log=log),
-        equal=[
-            (col(JobV2.id), id),
-            (col(ProjectV2.resource_id), resource_id),
-            (col(LinkUserProjectV2.user_id), project_owner_id),
-            (col(JobV2.user_email), job_user_email),
-            (col(JobV2.project_id), project_id),
-            (col(JobV2.dataset_id), dataset_id),
-            (col(JobV2.workflow_id), workflow_id),
-            (col(JobV2.status), status),
-        ],
-        since=[(started, start_timestamp_min), (ended, end_timestamp_min)],
-        until=[(started, start_timestamp_max), (ended, end_timestamp_max)],
+    query = jobs_in_projects(log=log).where(
+        *asked_for(
+            (eq, col(JobV2.id), id),
+            (eq, col(ProjectV2.resource_id), resource_id),
+            (eq, col(LinkUserProjectV2.user_id), project_owner_id),
+            (eq, col(JobV2.user_email), job_user_email),
+            (eq, col(JobV2.project_id), project_id),
+            (eq, col(JobV2.dataset_id), dataset_id),
+            (eq, col(JobV2.workflow_id), workflow_id),
+            (eq, col(JobV2.status), status),
+            (ge, started, start_timestamp_min),
+            (ge, ended, end_timestamp_min),
+            (le, started, start_timestamp_max),
+            (le, ended, end_timestamp_max),
+        )
     )
     return await page_of(session, query, paging, JobRead.model_validate)
 

@@ -1,5 +1,7 @@
 """Administration of projects: whose they are, and who takes part in them."""
 
+from operator import eq
+
 from fastapi import APIRouter, Response
 from sqlmodel import col, select
 
@@ -7,7 +9,7 @@ from api.dependencies import SessionDep, Superuser
 from api.errors import unprocessable
 from api.lookups import find
 from api.paging import PagingDep, page_of
-from api.queries.filters import narrowed
+from api.queries.conditions import asked_for, contains
 from api.queries.projects import owned_projects, owns_project_named
 from api.queries.sharing import accept_invitation, give_to, links
 from fractal_models.rights import NotFoundError, has_folder
@@ -29,10 +31,12 @@ async def list_all_projects(
     user_email: str | None = None,
 ) -> Page[ProjectReadSuperuser]:
     """Projects with their owners, by email of the owner and name."""
-    query = narrowed(
-        owned_projects(),
-        equal=[(col(ProjectV2.id), project_id), (col(UserOAuth.email), user_email)],
-        contains=[(col(ProjectV2.name), name)],
+    query = owned_projects().where(
+        *asked_for(
+            (eq, col(ProjectV2.id), project_id),
+            (eq, col(UserOAuth.email), user_email),
+            (contains, col(ProjectV2.name), name),
+        )
     )
     return await page_of(session, query, paging, ProjectReadSuperuser.model_validate)
 
@@ -80,15 +84,14 @@ async def list_links(
     is_verified: bool | None = None,
 ) -> Page[LinkUserProjectRead]:
     """Who takes part in which project, or is invited."""
-    query = narrowed(
-        links(),
-        equal=[
-            (col(UserOAuth.id), user_id),
-            (col(ProjectV2.id), project_id),
-            (col(LinkUserProjectV2.is_owner), is_owner),
-            (col(LinkUserProjectV2.is_verified), is_verified),
-        ],
-        contains=[(col(ProjectV2.name), project_name)],
+    query = links().where(
+        *asked_for(
+            (eq, col(UserOAuth.id), user_id),
+            (eq, col(ProjectV2.id), project_id),
+            (eq, col(LinkUserProjectV2.is_owner), is_owner),
+            (eq, col(LinkUserProjectV2.is_verified), is_verified),
+            (contains, col(ProjectV2.name), project_name),
+        )
     )
     return await page_of(session, query, paging, LinkUserProjectRead.model_validate)
 
