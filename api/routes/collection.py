@@ -17,10 +17,10 @@ from api.dependencies import (
     UserResource,
 )
 from api.errors import unprocessable
-from api.packages import installed_root, latest_version, name_and_version_of_wheel
 from api.queries.task_groups import require_new
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError, executables_of, tasks_of
+from flows.activities.packages import installed_root, latest_version, name_and_version_of_wheel
 from flows.activities.site import Site, open_site
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (

@@ -15,8 +15,8 @@ from api.dependencies import (
     UserResource,
 )
 from api.errors import unprocessable
-from api.packages import name_and_version_of_archive
 from flows.activities.package_tasks import PackageError
+from flows.activities.packages import name_and_version_of_archive
 from flows.activities.pixi_commands import pixi_version_of
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import NonEmpty
