@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api.dependencies import Services
-from api.errors import add_error_handlers
+from api.errors import REFUSALS, add_error_handlers
+from api.oauth import OAuthProvider
 from api.request_size import RequestSizeLimit
 from api.routes import ROUTERS
 from flows.engine import open_engine
@@ -30,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
             open_database(settings.async_database_url) as sessions,
             open_engine(settings) as engine,
         ):
-            app.state.services = Services(settings, sessions, engine)
+            app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
             yield
 
     app = FastAPI(
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=CONTRACT_VERSION,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
+        responses=REFUSALS,
     )
     app.add_middleware(RequestSizeLimit, max_mb=settings.max_upload_mb)
     add_error_handlers(app)

@@ -1,29 +1,41 @@
 """Users, passwords and login tokens, on fastapi-users."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, IntegerIDMixin, InvalidPasswordException
 from fastapi_users.authentication import JWTStrategy
 from fastapi_users.exceptions import UserAlreadyExists
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
+from pwdlib.exceptions import UnknownHashError
 from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.oauth import Identity
 from api.queries.users import default_group
 from fractal_models.database import saved_id
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import Settings
-from fractal_models.tables import JobV2, LinkUserGroup, UserOAuth
+from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 
 MIN_PASSWORD_LENGTH = 4
+LOGIN_COOKIE = "fastapiusersauth"  # the name that Fractal's web client looks for
+
+# A hash takes 64 MiB and a good part of a tenth of a second, on purpose: beside the event loop,
+# and few at a time.
+_HASHING = ThreadPoolExecutor(max_workers=4, thread_name_prefix="passwords")
+
+Result = TypeVar("Result")
 
 
 class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
     """Logs users in, registers and edits them. Emails differ by more than their case."""
 
     def __init__(self, session: AsyncSession, settings: Settings) -> None:
-        super().__init__(SQLAlchemyUserDatabase(session, UserOAuth))
+        super().__init__(SQLAlchemyUserDatabase(session, UserOAuth, OAuthAccount))  # type: ignore[arg-type]
         self._session = session
         self._settings = settings
 
@@ -35,10 +47,9 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             UserAlreadyExists: the email is taken.
         """
         await self.validate_password(request.password, request)
-        if await self.user_db.get_by_email(request.email) is not None:
-            raise UserAlreadyExists
+        await self._require_free(request.email)
         fields = request.model_dump(exclude={"password"}, exclude_none=True)
-        user = UserOAuth(**fields, hashed_password=self.password_helper.hash(request.password))
+        user = UserOAuth(**fields, hashed_password=await self._hash(request.password))
         self._session.add(user)
         group = await default_group(self._session, self._settings.default_group)
         await self._session.flush()
@@ -54,15 +65,54 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             InvalidPasswordException: the password breaks the rules.
             UserAlreadyExists: the email is taken.
         """
-        if "email" in changes:  # jobs name their user by email
-            await self._session.exec(
+        fields = dict(changes)
+        if "password" in fields:
+            await self.validate_password(fields["password"], user)
+            fields["hashed_password"] = await self._hash(fields.pop("password"))
+        if fields.get("email", user.email) != user.email:
+            await self._require_free(fields["email"], but_for=user)
+            await self._session.exec(  # jobs name their user by email
                 update(JobV2)
                 .where(col(JobV2.user_email) == user.email)
-                .values(user_email=changes["email"])
+                .values(user_email=fields["email"])
             )
-        # is_verified last: setting the email resets it
-        ordered = sorted(changes.items(), key=lambda change: change[0] == "is_verified")
-        return await self._update(user, dict(ordered))
+            fields.setdefault("is_verified", False)
+        return await self.user_db.update(user, fields)
+
+    async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> UserOAuth | None:
+        """The user with this email and password. To find nobody takes as long as a wrong one."""
+        user = await self.user_db.get_by_email(credentials.username)
+        await self._session.commit()  # the connection is free while the password is looked at
+        if user is None:
+            await self._hash(credentials.password)
+            return None
+        try:
+            right, newer = await _beside_the_loop(
+                self.password_helper.verify_and_update, credentials.password, user.hashed_password
+            )
+        except UnknownHashError:  # e.g. of a user who is only to log in by OAuth
+            return None
+        if right and newer is not None:
+            await self.user_db.update(user, {"hashed_password": newer})
+        return user if right else None
+
+    async def by_identity(self, provider: str, identity: Identity) -> UserOAuth | None:
+        """The user of an account at an OAuth provider, known by it or else by a verified email."""
+        user = await self.user_db.get_by_oauth_account(provider, identity.account_id)
+        if user is not None or not identity.is_verified:
+            return user
+        user = await self.user_db.get_by_email(identity.email)
+        if user is not None and user.is_active:
+            account = OAuthAccount(
+                user_id=saved_id(user),
+                oauth_name=provider,
+                account_id=identity.account_id,
+                account_email=identity.email,
+                access_token="",  # nothing is asked with it later, so it is not kept
+            )
+            self._session.add(account)
+            await self._session.commit()
+        return user
 
     async def validate_password(self, password: str, user: Any) -> None:
         if len(password) < MIN_PASSWORD_LENGTH:
@@ -72,7 +122,21 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
         if "\0" in password:
             raise InvalidPasswordException("A password has no NUL character.")
 
+    async def _hash(self, password: str) -> str:
+        return await _beside_the_loop(self.password_helper.hash, password)
 
-def login_tokens(settings: Settings) -> JWTStrategy[UserOAuth, int]:
+    async def _require_free(self, email: str, but_for: UserOAuth | None = None) -> None:
+        if await self.user_db.get_by_email(email) not in (None, but_for):
+            raise UserAlreadyExists
+
+
+async def _beside_the_loop(work: Callable[..., Result], *arguments: Any) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(_HASHING, work, *arguments)
+
+
+def login_tokens(
+    settings: Settings, lifetime_seconds: int | None = None
+) -> JWTStrategy[UserOAuth, int]:
     """Writes and reads the tokens that log a user in."""
-    return JWTStrategy(settings.require_jwt_secret(), settings.jwt_lifetime_seconds)
+    lifetime = lifetime_seconds or settings.jwt_lifetime_seconds
+    return JWTStrategy(settings.require_jwt_secret(), lifetime)

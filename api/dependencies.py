@@ -1,7 +1,8 @@
 """What endpoints are given: the session, the user, and what of theirs a request names.
 
 Every right is checked here. What a user may not see answers 404, what they may see but not change
-answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it.
+answers 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it. All are
+coroutines: FastAPI sends plain functions to a thread, which costs more than they do.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,15 +11,17 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request, status
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth import UserManager, login_tokens
+from api.auth import LOGIN_COOKIE, UserManager, login_tokens
 from api.errors import unprocessable
 from api.lookups import find
+from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
+from api.queries.templates import templates_shared_with
 from api.queries.users import default_group
 from flows.engine import Engine
 from fractal_models.rights import (
@@ -45,6 +48,7 @@ from fractal_models.tables import (
     TaskV2,
     UserOAuth,
     WorkflowTaskV2,
+    WorkflowTemplate,
     WorkflowV2,
 )
 
@@ -56,9 +60,10 @@ class Services:
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
     engine: Engine
+    oauth: OAuthProvider
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -66,11 +71,11 @@ def _services(request: Request) -> Services:
 _Services = Annotated[Services, Depends(_services)]
 
 
-def _settings(services: _Services) -> Settings:
+async def _settings(services: _Services) -> Settings:
     return services.settings
 
 
-def _engine(services: _Services) -> Engine:
+async def _engine(services: _Services) -> Engine:
     return services.engine
 
 
@@ -85,10 +90,19 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
+async def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
+    if client_name != services.oauth.name:
+        raise NotFoundError("Login by", client_name)
+    return services.oauth
+
+
+OAuthProviderDep = Annotated[OAuthProvider, Depends(_oauth_provider)]
+
+
 # --- users -------------------------------------------------------------------------------------
 
 
-def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
+async def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
     return UserManager(session, settings)
 
 
@@ -98,8 +112,13 @@ _Token = Annotated[
 ]
 
 
-async def _current_user(token: _Token, users: UserManagerDep, settings: SettingsDep) -> UserOAuth:
-    user = await login_tokens(settings).read_token(token, users)
+_Cookie = Annotated[str | None, Depends(APIKeyCookie(name=LOGIN_COOKIE, auto_error=False))]
+
+
+async def _current_user(
+    token: _Token, cookie: _Cookie, users: UserManagerDep, settings: SettingsDep
+) -> UserOAuth:
+    user = await login_tokens(settings).read_token(token or cookie, users)
     if user is None or not user.is_active:
         raise HTTPException(
             status.HTTP_401_UNAUTHORIZED,
@@ -112,14 +131,20 @@ async def _current_user(token: _Token, users: UserManagerDep, settings: Settings
 CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
 
 
-def _superuser(user: CurrentUser) -> UserOAuth:
+async def _superuser(user: CurrentUser) -> UserOAuth:
     if not user.is_superuser:
         raise ForbiddenError("Only administrators may do this.")
     return user
 
 
-def _verified_user(user: CurrentUser) -> UserOAuth:
+async def _verified_user(user: CurrentUser) -> UserOAuth:
+    """Below `/api/v2/`, users are verified and have a profile."""
     require_verified(user)
+    if user.profile_id is None:
+        raise ForbiddenError(
+            f"User {user.email} has no profile, and so no resource to run on: "
+            "ask an administrator for one."
+        )
     return user
 
 
@@ -127,9 +152,14 @@ Superuser = Annotated[UserOAuth, Depends(_superuser)]
 VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 
-def _contributor(user: VerifiedUser) -> UserOAuth:
+def require_no_guest(user: UserOAuth) -> None:
+    """Guest users look, and change nothing, not even themselves."""
     if user.is_guest:
         raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
+
+
+async def _contributor(user: VerifiedUser) -> UserOAuth:
+    require_no_guest(user)
     return user
 
 
@@ -142,13 +172,7 @@ async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource
         .join(Profile, col(Profile.resource_id) == col(Resource.id))
         .where(Profile.id == user.profile_id)
     )
-    resource = found.first()
-    if resource is None:
-        raise unprocessable(
-            f"User {user.email} has no profile, and so no resource to run on: "
-            "ask an administrator for one."
-        )
-    return resource
+    return found.one()
 
 
 UserResource = Annotated[Resource, Depends(_resource_of_user)]
@@ -221,8 +245,8 @@ ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_executable))]
 
 def _workflow_task(
     workflow_with_right: Callable[..., Awaitable[WorkflowV2]],
-) -> Callable[..., WorkflowTaskV2]:
-    def workflow_task_with_right(
+) -> Callable[..., Awaitable[WorkflowTaskV2]]:
+    async def workflow_task_with_right(
         workflow_task_id: int, workflow: Annotated[WorkflowV2, Depends(workflow_with_right)]
     ) -> WorkflowTaskV2:
         for workflow_task in workflow.task_list:
@@ -343,7 +367,7 @@ async def _readable_task_group(
 ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
 
 
-def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
+async def _own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
     if group.user_id != user.id:
         raise ForbiddenError(f"Task group {group.id} belongs to another user.")
     return group
@@ -397,10 +421,47 @@ async def _sharing_group(
 SharingGroup = Annotated[int | None, Depends(_sharing_group)]
 
 
+async def _template_group(
+    user: Contributor, session: SessionDep, user_group_id: int | None = None
+) -> int | None:
+    """The group with which a new template is shared: none, unless asked for."""
+    if user_group_id is not None:
+        await require_membership(session, user, user_group_id)
+    return user_group_id
+
+
+TemplateGroup = Annotated[int | None, Depends(_template_group)]
+
+
 async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
-    """Tasks are shared only with groups that one is in."""
+    """Tasks and templates are shared only with groups that one is in."""
     if await session.get(LinkUserGroup, (group_id, user.id)) is None:
         raise ForbiddenError(f"You are not in user group {group_id}.")
+
+
+async def _readable_template(
+    template_id: int, user: VerifiedUser, session: SessionDep
+) -> WorkflowTemplate:
+    found = await session.exec(
+        select(WorkflowTemplate).where(
+            WorkflowTemplate.id == template_id, templates_shared_with(user)
+        )
+    )
+    if (template := found.first()) is None:
+        raise NotFoundError("Template", template_id)
+    return template
+
+
+ReadableTemplate = Annotated[WorkflowTemplate, Depends(_readable_template)]
+
+
+async def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
+    if template.user_id != user.id:
+        raise ForbiddenError(f"Template {template.id} belongs to another user.")
+    return template
+
+
+OwnTemplate = Annotated[WorkflowTemplate, Depends(_own_template)]
 
 
 # --- for administrators ------------------------------------------------------------------------

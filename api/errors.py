@@ -3,11 +3,14 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import orjson
 from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from flows.engine import EngineUnavailableError
 from flows.launchers.of_job import ProfileMissingError
@@ -16,8 +19,42 @@ from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
 from fractal_models.database import is_outage
 from fractal_models.rights import ForbiddenError, NotFoundError
+from fractal_models.workflow_tasks import UnfitError
 
 _LOGGER = logging.getLogger("fractal.api")
+
+
+class Problem(BaseModel):
+    """What is wrong in one place of a request."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class Refusal(BaseModel):
+    """Why a request is not served."""
+
+    detail: str | list[Problem]
+
+
+# Of any endpoint, for the OpenAPI document.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Refusal, "description": description}
+    for code, description in {
+        400: "The request cannot be read, or a login, an email or a password is refused",
+        401: "Not logged in",
+        403: "The user may see this, but not do it",
+        404: "Nothing of that name is there, or not for this user to see",
+        422: "The request is understood, but not possible",
+        503: "The database, Prefect or a machine does not answer at present",
+    }.items()
+}
+
+
+def bad_request(detail: str) -> HTTPException:
+    """A login, an email or a password that is refused."""
+    return HTTPException(status.HTTP_400_BAD_REQUEST, detail)
 
 
 def unprocessable(detail: str) -> HTTPException:
@@ -28,6 +65,14 @@ def unprocessable(detail: str) -> HTTPException:
 def unavailable(detail: str) -> HTTPException:
     """Something that is needed does not answer at present."""
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, detail)
+
+
+class ErrorWithData(Exception):
+    """The request is understood, but not possible; what clients can do about it is in the data."""
+
+    def __init__(self, data: list[dict[str, Any]]) -> None:
+        super().__init__(data)
+        self.data = data
 
 
 @asynccontextmanager
@@ -42,6 +87,7 @@ async def conflicts_as(detail: str) -> AsyncIterator[None]:
 def add_error_handlers(app: FastAPI) -> None:
     """Turn errors from anywhere in a request into answers."""
     app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(ErrorWithData)(_with_data)
     app.exception_handler(NotFoundError)(_not_found)
     app.exception_handler(ForbiddenError)(_forbidden)
     app.exception_handler(JobRefusedError)(_refused)
@@ -50,7 +96,9 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(TransportError)(_machine_away)
     app.exception_handler(CommandError)(_refused)
     app.exception_handler(ProfileMissingError)(_refused)
+    app.exception_handler(UnfitError)(_refused)
     app.exception_handler(DBAPIError)(_database_error)
+    app.exception_handler(StatementError)(_unstorable)
     app.exception_handler(ConnectionError)(_database_away)
 
 
@@ -59,12 +107,20 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     problems = [
         {
             "type": problem["type"],
-            "loc": problem["loc"],
-            "msg": problem["msg"].removeprefix("Value error, "),
+            "loc": [_encodable(part) for part in problem["loc"]],
+            "msg": _encodable(problem["msg"].removeprefix("Value error, ")),
         }
         for problem in error.errors()
     ]
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, problems)
+
+
+async def _with_data(_: Request, error: ErrorWithData) -> JSONResponse:
+    """Clients look for just this detail, and then tell their users what is in the data."""
+    return JSONResponse(
+        {"detail": "[HAS_ERROR_DATA]", "data": error.data},
+        status.HTTP_422_UNPROCESSABLE_CONTENT,
+    )
 
 
 async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONResponse:
@@ -92,21 +148,35 @@ async def _forbidden(_: Request, error: ForbiddenError) -> JSONResponse:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """What is asked for cannot be done, as a job or where tasks run."""
+    """What is asked for cannot be done, as a job, in a workflow or where tasks run."""
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
 
 
 async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
-    """Of the SQLSTATE classes, 22 is data that a column cannot hold."""
+    """Of the SQLSTATE classes, 22 is data that a column cannot hold, 54 what is too long for an
+    index, and 23 what broke a rule of the schema although it was looked at before."""
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-    if sqlstate.startswith("22"):
-        told = str(error.orig).rpartition(">: ")[2]
+    if sqlstate.startswith(("22", "54")):
+        return await _unstorable(request, error)
+    if isinstance(error, IntegrityError):
+        _LOGGER.warning("Refused by the schema: %s", error.orig)
         return _answer(
-            status.HTTP_422_UNPROCESSABLE_CONTENT, f"A value cannot be stored or looked up: {told}"
+            status.HTTP_422_UNPROCESSABLE_CONTENT,
+            "Something that this depends on was changed at the same time. Look again.",
         )
     if is_outage(error):
         return await _database_away(request, error)
     raise error
+
+
+async def _unstorable(_: Request, error: StatementError) -> JSONResponse:
+    """A value that the database cannot hold, or that cannot be written as its JSON."""
+    if not isinstance(error, DBAPIError) and not isinstance(error.orig, orjson.JSONEncodeError):
+        raise error
+    told = str(error.orig).rpartition(">: ")[2]
+    return _answer(
+        status.HTTP_422_UNPROCESSABLE_CONTENT, f"A value cannot be stored or looked up: {told}"
+    )
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:
@@ -115,6 +185,11 @@ async def _database_away(_: Request, error: Exception) -> JSONResponse:
         status.HTTP_503_SERVICE_UNAVAILABLE,
         "The database cannot serve this request at present. Try again later.",
     )
+
+
+def _encodable(part: Any) -> Any:
+    """Without halves of surrogate pairs: JSON can hold them, an answer cannot."""
+    return part.encode(errors="replace").decode() if isinstance(part, str) else part
 
 
 def _answer(status_code: int, detail: object) -> JSONResponse:

@@ -13,8 +13,11 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks import journal as program
+from fractal_models.image_list import read_images
+from fractal_models.images import Image
 from fractal_models.tables import (
     AccountingRecord,
+    DatasetImage,
     DatasetV2,
     HistoryImageCache,
     HistoryRun,
@@ -119,10 +122,10 @@ class Expected:
     latest: dict[int, set[str]]
 
 
-def expected_of(tasks: list[dict[str, Any]], dataset: DatasetV2) -> Expected:
+def expected_of(tasks: list[dict[str, Any]], zarr_dir: str, listed: list[Image]) -> Expected:
     """What comes of workflow tasks (as a job keeps them), told by what `journal.py` does."""
     units: Counter[Unit] = Counter()
-    images = _before(dataset)
+    images = _before(listed)
     latest: dict[int, set[str]] = {}
     for task in tasks:
         kinds = [
@@ -134,7 +137,7 @@ def expected_of(tasks: list[dict[str, Any]], dataset: DatasetV2) -> Expected:
             latest[task["id"]] = set(images)
         names = (task["args_non_parallel"] or {}).get("names", ())
         if kinds[0] in ("convert", "convert_init"):
-            made = {f"{dataset.zarr_dir}/{name}": {"name": name} for name in names}
+            made = {f"{zarr_dir}/{name}": {"name": name} for name in names}
         elif kinds[0] == "copy_init":
             made = {f"{url}_copy": dict(attributes) for url, attributes in images.items()}
         else:
@@ -149,7 +152,7 @@ def expected_of(tasks: list[dict[str, Any]], dataset: DatasetV2) -> Expected:
     return Expected(units, images, latest)
 
 
-def _before(dataset: DatasetV2) -> dict[str, dict[str, Any]]:
+def _before(listed: list[Image]) -> dict[str, dict[str, Any]]:
     """The images that a dataset had before: with no origin, nor the name that converters give."""
     return {
         image["zarr_url"]: {
@@ -157,7 +160,7 @@ def _before(dataset: DatasetV2) -> dict[str, dict[str, Any]]:
             for name, value in image["attributes"].items()
             if name not in ("processed", "combined")
         }
-        for image in dataset.images
+        for image in listed
         if image.get("origin") is None and "name" not in image["attributes"]
     }
 
@@ -168,7 +171,8 @@ async def examine(session: AsyncSession, job_id: int, journal: Path) -> Findings
     job = await session.get_one(JobV2, job_id)
     dataset = await session.get_one(DatasetV2, job.dataset_id)
     tasks = job.workflow_dump["task_list"]
-    expected = expected_of(tasks, dataset)
+    listed = await read_images(session, dataset.id)
+    expected = expected_of(tasks, dataset.zarr_dir, listed)
     findings.num_units = expected.units.total()
     may_fail = {
         name
@@ -180,8 +184,8 @@ async def examine(session: AsyncSession, job_id: int, journal: Path) -> Findings
     log = (job.log or "").strip().splitlines()
     findings.expect(f"the job, which said last {log[-1:]}", job.status, "done")
     await _examine_history(findings, session, job, dataset, expected.units.total())
-    found = {image["zarr_url"]: image["attributes"] for image in dataset.images}
-    findings.expect("images listed twice", len(dataset.images) - len(found), 0)
+    found = {image["zarr_url"]: image["attributes"] for image in listed}
+    findings.expect("images listed twice", len(listed) - len(found), 0)
     findings.expect_same("attributes of images", found, expected.images)
     await _examine_image_cache(findings, session, dataset, expected.latest)
     return findings
@@ -193,8 +197,7 @@ async def examine_accounting(session: AsyncSession) -> Findings:
     records = (await session.exec(select(AccountingRecord))).all()
     runs = await session.scalar(select(func.count()).select_from(HistoryRun))
     units = await session.scalar(select(func.count()).select_from(HistoryUnit))
-    datasets = (await session.exec(select(DatasetV2))).all()
-    images = sum(len(dataset.images) for dataset in datasets)
+    images = await session.scalar(select(func.count()).select_from(DatasetImage))
     findings.expect("accounting records", len(records), runs)
     findings.expect("units accounted for", sum(record.num_tasks for record in records), units)
     findings.expect("new images accounted for", sum(r.num_new_images for r in records), images)

@@ -83,7 +83,8 @@ async def initialise(
     if resource is not None:
         row = await _resource(session, resource, kept)
         profile_id = await _profile(session, row, profile or default_profile(row.type), kept)
-    admin = (await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))).first()
+    found = await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))
+    admin = found.unique().first()
     made_up = None
     if admin is None:
         made_up = secrets.token_urlsafe(12) if admin_password is None else None

@@ -33,7 +33,7 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.events.schemas.events import Event
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import AwaitingRetry, Cancelling, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed
 
 from flows.job_request import JobRequest
 from flows.submission import job_title
@@ -274,6 +274,11 @@ class Engine:
             except ObjectNotFound:
                 return True
         return result.state is not None and result.state.is_final()
+
+    async def cancel_at_once(self, flow_run_id: UUID, reason: str) -> None:
+        """Cancel a flow run that nobody is known to execute; a worker that does, ends it."""
+        if not await self.cancel(flow_run_id):
+            await self.end(flow_run_id, Cancelled(message=reason))
 
     async def _create_flow_run(
         self,

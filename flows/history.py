@@ -20,6 +20,7 @@ from flows.last_words import printable
 from flows.launchers.base import UnitResult
 from flows.units import PlannedUnit
 from fractal_models.database import saved_id
+from fractal_models.image_list import remove_images, write_images
 from fractal_models.images import Image
 from fractal_models.tables import HistoryImageCache, HistoryRun, HistoryUnit, JobV2
 from fractal_models.tables.columns import now
@@ -286,12 +287,12 @@ def _unit_row(unit: EndedUnit) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a workflow task ended, and the image list it leaves (None: as it was)."""
+    """How a workflow task ended, and what it did to the image list."""
 
     status: Status
     num_units: int
     num_failed_units: int
-    images: list[Image] | None
+    written: Sequence[Image]  # the images that are new or updated
     num_new_images: int
     removed: Sequence[str]
     all_units_fail: bool  # a compound task's units succeed or fail together
@@ -358,11 +359,10 @@ async def _close_in_dataset(
         "timestamp_ended": ended_at.isoformat(),
     }
     await session.execute(_APPEND_HISTORY, {"dataset_id": job.dataset_id, "entry": [entry]})
-    if end.images is not None:
-        await session.execute(_SET_IMAGES, {"dataset_id": job.dataset_id, "images": end.images})
+    if end.written:
+        await write_images(session, job.dataset_id, end.written)
     if end.removed:
-        removed = {"dataset_id": job.dataset_id, "zarr_urls": list(end.removed)}
-        await session.execute(_FORGET_IMAGES, removed)
+        await remove_images(session, job.dataset_id, end.removed)
 
 
 async def account_slurm(
@@ -383,7 +383,7 @@ async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
                 status="failed",
                 num_units=len(units),
                 num_failed_units=sum(unit.status != "done" for unit in units),
-                images=None,
+                written=(),
                 num_new_images=0,
                 removed=(),
                 all_units_fail=False,
@@ -458,14 +458,6 @@ _END_UNITS = text(
 _APPEND_HISTORY = text(
     "UPDATE datasetv2 SET history = history || :entry WHERE id = :dataset_id"
 ).bindparams(bindparam("entry", type_=JSONB))
-
-_SET_IMAGES = text("UPDATE datasetv2 SET images = :images WHERE id = :dataset_id").bindparams(
-    bindparam("images", type_=JSONB)
-)
-
-_FORGET_IMAGES = text(
-    "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
-)
 
 _ACCOUNT_SLURM = text(
     """

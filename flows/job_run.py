@@ -32,6 +32,7 @@ from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leav
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
 from flows.waiting import describe_wait
 from fractal_models.database import is_outage, open_database, saved_id
+from fractal_models.image_list import read_images
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
 from fractal_models.tables import (
@@ -77,7 +78,8 @@ class JobRun:
     def __init__(
         self,
         job: JobV2,
-        dataset: DatasetV2,
+        zarr_dir: str,
+        images: list[Image],
         recorded: Sequence[HistoryRun],
         resource: Resource,
         profile: Profile | None,
@@ -87,8 +89,8 @@ class JobRun:
         flow_run_id: UUID,
     ) -> None:
         self.job = job
-        self.zarr_dir = dataset.zarr_dir
-        self.images: list[Image] = dataset.images
+        self.zarr_dir = zarr_dir
+        self.images = images
         self.recorded = recorded
         self.type_filters: dict[str, bool] = dict(job.type_filters)
         self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
@@ -293,6 +295,7 @@ async def _open(
             job.log = None
             await session.commit()
         dataset = await session.get_one(DatasetV2, job.dataset_id)
+        images = await read_images(session, dataset.id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
         profile = await profile_of(session, job)
@@ -301,7 +304,8 @@ async def _open(
         await _entitle(engine, flow_run, job, resource)
     run = JobRun(
         job,
-        dataset,
+        dataset.zarr_dir,
+        images,
         recorded,
         resource,
         profile,

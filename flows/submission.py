@@ -16,6 +16,7 @@ from flows.events import outbox
 from flows.events.contents import title_of_job
 from flows.units import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
+from fractal_models.image_list import read_images
 from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
 from fractal_models.rights import names_not_shared_with, project_with_right, user_named
 from fractal_models.schemas.base import CONTRACT_VERSION
@@ -32,6 +33,7 @@ from fractal_models.tables import (
     WorkflowTaskV2,
     WorkflowV2,
 )
+from fractal_models.workflow_tasks import argument_problems
 
 # In a project directory of the user, where units run as the user and share its file system.
 _CACHE = ".fractal_cache"
@@ -241,7 +243,11 @@ def dump_dataset(dataset: DatasetV2) -> dict[str, Any]:
 def dump_workflow(
     workflow: WorkflowV2, tasks: list[WorkflowTaskV2], groups: dict[int, TaskGroupV2]
 ) -> dict[str, Any]:
-    """The workflow, and (beyond what clients see) the tasks to run, each with its task group."""
+    """The workflow, and (beyond what clients see) the tasks to run, each with its task group.
+
+    Arguments that do not fit are no reason not to run, since tasks may know better than their
+    schemas; the job's log tells of them.
+    """
     dump = _dump(workflow, "id", "name", "project_id", "timestamp_created")
     dump["task_list"] = [
         {
@@ -250,6 +256,7 @@ def dump_workflow(
             "task_group": groups[task.task.taskgroupv2_id].model_dump(
                 mode="json", exclude={"task_list", "env_info"}
             ),
+            "argument_problems": argument_problems(task),
         }
         for task in tasks
     ]
@@ -355,14 +362,14 @@ async def _require_work(
     session: AsyncSession, dataset: DatasetV2, tasks: list[WorkflowTaskV2], request: JobCreate
 ) -> None:
     """Refuse a job whose tasks are done with all images that they see now."""
-    await session.refresh(dataset, ["images"])
+    listed = await read_images(session, dataset.id)
     attributes = {k: v for k, v in request.attribute_filters.items() if k != STATUS_ATTRIBUTE}
     type_filters = dict(request.type_filters)
     for task in tasks:
         if task.task_type in CONVERTERS:
             return
         wanted = task_type_filters(type_filters, task.task.input_types, task.type_filters)
-        images = filter_images(dataset.images, wanted, attributes)
+        images = filter_images(listed, wanted, attributes)
         statuses = await history.image_statuses(session, dataset.id, saved_id(task))
         if any(statuses.get(image["zarr_url"]) != "done" for image in images):
             return

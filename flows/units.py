@@ -28,9 +28,10 @@ def meta_name(component: Component) -> str:
 
 
 def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
-    """What a workflow task (as a job keeps it) says of the units of a phase: it, then its task."""
+    """What a workflow task (as a job keeps it) says of the units of a phase, or else its task."""
     name = meta_name(component)
-    return {**(workflow_task["task"].get(name) or {}), **(workflow_task.get(name) or {})}
+    own: dict[str, Any] | None = workflow_task.get(name)
+    return dict(workflow_task["task"].get(name) or {}) if own is None else own
 
 
 class PlanError(ValueError):

@@ -1,6 +1,7 @@
 """The Prefect task that runs one workflow task: plan units, launch, collect, merge."""
 
 import asyncio
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ async def _execute(run: WorkflowTaskRun) -> None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
     plan = run.plan_first_phase()
     run.job.say(f"{run.title} {how_it_begins(run)}.")
+    for problem in run.dump.get("argument_problems", []):
+        run.job.say(f"{run.title}: {problem}.", logging.WARNING)
     progress = Progress(f"{run.key}-progress", run.title)
     async with progress.shown():
         if run.is_compound:

@@ -211,7 +211,7 @@ class WorkflowTaskRun:
             status=status,
             num_units=self.num_units,
             num_failed_units=self.num_units if together else self.num_units - self.num_succeeded,
-            images=merged.images if merged and merged.images != self.job.images else None,
+            written=merged.written if merged else (),
             num_new_images=merged.num_new if merged else 0,
             removed=merged.removed if merged else (),
             all_units_fail=together,

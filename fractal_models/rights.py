@@ -4,7 +4,8 @@ What a user may not see is not found; what they may see but not change is forbid
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, or_
 from sqlalchemy.orm import defer
@@ -23,10 +24,11 @@ from fractal_models.tables import (
 )
 
 Right = Literal["r", "w", "x", "owner"]
-_TO = {"w": "change", "x": "run jobs in", "owner": "delete"}
+_TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 
-# Image lists are long: they are never loaded by the way.
-WITHOUT_IMAGES = [defer(getattr(DatasetV2, name), raiseload=True) for name in ("images", "history")]
+# It grows with each job, and is never loaded by the way.
+_HISTORY: Any = DatasetV2.history
+WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
 
 
 class NotFoundError(LookupError):
@@ -54,7 +56,7 @@ async def user_named(session: AsyncSession, email: str) -> UserOAuth:
         ForbiddenError: an administrator has yet to verify them.
     """
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == email))
-    user = found.first()
+    user = found.unique().first()
     if user is None or not user.is_active:
         raise NotFoundError("User", email)
     require_verified(user)
@@ -89,8 +91,13 @@ async def project_with_right(
     return project
 
 
+def has_folder(user: UserOAuth, path: str) -> bool:
+    """Whether a path lies in one of the folders that are the user's."""
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in user.project_dirs)
+
+
 async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int) -> DatasetV2:
-    """A dataset of a project, without its images.
+    """A dataset of a project, without its history.
 
     Raises:
         NotFoundError: the project has no such dataset.
@@ -98,7 +105,7 @@ async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int)
     found = await session.exec(
         select(DatasetV2)
         .where(DatasetV2.id == dataset_id, DatasetV2.project_id == project.id)
-        .options(*WITHOUT_IMAGES)
+        .options(WITHOUT_HISTORY)
     )
     if (dataset := found.first()) is None:
         raise NotFoundError("Dataset", dataset_id)

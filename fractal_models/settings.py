@@ -1,17 +1,20 @@
 """All configuration of the platform, read in one place from `FRACTAL_*` environment variables."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
@@ -131,8 +134,59 @@ class SmtpSettings(BaseSettings):
     )
 
 
-class Settings(PrefectSettings, DatabaseSettings):
-    """What the platform needs to run. The secret is for the REST API alone."""
+class OAuthSettings(BaseSettings):
+    """The OAuth provider with which users log in: none, unless name, id and secret are set."""
+
+    model_config = _FROM_ENVIRONMENT
+
+    oauth_client_name: (
+        Annotated[str, StringConstraints(to_lower=True, pattern=r"^[a-zA-Z0-9_-]+$")] | None
+    ) = Field(
+        default=None,
+        description="github, google or a name of your own for any other OpenID Connect provider",
+    )
+    oauth_client_id: str | None = Field(
+        default=None, description="The id that the OAuth provider gave for this installation"
+    )
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, description="The secret that the OAuth provider gave with the id"
+    )
+    oauth_oidc_config_endpoint: str | None = Field(
+        default=None,
+        description="URL of .well-known/openid-configuration of a provider of your own name",
+    )
+    oauth_redirect_url: str | None = Field(
+        default=None,
+        description="Where the provider sends users back to, as it is registered there; "
+        "default: /auth/<name>/callback/ of the REST API",
+    )
+    oauth_email_claim: str = Field(
+        default="email",
+        min_length=1,
+        description="The OpenID claim that holds a user's email; if it is another, set "
+        "FRACTAL_OAUTH_TRUST_EMAILS too",
+    )
+    oauth_trust_emails: bool = Field(
+        default=False,
+        description="true if the provider itself gives users their emails, and does not say of "
+        "each that it is verified",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "OAuthSettings":
+        needed = ["oauth_client_name", "oauth_client_id", "oauth_client_secret"]
+        if self.oauth_client_name not in ("github", "google", None):
+            needed.append("oauth_oidc_config_endpoint")
+        missing = [f"FRACTAL_{name.upper()}" for name in needed if getattr(self, name) is None]
+        if missing and any(getattr(self, name) is not None for name in needed):
+            raise ValueError(f"For login by OAuth, set {' and '.join(missing)} too.")
+        if self.oauth_email_claim != "email" and not self.oauth_trust_emails:
+            raise ValueError("FRACTAL_OAUTH_EMAIL_CLAIM needs FRACTAL_OAUTH_TRUST_EMAILS=true.")
+        return self
+
+
+class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
+    """What the platform needs to run. Secrets of logins are for the REST API alone."""
 
     max_restarts: int = Field(
         default=3,
@@ -161,6 +215,10 @@ class Settings(PrefectSettings, DatabaseSettings):
     jwt_lifetime_seconds: int = Field(
         default=86_400, gt=0, description="Seconds for which a login token is valid"
     )
+    contact: str | None = Field(
+        default=None,
+        description="Where users ask an administrator: a mail address or the URL of a page",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the REST API binds to")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port of the REST API")
 
@@ -180,6 +238,18 @@ class Settings(PrefectSettings, DatabaseSettings):
         if self.jwt_secret is None:
             raise SettingsError(_not_set(type(self), "jwt_secret"))
         return self.jwt_secret
+
+
+def without_secrets(settings: BaseSettings, only: Iterable[str]) -> dict[str, Any]:
+    """These values by their variables. Secrets are stars; URLs have no password and no query."""
+    values = settings.model_dump(mode="json", include=set(only))
+    return {f"FRACTAL_{name.upper()}": _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        return re.sub(r"(?<=://).*@|[?#].*", "", value)
+    return value
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
@@ -211,11 +281,14 @@ def _describe(kind: type[BaseSettings], error: ValidationError) -> str:
     """One line per wrong setting: its variable, what is wrong, what it is for."""
     lines = []
     for problem in error.errors(include_url=False):
+        wrong = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:  # several settings do not go together
+            lines.append(wrong)
+            continue
         name = str(problem["loc"][0]).removeprefix("FRACTAL_").lower()
         if problem["type"] == "missing":
             lines.append(_not_set(kind, name))
         else:
-            wrong = problem["msg"].removeprefix("Value error, ")
             lines.append(f"FRACTAL_{name.upper()} is wrong: {wrong}. {_purpose(kind, name)}")
     return "\n".join(lines)
 

@@ -1,105 +1,81 @@
-"""Image lists, searched and edited inside PostgreSQL.
+"""Image lists, searched inside PostgreSQL: for a page of 50, no other image leaves it.
 
-A list of 100,000 images is 20 MB of JSON: to parse it here, for a page of 50, would keep every
-other request waiting. The filters follow the rules of `fractal_models.images.filter_images`.
+What there is to filter by, and how long the list is, is counted whenever the list changes (see
+`fractal_models.tables.ImageFacet`). The filters follow `fractal_models.images.filter_images`.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, String, bindparam, text
+from sqlalchemy import BindParameter, ColumnElement, Integer, Result, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.paging import Paging
-from fractal_models.images import STATUS_ATTRIBUTE, Image
+from fractal_models.image_list import IMAGE_JSON
+from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.schemas.dataset import ImageQuery
+from fractal_models.tables import DatasetImage, DatasetV2, ImageFacet
 
-_LISTED = """
-    SELECT image, place
-    FROM datasetv2, jsonb_array_elements(images) WITH ORDINALITY AS listed(image, place)
-    WHERE datasetv2.id = :dataset_id
-"""
+_STATUS = "coalesce(unit.status, 'unset')"
 
-_LISTED_WITH_STATUS = f"""
-    SELECT place, jsonb_set(
-        CASE WHEN :include_warnings
-            THEN image || jsonb_build_object('has_warnings', historyunit.has_warnings)
-            ELSE image END,
-        '{{attributes,{STATUS_ATTRIBUTE}}}',
-        to_jsonb(coalesce(historyunit.status, 'unset'))
-    ) AS image
-    FROM ({_LISTED}) AS listed
-    LEFT JOIN historyimagecache ON historyimagecache.dataset_id = :dataset_id
-        AND historyimagecache.workflowtask_id = :workflowtask_id
-        AND historyimagecache.zarr_url = image->>'zarr_url'
-    LEFT JOIN historyunit ON historyunit.id = historyimagecache.latest_history_unit_id
-"""
+_WITH_UNITS = """
+    LEFT JOIN historyimagecache AS cache ON cache.dataset_id = image.dataset_id
+        AND cache.workflowtask_id = :workflowtask_id AND cache.zarr_url = image.zarr_url
+    LEFT JOIN historyunit AS unit ON unit.id = cache.latest_history_unit_id"""
 
-_PAGE = """
-WITH listed AS MATERIALIZED ({listed}),
-passing AS MATERIALIZED (
-    SELECT image, place FROM listed
-    WHERE (:absent_types || (image->'types')) @> :type_filters
-    AND NOT EXISTS (
-        SELECT FROM jsonb_each(:attribute_filters) AS wanted(key, values)
-        WHERE NOT coalesce(wanted.values @> (image->'attributes'->wanted.key), false)
-    )
-    AND (:zarr_url IS NULL OR image->>'zarr_url' = :zarr_url)
-),
-total AS (SELECT count(*) AS count FROM passing)
-SELECT json_build_object(
-    'current_page', :page,
-    'page_size', coalesce(:page_size, total.count),
-    'total_count', total.count,
-    'items', (
-        SELECT coalesce(json_agg(image ORDER BY place), '[]')
-        FROM (SELECT * FROM passing ORDER BY place LIMIT :page_size OFFSET :offset) AS paged
-    ),
-    'attributes', (
-        SELECT coalesce(json_object_agg(key, values ORDER BY key), '{{}}') FROM (
-            SELECT key, json_agg(value ORDER BY first) AS values FROM (
-                SELECT key, value, min(place) AS first
-                FROM listed, jsonb_each(image->'attributes') GROUP BY key, value
-            ) AS distinct_values GROUP BY key
-        ) AS by_key
-    ),
-    'types', (
-        SELECT coalesce(json_agg(key ORDER BY key COLLATE "C"), '[]')
-        FROM (SELECT DISTINCT jsonb_object_keys(image->'types') AS key FROM listed) AS keys
-    )
-)::text FROM total
-"""
+_IMAGE_WITH_STATUS_JSON = f"""json_build_object(
+    'zarr_url', image.zarr_url, 'origin', image.origin, 'types', image.types,
+    'attributes', image.attributes || jsonb_build_object('{STATUS_ATTRIBUTE}', {_STATUS}),
+    'has_warnings', CASE WHEN :include_warnings THEN unit.has_warnings END)"""
 
-_PARAMETERS = (
-    bindparam("absent_types", type_=JSONB),
-    bindparam("type_filters", type_=JSONB),
-    bindparam("attribute_filters", type_=JSONB),
-    bindparam("zarr_url", type_=String),
-    bindparam("page", type_=Integer),
-    bindparam("page_size", type_=Integer),
-    bindparam("offset", type_=Integer),
-)
-_QUERY = text(_PAGE.format(listed=_LISTED)).bindparams(*_PARAMETERS)
-_QUERY_WITH_STATUS = text(_PAGE.format(listed=_LISTED_WITH_STATUS)).bindparams(*_PARAMETERS)
 
-_EXPORT = text(
-    "SELECT json_build_object('name', name, 'zarr_dir', zarr_dir, 'images', images)::text "
-    "FROM datasetv2 WHERE id = :dataset_id"
-)
+@dataclass(slots=True)
+class _Search:
+    """The images of a dataset that pass filters: SQL from FROM on, and its parameters."""
 
-_FIND = text(f"SELECT image, place FROM ({_LISTED}) AS l WHERE image->>'zarr_url' = :zarr_url")
-_APPEND = text(
-    "UPDATE datasetv2 SET images = images || jsonb_build_array(:image) WHERE id = :dataset_id"
-).bindparams(bindparam("image", type_=JSONB))
-_REPLACE = text(
-    "UPDATE datasetv2 SET images = jsonb_set(images, ARRAY[:index], :image) WHERE id = :dataset_id"
-).bindparams(bindparam("image", type_=JSONB), bindparam("index", type_=String))
-_REMOVE = text("UPDATE datasetv2 SET images = images - :index WHERE id = :dataset_id").bindparams(
-    bindparam("index", type_=Integer)
-)
-_FORGET = text(
-    "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = :zarr_url"
-)
+    dataset_id: int | None
+    workflowtask_id: int | None = None  # whose latest units are joined
+    conditions: list[str] = field(default_factory=list)
+    parameters: list[BindParameter[Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parameters.append(bindparam("dataset_id", self.dataset_id))
+        if self.workflowtask_id is not None:
+            self.parameters.append(bindparam("workflowtask_id", self.workflowtask_id))
+
+    @property
+    def listed(self) -> str:
+        """All images of the dataset."""
+        units = "" if self.workflowtask_id is None else _WITH_UNITS
+        return f"FROM datasetimage AS image{units} WHERE image.dataset_id = :dataset_id"
+
+    @property
+    def found(self) -> str:
+        """Those that pass."""
+        return " AND ".join([self.listed, *self.conditions])
+
+    def where(self, condition: str, *parameters: BindParameter[Any]) -> None:
+        self.conditions.append(condition)
+        self.parameters += parameters
+
+    def filter_by(self, query: ImageQuery) -> None:
+        for n, (key, wanted) in enumerate(query.type_filters.items()):
+            given = bindparam(f"type_{n}", {key: True}, JSONB)
+            self.where(f"{'' if wanted else 'NOT '}image.types @> :type_{n}", given)
+        for n, (key, values) in enumerate(query.attribute_filters.items()):
+            value = f"image.attributes -> :key_{n}"
+            if key == STATUS_ATTRIBUTE and self.workflowtask_id is not None:
+                value = f"to_jsonb({_STATUS})"
+            else:
+                self.parameters.append(bindparam(f"key_{n}", key))
+            self.where(f":values_{n} @> ({value})", bindparam(f"values_{n}", values, JSONB))
+
+    async def run(
+        self, session: AsyncSession, statement: str, *parameters: BindParameter[Any]
+    ) -> Result[Any]:
+        return await session.execute(text(statement).bindparams(*self.parameters, *parameters))
 
 
 async def page_of_images(
@@ -111,8 +87,11 @@ async def page_of_images(
     zarr_url: str | None = None,
 ) -> str:
     """The JSON of an `ImagePage`: the images that pass, in their order."""
-    parameters = {"dataset_id": dataset_id, **_filters(query), **_place(paging)}
-    return await _scalar(session, _QUERY, {**parameters, "zarr_url": zarr_url})
+    search = _Search(dataset_id)
+    search.filter_by(query)
+    if zarr_url is not None:
+        search.where("image.zarr_url = :zarr_url", bindparam("zarr_url", zarr_url))
+    return await _page(session, search, paging, IMAGE_JSON)
 
 
 async def page_of_images_with_status(
@@ -129,61 +108,126 @@ async def page_of_images_with_status(
     Each image has the attribute STATUS_ATTRIBUTE: the status of the latest unit of the workflow
     task on it, or `unset`. It can be filtered by.
     """
-    parameters = {
-        "dataset_id": dataset_id,
-        "workflowtask_id": workflowtask_id,
-        "include_warnings": include_warnings,
-        "zarr_url": None,
-    }
-    return await _scalar(
-        session, _QUERY_WITH_STATUS, {**parameters, **_filters(query), **_place(paging)}
+    search = _Search(dataset_id, workflowtask_id)
+    search.parameters.append(bindparam("include_warnings", include_warnings))
+    search.filter_by(query)
+    return await _page(session, search, paging, _IMAGE_WITH_STATUS_JSON, _AND_STATUSES)
+
+
+async def types_that_differ(
+    session: AsyncSession, dataset_id: int | None, workflowtask_id: int, query: ImageQuery
+) -> list[str]:
+    """The types, sorted, that some of the images that pass have and others have not."""
+    search = _Search(dataset_id, workflowtask_id)
+    search.filter_by(query)
+    found = await search.run(session, _DIFFERING.format(found=search.found))
+    return list(found.scalars())
+
+
+async def images_not_done(
+    session: AsyncSession, dataset_id: int | None, workflowtask_id: int | None, query: ImageQuery
+) -> list[str]:
+    """The URLs of the images that pass and on which a workflow task is not done, in their order."""
+    search = _Search(dataset_id, workflowtask_id)
+    search.filter_by(query)
+    search.where(f"{_STATUS} <> 'done'")
+    found = await search.run(session, f"SELECT image.zarr_url {search.found} ORDER BY image.id")
+    return list(found.scalars())
+
+
+def image_count() -> ColumnElement[int]:
+    """How many images a dataset has, in a query of datasets."""
+    counted = select(func.max(ImageFacet.count)).where(
+        ImageFacet.dataset_id == DatasetV2.id, ImageFacet.kind == "image"
     )
+    return func.coalesce(counted.scalar_subquery(), 0)
 
 
 async def export_dataset(session: AsyncSession, dataset_id: int | None) -> str:
     """The JSON of a `DatasetExport`."""
-    return await _scalar(session, _EXPORT, {"dataset_id": dataset_id})
+    search = _Search(dataset_id)
+    exported: str = (await search.run(session, _EXPORT.format(found=search.found))).scalar_one()
+    return exported
 
 
 async def find_image(
     session: AsyncSession, dataset_id: int | None, zarr_url: str
-) -> tuple[Image, int] | None:
-    """An image and its index in the list."""
-    found = await session.execute(_FIND, {"dataset_id": dataset_id, "zarr_url": zarr_url})
-    row = found.first()
-    return None if row is None else (row.image, row.place - 1)
+) -> DatasetImage | None:
+    """An image by its URL."""
+    found = await session.exec(
+        select(DatasetImage).where(
+            DatasetImage.dataset_id == dataset_id, col(DatasetImage.zarr_url) == zarr_url
+        )
+    )
+    return found.first()
 
 
-async def append_image(session: AsyncSession, dataset_id: int | None, image: Image) -> None:
-    await session.execute(_APPEND, {"dataset_id": dataset_id, "image": image})
+async def _page(
+    session: AsyncSession, search: _Search, paging: Paging, image: str, statuses: str = ""
+) -> str:
+    """A page of images as JSON; without conditions, their number is known."""
+    statement = _PAGE.format(
+        found=search.found,
+        count=_COUNT_FOUND if search.conditions else _COUNT_ALL,
+        image=image,
+        listed=search.listed,
+        statuses=statuses,
+    )
+    place = (
+        bindparam("page", paging.page, Integer),
+        bindparam("page_size", paging.page_size, Integer),
+    )
+    page: str = (await search.run(session, statement, *place)).scalar_one()
+    return page
 
 
-async def replace_image(
-    session: AsyncSession, dataset_id: int | None, index: int, image: Image
-) -> None:
-    await session.execute(_REPLACE, {"dataset_id": dataset_id, "index": str(index), "image": image})
+_COUNT_ALL = "SELECT max(count) FROM imagefacet WHERE dataset_id = :dataset_id AND kind = 'image'"
+_COUNT_FOUND = "SELECT count(*) FROM found"
 
+_AND_STATUSES = f"""|| jsonb_build_object(
+    '{STATUS_ATTRIBUTE}', jsonb_build_array('done', 'submitted', 'failed', 'unset'))"""
 
-async def remove_image(
-    session: AsyncSession, dataset_id: int | None, index: int, zarr_url: str
-) -> None:
-    """Take an image off the list, and forget which units ran on it last."""
-    await session.execute(_REMOVE, {"dataset_id": dataset_id, "index": index})
-    await session.execute(_FORGET, {"dataset_id": dataset_id, "zarr_url": zarr_url})
+# A page after the last one is the last one.
+_PAGE = """
+WITH found AS (SELECT image.id {found}),
+total AS MATERIALIZED (SELECT coalesce(({count}), 0)::int AS count),
+place AS (
+    SELECT count, least(:page, greatest(1, ceil(count::numeric / :page_size)))::int AS page
+    FROM total
+)
+SELECT json_build_object(
+    'current_page', page,
+    'page_size', coalesce(:page_size, count),
+    'total_count', count,
+    'items', (
+        SELECT coalesce(json_agg({image} ORDER BY image.id), '[]') {listed} AND image.id IN (
+            SELECT id FROM found ORDER BY id
+            LIMIT :page_size OFFSET (SELECT (page - 1) * coalesce(:page_size, 0) FROM place)
+        )
+    ),
+    'attributes', (
+        SELECT coalesce(jsonb_object_agg(key, values), '{{}}') FROM (
+            SELECT key, jsonb_agg(DISTINCT value) AS values FROM imagefacet
+            WHERE dataset_id = :dataset_id AND kind = 'attribute' GROUP BY key
+        ) AS by_key
+    ) {statuses},
+    'types', (
+        SELECT coalesce(json_agg(key ORDER BY key COLLATE "C"), '[]') FROM imagefacet
+        WHERE dataset_id = :dataset_id AND kind = 'type'
+    )
+)::text FROM place
+"""
 
+# A type that an image lacks is false.
+_DIFFERING = """
+WITH found AS MATERIALIZED (SELECT image.types {found})
+SELECT key FROM found, jsonb_each(types) GROUP BY key
+HAVING count(*) FILTER (WHERE value = 'true') BETWEEN 1 AND (SELECT count(*) FROM found) - 1
+ORDER BY key COLLATE "C"
+"""
 
-def _filters(query: ImageQuery) -> dict[str, Any]:
-    return {
-        "absent_types": dict.fromkeys(query.type_filters, False),
-        "type_filters": query.type_filters,
-        "attribute_filters": query.attribute_filters,
-    }
-
-
-def _place(paging: Paging) -> dict[str, Any]:
-    return {"page": paging.page, "page_size": paging.page_size, "offset": paging.offset}
-
-
-async def _scalar(session: AsyncSession, statement: Any, parameters: dict[str, Any]) -> str:
-    document: str = (await session.execute(statement, parameters)).scalar_one()
-    return document
+_EXPORT = f"""
+SELECT json_build_object('name', name, 'zarr_dir', zarr_dir, 'images', (
+    SELECT coalesce(json_agg({IMAGE_JSON} ORDER BY image.id), '[]') {{found}}
+))::text FROM datasetv2 WHERE id = :dataset_id
+"""

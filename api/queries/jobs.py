@@ -2,29 +2,56 @@
 
 from typing import Any
 
-from sqlalchemy import Table, null
+from sqlalchemy import Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
 from fractal_models.schemas.job import JobRead
-from fractal_models.tables import DatasetV2, JobV2, ProjectV2, TaskGroupV2, WorkflowV2
+from fractal_models.tables import (
+    DatasetV2,
+    JobV2,
+    LinkUserProjectV2,
+    ProjectV2,
+    TaskGroupV2,
+    WorkflowV2,
+)
 
 _JOBS: Table = JobV2.metadata.tables["jobv2"]
+
+
+def newest_jobs(*, log: bool = True) -> Select[Any]:
+    """Jobs with the newest first, without the copies of their tasks."""
+    columns: list[Any] = [
+        column for column in _JOBS.c if column.name not in ("workflow_dump", "log")
+    ]
+    columns.append(_JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump"))
+    columns.append(_JOBS.c.log if log else null().label("log"))
+    newest_first: Select[Any] = select(*columns).order_by(_JOBS.c.id.desc())
+    return newest_first
 
 
 async def read_jobs(
     session: AsyncSession, *where: Any, log: bool = True, limit: int | None = None
 ) -> list[JobRead]:
     """Jobs with the newest first, read without the copies of their tasks."""
-    columns: list[Any] = [
-        column for column in _JOBS.c if column.name not in ("workflow_dump", "log")
-    ]
-    columns.append(_JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump"))
-    columns.append(_JOBS.c.log if log else null().label("log"))
-    newest_first = select(*columns).where(*where).order_by(_JOBS.c.id.desc()).limit(limit)
-    rows = await session.execute(newest_first)
-    return [JobRead.model_validate(row) for row in rows]
+    rows = await session.execute(newest_jobs(log=log).where(*where).limit(limit))
+    return [JobRead.model_validate(dict(row)) for row in rows.mappings()]
+
+
+def jobs_in_projects(*, log: bool) -> Select[Any]:
+    """All jobs with the newest first, joined to their projects and the links of the owners."""
+    return (
+        newest_jobs(log=log)
+        .outerjoin(ProjectV2, col(ProjectV2.id) == _JOBS.c.project_id)
+        .outerjoin(
+            LinkUserProjectV2,
+            and_(
+                col(LinkUserProjectV2.project_id) == _JOBS.c.project_id,
+                col(LinkUserProjectV2.is_owner),
+            ),
+        )
+    )
 
 
 async def require_no_submitted_job(

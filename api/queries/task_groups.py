@@ -109,11 +109,11 @@ async def task_groups_visible_to(
         slim = TaskGroupReadSlim.model_validate(_fields(*row))
         packages.setdefault(slim.pkg_name, []).append(slim)
     for groups in packages.values():
-        groups.sort(key=lambda group: _comparable(group.version), reverse=True)
+        groups.sort(key=lambda group: comparable(group.version), reverse=True)
     return list(packages.items())
 
 
-def _comparable(version: str) -> tuple[bool, Version | str]:
+def comparable(version: str) -> tuple[bool, Version | str]:
     """Versions that follow the rules come after any others."""
     try:
         return True, Version(version)

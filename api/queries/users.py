@@ -1,13 +1,19 @@
 """Users and their groups."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from datetime import datetime
+from operator import ge, le
+from typing import Any
 
+from sqlalchemy import Result
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col, delete, select
+from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.tables import LinkUserGroup, UserGroup
+from api.queries.conditions import asked_for
+from fractal_models.rights import NotFoundError
+from fractal_models.schemas.user import UserRead
+from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.tables.columns import now
 
 
@@ -19,26 +25,37 @@ async def default_group(session: AsyncSession, name: str) -> UserGroup:
     return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
 
 
-async def groups_of(session: AsyncSession, user_id: int | None) -> list[tuple[int, str]]:
-    """Id and name of each group that a user is in, by id."""
+async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:
+    """A user with the id and name of each of their groups, the default one first."""
     found = await session.exec(
         select(col(UserGroup.id), col(UserGroup.name))
         .join(LinkUserGroup, col(LinkUserGroup.group_id) == col(UserGroup.id))
-        .where(LinkUserGroup.user_id == user_id)
-        .order_by(col(UserGroup.id))
+        .where(LinkUserGroup.user_id == user.id)
+        .order_by(col(UserGroup.name) != default, col(UserGroup.id))
     )
-    return [(group_id, name) for group_id, name in found if group_id is not None]
+    groups = [(group_id, name) for group_id, name in found]
+    return UserRead.model_validate(user).model_copy(update={"group_ids_names": groups})
 
 
-async def set_groups(session: AsyncSession, user_id: int, group_ids: Iterable[int]) -> None:
-    """Make a user a member of just these groups (not committed)."""
+async def set_groups(session: AsyncSession, user_id: int, group_ids: list[int]) -> None:
+    """Make a user a member of just these groups (not committed).
+
+    Raises:
+        NotFoundError: there is no such group.
+    """
+    found = await session.exec(select(UserGroup.id).where(col(UserGroup.id).in_(group_ids)))
+    if unknown := sorted(set(group_ids) - set(found)):
+        raise NotFoundError("Group", unknown[0])
     await session.exec(
         delete(LinkUserGroup).where(
             col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id).not_in(group_ids)
         )
     )
-    for group_id in group_ids:
-        await add_to_group(session, user_id, group_id)
+    links = [
+        {"user_id": user_id, "group_id": group_id, "timestamp_created": now()}
+        for group_id in group_ids
+    ]
+    await session.exec(insert(LinkUserGroup).values(links).on_conflict_do_nothing())
 
 
 async def add_to_group(session: AsyncSession, user_id: int, group_id: int) -> bool:
@@ -81,3 +98,45 @@ async def members_of(session: AsyncSession, group_id: int) -> list[int]:
         .order_by(col(LinkUserGroup.user_id))
     )
     return list(found)
+
+
+async def table_of_users(
+    session: AsyncSession, since: datetime | None, until: datetime | None, *, only_with_jobs: bool
+) -> Result[Any]:
+    """The users with a profile, by email, and how many jobs they started in a time.
+
+    Where a cell holds several values, | stands between them.
+    """
+    jobs = (
+        select(JobV2.user_email, func.count().label("count"))
+        .group_by(col(JobV2.user_email))
+        .where(
+            *asked_for(
+                (ge, col(JobV2.start_timestamp), since), (le, col(JobV2.start_timestamp), until)
+            )
+        )
+        .subquery()
+    )
+    groups = (
+        select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
+        .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
+        .group_by(col(LinkUserGroup.user_id))
+        .subquery()
+    )
+    accounts = select(func.jsonb_array_elements_text(UserOAuth.slurm_accounts)).scalar_subquery()
+    columns: list[Any] = [
+        UserOAuth.id,
+        UserOAuth.email,
+        col(Profile.username).label("slurm_username"),
+        func.array_to_string(func.array(accounts), "|").label("slurm_accounts"),
+        func.array_to_string(UserOAuth.project_dirs, "|").label("project_dirs"),
+        groups.c.names.label("user_groups"),
+        func.coalesce(jobs.c.count, 0).label("num_jobs"),
+    ]
+    return await session.execute(
+        select(*columns)
+        .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
+        .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
+        .join(jobs, jobs.c.user_email == col(UserOAuth.email), isouter=not only_with_jobs)
+        .order_by(col(UserOAuth.email))
+    )

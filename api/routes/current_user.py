@@ -3,9 +3,16 @@
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from api.dependencies import CurrentUser, SessionDep, UserManagerDep
-from api.queries.projects import shared_zarr_dirs
-from api.queries.users import groups_of
+from api.dependencies import (
+    CurrentUser,
+    SessionDep,
+    SettingsDep,
+    UserManagerDep,
+    require_no_guest,
+)
+from api.queries.projects import zarr_dirs_of
+from api.queries.users import with_groups
+from fractal_models.rights import require_verified
 from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
 from fractal_models.tables import Profile, Resource
 
@@ -14,19 +21,24 @@ router = APIRouter(prefix="/auth/current-user", tags=["Authentication"])
 
 @router.get("/")
 async def read_current_user(
-    user: CurrentUser, session: SessionDep, group_ids_names: bool = False
+    user: CurrentUser, session: SessionDep, settings: SettingsDep, group_ids_names: bool = False
 ) -> UserRead:
-    answer = UserRead.model_validate(user)
     if group_ids_names:
-        answer.group_ids_names = await groups_of(session, user.id)
-    return answer
+        return await with_groups(session, user, settings.default_group)
+    return UserRead.model_validate(user)
 
 
 @router.patch("/")
 async def update_current_user(
-    user: CurrentUser, changes: UserUpdateStrict, users: UserManagerDep
+    user: CurrentUser,
+    changes: UserUpdateStrict,
+    users: UserManagerDep,
+    session: SessionDep,
+    settings: SettingsDep,
 ) -> UserRead:
-    return UserRead.model_validate(await users.edit(user, changes.given()))
+    require_no_guest(user)
+    edited = await users.edit(user, changes.given())
+    return await with_groups(session, edited, settings.default_group)
 
 
 @router.get("/profile-info/")
@@ -52,8 +64,13 @@ async def read_profile_info(user: CurrentUser, session: SessionDep) -> UserProfi
 async def list_allowed_viewer_paths(
     user: CurrentUser, session: SessionDep, include_shared_projects: bool = True
 ) -> list[str]:
-    """The folders whose images an image viewer may show to the user."""
+    """The folders whose images an image viewer may show to the user.
+
+    That is their own, and unless `include_shared_projects=false` those of all datasets of projects
+    in which they take part.
+    """
+    require_verified(user)
     paths = dict.fromkeys(user.project_dirs)
     if include_shared_projects:
-        paths |= dict.fromkeys(await shared_zarr_dirs(session, user.id))
+        paths |= dict.fromkeys(await zarr_dirs_of(session, user.id))
     return list(paths)

@@ -15,20 +15,42 @@ from api.dependencies import (
     WritableProject,
 )
 from api.errors import unprocessable
+from api.paging import PagingDep, page_of
+from api.queries.datasets import datasets_of
 from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
-from fractal_models.rights import WITHOUT_IMAGES
+from fractal_models.image_list import write_images
+from fractal_models.rights import WITHOUT_HISTORY, has_folder
+from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
     DatasetExport,
     DatasetImport,
     DatasetRead,
+    DatasetReadExpanded,
     DatasetUpdate,
 )
 from fractal_models.tables import DatasetV2, ProjectV2, UserOAuth
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/dataset", tags=["Dataset"])
+router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
+
+
+@router_of_all.get("/")
+async def list_my_datasets(
+    user: VerifiedUser,
+    session: SessionDep,
+    paging: PagingDep,
+    project_name: str | None = None,
+    dataset_name: str | None = None,
+    only_owned: bool = False,
+) -> Page[DatasetReadExpanded]:
+    """The datasets of all projects of the user, or of those that they own."""
+    query = datasets_of(
+        user.id, only_owned=only_owned, project_name=project_name, dataset_name=dataset_name
+    )
+    return await page_of(session, query, paging, DatasetReadExpanded.model_validate)
 
 
 @router.get("/")
@@ -36,8 +58,8 @@ async def list_datasets(project: ReadableProject, session: SessionDep) -> list[D
     found = await session.exec(
         select(DatasetV2)
         .where(DatasetV2.project_id == project.id)
-        .order_by(col(DatasetV2.id))
-        .options(*WITHOUT_IMAGES)
+        .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id))
+        .options(WITHOUT_HISTORY)
     )
     return [DatasetRead.model_validate(dataset) for dataset in found]
 
@@ -66,15 +88,18 @@ async def import_dataset(
     request: DatasetImport, project: WritableProject, user: VerifiedUser, session: SessionDep
 ) -> DatasetRead:
     """Make a dataset with images that are there already."""
-    folder = PurePosixPath(request.zarr_dir)
-    if not any(folder.is_relative_to(project_dir) for project_dir in user.project_dirs):
+    if not has_folder(user, request.zarr_dir):
         raise unprocessable(
             f"zarr_dir {request.zarr_dir!r} is in none of your folders: {_listed(user)}."
         )
     if len({image.zarr_url for image in request.images}) < len(request.images):
         raise unprocessable("An image occurs more than once: each zarr_url must be unique.")
-    dataset = DatasetV2(**request.model_dump(), project_id=saved_id(project), project=project)
+    fields = request.model_dump()
+    images = fields.pop("images")
+    dataset = DatasetV2(**fields, project_id=saved_id(project), project=project)
     session.add(dataset)
+    await session.flush()
+    await write_images(session, dataset.id, images)
     await session.commit()
     return DatasetRead.model_validate(dataset)
 

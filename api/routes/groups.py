@@ -4,7 +4,7 @@ from fastapi import APIRouter, status
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import CurrentUser, SessionDep, SettingsDep, Superuser
+from api.dependencies import SessionDep, SettingsDep, Superuser
 from api.errors import conflicts_as, unprocessable
 from api.lookups import find
 from api.queries.users import add_to_group, members_by_group, members_of, remove_from_group
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/auth/group", tags=["Authentication"])
 
 @router.get("/")
 async def list_groups(
-    _: CurrentUser, session: SessionDep, user_ids: bool = False
+    _: Superuser, session: SessionDep, user_ids: bool = False
 ) -> list[UserGroupRead]:
     found = await session.exec(select(UserGroup).order_by(col(UserGroup.id)))
     groups = [UserGroupRead.model_validate(group) for group in found]
@@ -39,7 +39,7 @@ async def create_group(
 
 
 @router.get("/{group_id}/")
-async def read_group(group_id: int, _: CurrentUser, session: SessionDep) -> UserGroupRead:
+async def read_group(group_id: int, _: Superuser, session: SessionDep) -> UserGroupRead:
     return await _with_members(session, await find(session, UserGroup, group_id))
 
 

@@ -2,21 +2,17 @@
 
 from fastapi import APIRouter, Response, status
 
-from api.dependencies import ReadableDataset, SessionDep, WritableDataset
+from api.dependencies import ReadableDataset, ReadableWorkflow, SessionDep, WritableDataset
 from api.errors import unprocessable
 from api.paging import PagingDep
-from api.queries.images import (
-    append_image,
-    find_image,
-    page_of_images,
-    remove_image,
-    replace_image,
-)
+from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
 from api.queries.jobs import require_no_submitted_job
+from flows.units import CONVERTERS
+from fractal_models.image_list import remove_images, write_images
 from fractal_models.images import SingleImage, ZarrUrl
 from fractal_models.images.schema import SingleImageUpdate
 from fractal_models.rights import NotFoundError
-from fractal_models.schemas.dataset import ImagePage, ImageQueryWithZarrUrl
+from fractal_models.schemas.dataset import ImagePage, ImageQuery, ImageQueryWithZarrUrl
 
 router = APIRouter(
     prefix="/api/v2/project/{project_id}/dataset/{dataset_id}/images", tags=["Images"]
@@ -36,6 +32,43 @@ async def query_images(
     return Response(page, media_type="application/json")
 
 
+@router.post("/verify-unique-types/")
+async def list_types_that_differ(
+    dataset: ReadableDataset,
+    workflowtask_id: int,
+    session: SessionDep,
+    query: ImageQuery | None = None,
+) -> list[str]:
+    """The types that only some of the images have which pass the filters.
+
+    Filters by status are about the latest units of the workflow task.
+    """
+    return await types_that_differ(session, dataset.id, workflowtask_id, query or ImageQuery())
+
+
+@router.post("/non-processed/")
+async def list_images_not_processed(
+    dataset: ReadableDataset,
+    workflow: ReadableWorkflow,
+    workflowtask_id: int,
+    filters: ImageQuery,
+    session: SessionDep,
+) -> list[str]:
+    """Which images that pass the filters the task before this one has not done.
+
+    None if that task is a converter or sets types, since it may make other images; or if this one
+    is the first.
+    """
+    ids = [workflow_task.id for workflow_task in workflow.task_list]
+    if workflowtask_id not in ids:
+        raise NotFoundError("Workflow task", workflowtask_id)
+    place = ids.index(workflowtask_id)
+    before = workflow.task_list[place - 1]
+    if place == 0 or before.task_type in CONVERTERS or before.task.output_types:
+        return []
+    return await images_not_done(session, dataset.id, before.id, filters)
+
+
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def add_image(dataset: WritableDataset, image: SingleImage, session: SessionDep) -> Response:
     """Add an image that is there already, wherever it lies."""
@@ -44,7 +77,7 @@ async def add_image(dataset: WritableDataset, image: SingleImage, session: Sessi
         raise unprocessable(f"{image.zarr_url!r} is the dataset's folder, not an image in it.")
     if await find_image(session, dataset.id, image.zarr_url) is not None:
         raise unprocessable(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
-    await append_image(session, dataset.id, image.model_dump())
+    await write_images(session, dataset.id, [image.model_dump()])
     await session.commit()
     return Response(status_code=status.HTTP_201_CREATED)
 
@@ -55,25 +88,22 @@ async def update_image(
 ) -> SingleImage:
     """Give an image other attributes or types, in place of those it has."""
     await require_no_submitted_job(session, dataset, "dataset")
-    found = await find_image(session, dataset.id, changes.zarr_url)
-    if found is None:
+    image = await find_image(session, dataset.id, changes.zarr_url)
+    if image is None:
         raise NotFoundError("Image", changes.zarr_url)
-    image, index = found
     for field in ("attributes", "types"):
         if (values := getattr(changes, field)) is not None:
-            image[field] = {key: value for key, value in values.items() if value is not None}
-    edited = SingleImage.model_validate(image)
-    await replace_image(session, dataset.id, index, edited.model_dump())
+            given = {key: value for key, value in values.items() if value is not None}
+            setattr(image, field, given)
     await session.commit()
-    return edited
+    return SingleImage.model_validate(image, from_attributes=True)
 
 
 @router.delete("/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_image(dataset: WritableDataset, zarr_url: ZarrUrl, session: SessionDep) -> None:
     """Take an image off the list; on disk it stays."""
     await require_no_submitted_job(session, dataset, "dataset")
-    found = await find_image(session, dataset.id, zarr_url)
-    if found is None:
+    if await find_image(session, dataset.id, zarr_url) is None:
         raise NotFoundError("Image", zarr_url)
-    await remove_image(session, dataset.id, found[1], zarr_url)
+    await remove_images(session, dataset.id, [zarr_url])
     await session.commit()

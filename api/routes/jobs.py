@@ -1,19 +1,15 @@
 """Jobs: submit, watch, stop, download."""
 
-import asyncio
 import logging
-import tempfile
-from functools import partial
-from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 from fastapi import APIRouter, status
 from fastapi.responses import FileResponse
 from sqlmodel import col
-from starlette.background import BackgroundTask
 
 from api.dependencies import (
+    Contributor,
     EngineDep,
     ExecutableDataset,
     ExecutableJob,
@@ -28,12 +24,10 @@ from api.dependencies import (
     VerifiedUser,
 )
 from api.errors import unavailable, unprocessable
-from api.logs import read_log
+from api.jobs import read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
 from api.queries.jobs import read_jobs
 from flows.engine import EngineUnavailableError
-from flows.history import end_job, request_stop
-from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
@@ -46,7 +40,6 @@ from fractal_models.tables import JobV2, Profile, Resource
 router = APIRouter(prefix="/api/v2", tags=["Job"])
 
 _LOGGER = logging.getLogger("fractal.api")
-_ZIP = "application/x-zip-compressed"
 
 
 @router.post("/project/{project_id}/job/submit/", status_code=status.HTTP_202_ACCEPTED)
@@ -80,7 +73,7 @@ async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True
 
 @router.get("/job/squeue/")
 async def read_squeue(
-    user: VerifiedUser,
+    user: Contributor,
     resource: UserResource,
     session: SessionDep,
     scope: Literal["all", "user", "accounts"] = "all",
@@ -138,35 +131,13 @@ async def read_latest_job(
 @router.get("/project/{project_id}/job/{job_id}/")
 async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
     """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
-    answer = JobRead.model_validate(job)
-    if show_tmp_logs and job.status == "submitted" and job.working_dir:
-        path = Path(job.working_dir) / JOB_LOG
-        if path.is_file():  # else, and after that, why the job waits
-            answer.log = f"{await read_log(path)}{job.log or ''}"
-    return answer
+    return await read_whole_job(job, with_log_so_far=show_tmp_logs)
 
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
 async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
-    """Ask a job to stop; it ends as failed a moment later, with a log that says so.
-
-    Whoever executes it, now or after an interruption, will obey; Prefect only tells it sooner.
-    """
-    if job.id is None or job.status != "submitted":
-        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
-    await request_stop(session, job.id, "Stopped through the Fractal API.")
-    reason = "The job was stopped before it began."
-    end = partial(end_job, session, job.id, outcome="stopped", reason=reason, log=reason)
-    if job.flow_run_id is None and await end(only_without_flow_run=True):
-        return
-    await session.refresh(job, ["flow_run_id"])
-    try:
-        ended = job.flow_run_id is not None and await engine.cancel(job.flow_run_id)
-    except EngineUnavailableError as error:
-        _LOGGER.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
-        return
-    if ended and not await asyncio.to_thread(Path(str(job.working_dir)).exists):
-        await end()
+    """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
+    await request_end(session, engine, job)
 
 
 @router.post("/project/{project_id}/job/{job_id}/pause/", status_code=status.HTTP_202_ACCEPTED)
@@ -198,15 +169,4 @@ def _flow_run_of(job: JobV2) -> UUID:
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
 async def download_job(job: ReadableJob) -> FileResponse:
     """The folder of a job with its logs and arguments, zipped."""
-    folder = Path(job.working_dir or "")
-    archive = archive_path(folder)
-    if job.working_dir is None or not (folder.is_dir() or archive.is_file()):
-        raise NotFoundError("The folder of job", job.id)
-    name = archive.name
-    if archive.is_file():
-        return FileResponse(archive, media_type=_ZIP, filename=name)
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-        temporary = Path(file.name)
-    await asyncio.to_thread(write_archive, folder, temporary)
-    cleanup = BackgroundTask(temporary.unlink)
-    return FileResponse(temporary, media_type=_ZIP, filename=name, background=cleanup)
+    return await zipped_folder(job)

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, status
+from fastapi import APIRouter, Depends
 from fastapi.security import OAuth2PasswordRequestForm
 
 from api.auth import login_tokens
 from api.dependencies import CurrentUser, SettingsDep, UserManagerDep
+from api.errors import bad_request
 from fractal_models.schemas.user import BearerResponse
 
 router = APIRouter(prefix="/auth/token", tags=["Authentication"])
@@ -14,14 +15,14 @@ router = APIRouter(prefix="/auth/token", tags=["Authentication"])
 _Credentials = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
-@router.post("/login/", responses={400: {"description": "Wrong email or password"}})
+@router.post("/login/")
 async def login(
     credentials: _Credentials, users: UserManagerDep, settings: SettingsDep
 ) -> BearerResponse:
     """A token for the header `Authorization: Bearer <token>`. The username is the email."""
     user = await users.authenticate(credentials)
     if user is None or not user.is_active:
-        raise HTTPException(status.HTTP_400_BAD_REQUEST, "LOGIN_BAD_CREDENTIALS")
+        raise bad_request("LOGIN_BAD_CREDENTIALS")
     token = await login_tokens(settings).write_token(user)
     return BearerResponse(access_token=token, token_type="bearer")
 

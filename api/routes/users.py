@@ -1,35 +1,33 @@
 """User administration."""
 
-from fastapi import APIRouter, HTTPException, status
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import APIRouter, status
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
-from api.errors import conflicts_as, unprocessable
+from api.errors import bad_request, unprocessable
 from api.lookups import find
-from api.queries.users import default_group, groups_of, set_groups
+from api.queries.projects import lost_zarr_dirs
+from api.queries.users import default_group, set_groups, with_groups
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
 
 router = APIRouter(prefix="/auth", tags=["Authentication"])
 
 
-@router.post(
-    "/register/",
-    status_code=status.HTTP_201_CREATED,
-    responses={400: {"description": "The email is taken, or the password is no good"}},
-)
+@router.post("/register/", status_code=status.HTTP_201_CREATED)
 async def register_user(
     request: UserCreate, _: Superuser, users: UserManagerDep, session: SessionDep
 ) -> UserRead:
     """Make a user, who joins the default group."""
     await _require_profile(session, request.profile_id)
-    try:
+    with _refusals_of(request.email):
         return UserRead.model_validate(await users.register(request))
-    except (UserAlreadyExists, InvalidPasswordException) as error:
-        raise HTTPException(status.HTTP_400_BAD_REQUEST, _reason(error, request.email)) from error
 
 
 @router.get("/users/")
@@ -40,32 +38,42 @@ async def list_users(
     query = select(UserOAuth).order_by(col(UserOAuth.id))
     if profile_id is not None:
         query = query.where(UserOAuth.profile_id == profile_id)
-    return [UserRead.model_validate(user) for user in await session.exec(query)]
+    return [UserRead.model_validate(user) for user in (await session.exec(query)).unique()]
 
 
 @router.get("/users/{user_id}/")
 async def read_user(
-    user_id: int, _: Superuser, session: SessionDep, group_ids_names: bool = True
+    user_id: int,
+    _: Superuser,
+    session: SessionDep,
+    settings: SettingsDep,
+    group_ids_names: bool = True,
 ) -> UserRead:
-    answer = UserRead.model_validate(await find(session, UserOAuth, user_id))
+    user = await find(session, UserOAuth, user_id)
     if group_ids_names:
-        answer.group_ids_names = await groups_of(session, user_id)
-    return answer
+        return await with_groups(session, user, settings.default_group)
+    return UserRead.model_validate(user)
 
 
 @router.patch("/users/{user_id}/")
 async def update_user(
-    user_id: int, changes: UserUpdate, _: Superuser, users: UserManagerDep, session: SessionDep
+    user_id: int,
+    changes: UserUpdate,
+    _: Superuser,
+    users: UserManagerDep,
+    session: SessionDep,
+    settings: SettingsDep,
 ) -> UserRead:
     user = await find(session, UserOAuth, user_id)
     given = changes.given()
     await _require_profile(session, given.get("profile_id"))
     if given.get("is_superuser", user.is_superuser) and given.get("is_guest", user.is_guest):
         raise unprocessable("A superuser cannot be a guest.")
-    try:
-        return UserRead.model_validate(await users.edit(user, given))
-    except (UserAlreadyExists, InvalidPasswordException) as error:
-        raise unprocessable(_reason(error, changes.email)) from error
+    if "project_dirs" in given:
+        await _require_datasets_inside(session, user, given["project_dirs"])
+    with _refusals_of(changes.email):
+        edited = await users.edit(user, given)
+    return await with_groups(session, edited, settings.default_group)
 
 
 @router.post("/users/{user_id}/set-groups/")
@@ -83,12 +91,9 @@ async def set_user_groups(
         raise unprocessable(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
         )
-    async with conflicts_as(f"Not all groups of {request.group_ids} exist."):
-        await set_groups(session, user_id, request.group_ids)
+    await set_groups(session, user_id, request.group_ids)
     await session.commit()
-    answer = UserRead.model_validate(user)
-    answer.group_ids_names = await groups_of(session, user_id)
-    return answer
+    return await with_groups(session, user, settings.default_group)
 
 
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
@@ -96,7 +101,22 @@ async def _require_profile(session: AsyncSession, profile_id: int | None) -> Non
         await find(session, Profile, profile_id)
 
 
-def _reason(error: UserAlreadyExists | InvalidPasswordException, email: str) -> str:
-    if isinstance(error, UserAlreadyExists):
-        return f"There is a user {email} already."
-    return str(error.reason)
+async def _require_datasets_inside(
+    session: AsyncSession, user: UserOAuth, project_dirs: list[str]
+) -> None:
+    if lost := await lost_zarr_dirs(session, user, project_dirs):
+        raise unprocessable(
+            f"{len(lost)} folders of datasets of {user.email} would be in none of the project_dirs "
+            f"any more, e.g. {lost[0]}."
+        )
+
+
+@contextmanager
+def _refusals_of(email: str) -> Iterator[None]:
+    """Answer 400 where the email is taken or the password is no good, as fastapi-users does."""
+    try:
+        yield
+    except UserAlreadyExists as error:
+        raise bad_request(f"There is a user {email} already.") from error
+    except InvalidPasswordException as error:
+        raise bad_request(str(error.reason)) from error

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, status
+from fastapi import APIRouter, Query, status
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -14,18 +14,22 @@ from api.dependencies import (
     WritableWorkflow,
     WritableWorkflowTask,
 )
-from api.errors import unprocessable
 from api.queries.jobs import require_no_submitted_job
 from api.queries.task_groups import usable_tasks
-from flows.units import COMPOUND
 from fractal_models.database import saved_id
-from fractal_models.images import FilterError, merge_type_filters
 from fractal_models.schemas.workflow import (
+    WorkflowTaskArguments,
     WorkflowTaskCreate,
     WorkflowTaskRead,
     WorkflowTaskUpdate,
 )
 from fractal_models.tables import TaskV2, WorkflowTaskV2, WorkflowV2
+from fractal_models.workflow_tasks import (
+    check_phases,
+    input_types_of,
+    new_workflow_task,
+    replace_task,
+)
 
 router = APIRouter(
     prefix="/api/v2/project/{project_id}/workflow/{workflow_id}/wftask", tags=["WorkflowTask"]
@@ -34,28 +38,46 @@ router = APIRouter(
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def create_workflow_tasks(
-    requests: Annotated[list[WorkflowTaskCreate], Body(min_length=1)],
+    requests: list[WorkflowTaskCreate],
     workflow: WritableWorkflow,
     project: WritableProject,
     user: Contributor,
     session: SessionDep,
-    order: int | None = None,
+    order: Annotated[int | None, Query(ge=0)] = None,
 ) -> list[WorkflowTaskRead]:
     """Put tasks into the workflow, at position `order` (from 0) or at its end."""
     tasks = await usable_tasks(
         session, user, project.resource_id, {request.task_id for request in requests}
     )
-    new = [_workflow_task(workflow, tasks, request) for request in requests]
+    new = [_workflow_task(workflow, tasks[each.task_id], each) for each in requests]
     await _lock(session, workflow)
     position = len(workflow.task_list) if order is None else order
-    if not 0 <= position <= len(workflow.task_list):
-        raise unprocessable(
-            f"order must be from 0 to {len(workflow.task_list)}, the end of workflow {workflow.id}."
-        )
     workflow.task_list[position:position] = new
     _number(workflow)
     await session.commit()
     return [WorkflowTaskRead.model_validate(workflow_task) for workflow_task in new]
+
+
+@router.post("/replace-task/", status_code=status.HTTP_201_CREATED)
+async def replace_workflow_task(
+    workflow_task: WritableWorkflowTask,
+    task_id: int,
+    arguments: WorkflowTaskArguments,
+    project: WritableProject,
+    user: Contributor,
+    session: SessionDep,
+) -> WorkflowTaskRead:
+    """Put another task in the place of one, mostly a newer version of it.
+
+    Arguments that are not given stay, as do alias, description and filters.
+    """
+    task = (await usable_tasks(session, user, project.resource_id, {task_id}))[task_id]
+    given = arguments.model_dump(exclude_none=True)
+    check_phases(task, given)
+    replace_task(workflow_task, task)
+    workflow_task.sqlmodel_update(given)
+    await session.commit()
+    return WorkflowTaskRead.model_validate(workflow_task)
 
 
 @router.get("/{workflow_task_id}/")
@@ -67,8 +89,11 @@ async def read_workflow_task(workflow_task: ReadableWorkflowTask) -> WorkflowTas
 async def update_workflow_task(
     workflow_task: WritableWorkflowTask, changes: WorkflowTaskUpdate, session: SessionDep
 ) -> WorkflowTaskRead:
+    given = changes.given()
     _check(workflow_task.task, changes)
-    workflow_task.sqlmodel_update(changes.given())
+    for name in given.keys() & {"args_non_parallel", "args_parallel"}:
+        given[name] = given[name] or None
+    workflow_task.sqlmodel_update(given)
     await session.commit()
     return WorkflowTaskRead.model_validate(workflow_task)
 
@@ -86,29 +111,16 @@ async def delete_workflow_task(
 
 
 def _workflow_task(
-    workflow: WorkflowV2, tasks: dict[int, TaskV2], request: WorkflowTaskCreate
+    workflow: WorkflowV2, task: TaskV2, request: WorkflowTaskCreate
 ) -> WorkflowTaskV2:
-    task = tasks[request.task_id]
     _check(task, request)
-    return WorkflowTaskV2(
-        **request.model_dump(), workflow_id=saved_id(workflow), task_type=task.type, task=task
-    )
+    fields = request.model_dump(exclude={"task_id"})
+    return new_workflow_task(task, workflow_id=saved_id(workflow), **fields)
 
 
 def _check(task: TaskV2, changes: WorkflowTaskUpdate) -> None:
-    """Arguments must be for a phase that the task has, filters must not contradict the task."""
-    missing = []
-    if task.type == "parallel":
-        missing = ["args_non_parallel", "meta_non_parallel"]
-    elif task.type not in COMPOUND:
-        missing = ["args_parallel", "meta_parallel"]
-    for field in missing:
-        if getattr(changes, field) is not None:
-            raise unprocessable(f"Task {task.name!r} is {task.type}: it takes no {field}.")
-    try:
-        merge_type_filters(task.input_types, changes.type_filters)
-    except FilterError as error:
-        raise unprocessable(str(error)) from error
+    check_phases(task, changes.model_dump())
+    input_types_of(task, changes.type_filters)
 
 
 def _number(workflow: WorkflowV2) -> None:

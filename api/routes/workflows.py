@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Response, status
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import (
     ReadableProject,
@@ -14,15 +13,19 @@ from api.dependencies import (
 )
 from api.errors import unprocessable
 from api.queries.jobs import require_no_submitted_job
-from api.queries.task_groups import reasons_not_to_run
+from api.queries.named_tasks import newer_versions
+from api.queries.workflows import require_new_name, with_warnings
 from fractal_models.database import saved_id
 from fractal_models.schemas.workflow import (
+    TaskVersionRead,
+    TypeFiltersRead,
     WorkflowCreate,
     WorkflowRead,
     WorkflowReadWithWarnings,
     WorkflowUpdate,
 )
-from fractal_models.tables import UserOAuth, WorkflowV2
+from fractal_models.tables import WorkflowV2
+from fractal_models.workflow_tasks import input_types_of
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workflow"])
 
@@ -30,7 +33,9 @@ router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workfl
 @router.get("/")
 async def list_workflows(project: ReadableProject, session: SessionDep) -> list[WorkflowRead]:
     found = await session.exec(
-        select(WorkflowV2).where(WorkflowV2.project_id == project.id).order_by(col(WorkflowV2.id))
+        select(WorkflowV2)
+        .where(WorkflowV2.project_id == project.id)
+        .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
     )
     return [WorkflowRead.model_validate(workflow) for workflow in found]
 
@@ -39,7 +44,7 @@ async def list_workflows(project: ReadableProject, session: SessionDep) -> list[
 async def create_workflow(
     request: WorkflowCreate, project: WritableProject, session: SessionDep
 ) -> WorkflowRead:
-    await _require_new_name(session, project.id, request.name)
+    await require_new_name(session, project.id, request.name)
     workflow = WorkflowV2(
         **request.model_dump(), project_id=saved_id(project), project=project, task_list=[]
     )
@@ -52,7 +57,7 @@ async def create_workflow(
 async def read_workflow(
     workflow: ReadableWorkflow, user: VerifiedUser, session: SessionDep
 ) -> WorkflowReadWithWarnings:
-    return await _with_warnings(session, user, workflow)
+    return await with_warnings(session, user, workflow)
 
 
 @router.patch("/{workflow_id}/")
@@ -62,12 +67,12 @@ async def update_workflow(
     given = changes.given()
     order = given.pop("reordered_workflowtask_ids", None)
     if given.get("name", workflow.name) != workflow.name:
-        await _require_new_name(session, workflow.project_id, changes.name)
+        await require_new_name(session, workflow.project_id, changes.name)
     workflow.sqlmodel_update(given)
     if order is not None:
         _reorder(workflow, order)
     await session.commit()
-    return await _with_warnings(session, user, workflow)
+    return await with_warnings(session, user, workflow)
 
 
 @router.delete("/{workflow_id}/", status_code=status.HTTP_204_NO_CONTENT)
@@ -76,6 +81,35 @@ async def delete_workflow(workflow: WritableWorkflow, session: SessionDep) -> No
     await require_no_submitted_job(session, workflow, "workflow")
     await session.delete(workflow)
     await session.commit()
+
+
+@router.get("/{workflow_id}/type-filters-flow/")
+async def read_type_filters(workflow: ReadableWorkflow) -> list[TypeFiltersRead]:
+    """Per task: the types that tasks before it set, those that it asks for, and those it sets."""
+    if not workflow.task_list:
+        raise unprocessable(f"Workflow {workflow.id} has no tasks: add some first.")
+    current: dict[str, bool] = {}
+    answer = []
+    for workflow_task in workflow.task_list:
+        task = workflow_task.task
+        answer.append(
+            TypeFiltersRead(
+                workflowtask_id=saved_id(workflow_task),
+                current_type_filters=current,
+                input_type_filters=input_types_of(task, workflow_task.type_filters),
+                output_type_filters=task.output_types,
+            )
+        )
+        current = {**current, **task.output_types}
+    return answer
+
+
+@router.get("/{workflow_id}/version-update-candidates/")
+async def list_version_update_candidates(
+    workflow: ReadableWorkflow, user: VerifiedUser, session: SessionDep
+) -> list[list[TaskVersionRead]]:
+    """Per task: its newer versions that can take its place, the oldest first."""
+    return await newer_versions(session, user, workflow)
 
 
 @router.post("/{workflow_id}/star/")
@@ -92,14 +126,6 @@ async def unstar_workflow(workflow: WritableWorkflow, session: SessionDep) -> Re
     return Response()
 
 
-async def _require_new_name(session: AsyncSession, project_id: int | None, name: str) -> None:
-    found = await session.exec(
-        select(WorkflowV2.id).where(WorkflowV2.project_id == project_id, WorkflowV2.name == name)
-    )
-    if (workflow_id := found.first()) is not None:
-        raise unprocessable(f"The project has a workflow {name!r} already: {workflow_id}.")
-
-
 def _reorder(workflow: WorkflowV2, ids: list[int]) -> None:
     by_id = {task.id: task for task in workflow.task_list}
     if len(ids) != len(by_id) or set(ids) != set(by_id):
@@ -110,13 +136,3 @@ def _reorder(workflow: WorkflowV2, ids: list[int]) -> None:
     for order, task_id in enumerate(ids):
         by_id[task_id].order = order
     workflow.task_list.sort(key=lambda task: task.order or 0)
-
-
-async def _with_warnings(
-    session: AsyncSession, user: UserOAuth, workflow: WorkflowV2
-) -> WorkflowReadWithWarnings:
-    answer = WorkflowReadWithWarnings.model_validate(workflow)
-    reasons = await reasons_not_to_run(session, user, workflow)
-    for task in answer.task_list:
-        task.warning = reasons.get(task.id)
-    return answer

@@ -9,11 +9,9 @@ from fractal_models.images.filters import (
     AttributeFilters,
     FilterError,
     TypeFilters,
-    attributes_of,
     filter_images,
     merge_type_filters,
     task_type_filters,
-    types_of,
 )
 from fractal_models.images.merge import ImageListError, MergeResult, merge_images
 from fractal_models.images.outputs import (
@@ -59,7 +57,6 @@ __all__ = [
     "TaskOutput",
     "TypeFilters",
     "ZarrUrl",
-    "attributes_of",
     "filter_images",
     "merge_images",
     "merge_type_filters",
@@ -67,5 +64,4 @@ __all__ = [
     "parse_init_output",
     "parse_task_output",
     "task_type_filters",
-    "types_of",
 ]

@@ -1,4 +1,4 @@
-"""Which images a task sees, and what there is to filter by."""
+"""Which images a task sees."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Annotated
@@ -106,17 +106,3 @@ def task_type_filters(
         **job_type_filters,
         **merge_type_filters(task_input_types, workflowtask_type_filters),
     }
-
-
-def attributes_of(images: Iterable[Image]) -> dict[str, list[Scalar]]:
-    """Every attribute with its distinct values, both in order of first appearance."""
-    found: dict[str, dict[Hashable, Scalar]] = {}
-    for image in images:
-        for key, value in image["attributes"].items():
-            found.setdefault(key, {}).setdefault(_identity(value), value)
-    return {key: list(values.values()) for key, values in found.items()}
-
-
-def types_of(images: Iterable[Image]) -> list[str]:
-    """The names of all types of the images, sorted."""
-    return sorted({key for image in images for key in image["types"]})

@@ -24,6 +24,12 @@ class MergeResult:
     def num_new(self) -> int:
         return len(self.added)
 
+    @property
+    def written(self) -> list[Image]:
+        """The images that were added or updated, in the order of the list."""
+        urls = {*self.added, *self.updated}
+        return [image for image in self.images if image["zarr_url"] in urls]
+
 
 def merge_images(
     images: Sequence[Image],

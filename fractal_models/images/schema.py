@@ -18,6 +18,9 @@ class InvalidZarrUrl(ImageError):
     """Not an absolute path or a URL with a scheme."""
 
 
+# Longer ones do not fit into PostgreSQL's indices.
+MAX_URL_BYTES = 2000
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -29,7 +32,7 @@ def normalize_url(url: str) -> str:
 
     Raises:
         InvalidZarrUrl: neither an absolute path nor a URL with a scheme, a `..` segment, a NUL
-            character, or nothing left to name an image.
+            character, nothing left to name an image, or more than MAX_URL_BYTES bytes.
     """
     clean = url.strip().rstrip("/")
     if not _SCHEME.match(clean) and ("//" in clean or "/." in clean):
@@ -43,6 +46,10 @@ def normalize_url(url: str) -> str:
         raise InvalidZarrUrl(f"{url!r} contains a '..' segment: write the path it leads to")
     if "\0" in clean:
         raise InvalidZarrUrl(f"{url!r} contains a NUL character: remove it")
+    if len(clean) > MAX_URL_BYTES // 4 and len(clean.encode(errors="replace")) > MAX_URL_BYTES:
+        raise InvalidZarrUrl(
+            f"{clean[:40]!r}... is of more than {MAX_URL_BYTES} bytes: use a shorter path"
+        )
     return clean
 
 

@@ -59,6 +59,7 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^([a-zA-Z0-9_. -]+)$")]
 AbsolutePath = Annotated[NonEmpty, AfterValidator(_absolute)]
 SlurmAccount = Annotated[str, StringConstraints(min_length=1, pattern=r"^[a-zA-Z0-9_\-\.]+$")]
+UniqueIds = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique)]
 UniqueStrings = Annotated[list[NonEmpty], AfterValidator(unique)]
 UniquePaths = Annotated[list[AbsolutePath], AfterValidator(unique)]
 UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(unique)]

@@ -39,6 +39,13 @@ class DatasetRead(Output):
     is_starred: bool
 
 
+class DatasetReadExpanded(DatasetRead):
+    """A dataset among those of several projects."""
+
+    owner_email: str
+    image_count: int
+
+
 class DatasetExport(Output):
     """A dataset with its images."""
 

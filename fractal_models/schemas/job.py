@@ -62,6 +62,12 @@ class JobRead(Output):
     flow_run_id: UUID | None = None
 
 
+class JobUpdate(Input):
+    """What an administrator may make of a job that does not end."""
+
+    status: Literal["failed"]
+
+
 class JobWithTaskStatuses(JobRead):
     """A job, and by id of a workflow task how that stands on the dataset (null: it never ran)."""
 

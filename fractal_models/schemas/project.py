@@ -27,6 +27,12 @@ class ProjectRead(Output):
     is_starred: bool
 
 
+class ProjectReadSuperuser(ProjectRead):
+    """A project and its owner, for administrators."""
+
+    user_email: str
+
+
 class ProjectDump(Output):
     """A project as it stood when a job was submitted."""
 

@@ -2,16 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import EmailStr, Field, model_validator
+from pydantic import EmailStr, Field, StringConstraints, model_validator
 
 from fractal_models.schemas.base import (
     Input,
     NonEmpty,
     Output,
     Timestamp,
+    UniqueIds,
     UniquePaths,
     UniqueSlurmAccounts,
 )
+
+# Taken as it was typed: with its spaces.
+Password = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
 
 class OAuthAccountRead(Output):
@@ -42,7 +46,7 @@ class UserCreate(Input):
     """A new user."""
 
     email: EmailStr
-    password: NonEmpty
+    password: Password
     is_active: bool | None = True
     is_superuser: bool | None = False
     is_verified: bool | None = False
@@ -62,7 +66,7 @@ class UserUpdate(Input):
     """What an administrator may change of a user."""
 
     email: EmailStr = ""
-    password: NonEmpty = ""
+    password: Password = ""
     is_active: bool = True
     is_superuser: bool = False
     is_verified: bool = False
@@ -81,7 +85,7 @@ class UserUpdateStrict(Input):
 class UserUpdateGroups(Input):
     """The groups that a user is to be in."""
 
-    group_ids: list[Annotated[int, Field(ge=0)]]
+    group_ids: Annotated[UniqueIds, Field(min_length=1)]
 
 
 class UserProfileInfo(Output):
@@ -113,3 +117,9 @@ class BearerResponse(Output):
 
     access_token: str
     token_type: str
+
+
+class OAuthLoginUrl(Output):
+    """Where a user logs in at an OAuth provider."""
+
+    authorization_url: str

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import Input, JsonObject, NonEmpty, Output, Timestamp
@@ -10,6 +10,18 @@ from fractal_models.schemas.manifest import TaskType
 from fractal_models.schemas.meta import Meta
 from fractal_models.schemas.project import ProjectRead
 from fractal_models.schemas.task import TaskRead
+
+# Arguments that each unit is given by its job, and that nobody else may set.
+RESERVED_ARGUMENTS = frozenset({"zarr_dir", "zarr_url", "zarr_urls", "init_args"})
+
+
+def _without_reserved(arguments: JsonObject) -> JsonObject:
+    if taken := sorted(RESERVED_ARGUMENTS & arguments.keys()):
+        raise ValueError(f"{', '.join(taken)} cannot be set: jobs give them to each unit")
+    return arguments
+
+
+Arguments = Annotated[JsonObject, AfterValidator(_without_reserved)]
 
 
 class WorkflowCreate(Input):
@@ -30,8 +42,8 @@ class WorkflowUpdate(Input):
 class WorkflowTaskArguments(Input):
     """Arguments of a workflow task, per phase."""
 
-    args_non_parallel: JsonObject | None = None
-    args_parallel: JsonObject | None = None
+    args_non_parallel: Arguments | None = None
+    args_parallel: Arguments | None = None
 
 
 class WorkflowTaskUpdate(WorkflowTaskArguments):
@@ -66,6 +78,22 @@ class WorkflowTaskRead(Output):
     task_type: TaskType
     task_id: int
     task: TaskRead
+
+
+class TaskVersionRead(Output):
+    """A task that can take the place of an older version of it."""
+
+    task_id: int
+    version: str
+
+
+class TypeFiltersRead(Output):
+    """The type filters in force at a workflow task, by what is known without a dataset."""
+
+    workflowtask_id: int
+    current_type_filters: dict[str, bool]
+    input_type_filters: dict[str, bool]
+    output_type_filters: dict[str, bool]
 
 
 class WorkflowTaskReadWithWarning(WorkflowTaskRead):

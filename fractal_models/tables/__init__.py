@@ -4,7 +4,7 @@ An existing Fractal database can therefore be adopted; columns beyond Fractal sa
 """
 
 from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm
-from fractal_models.tables.dataset import DatasetV2
+from fractal_models.tables.dataset import DatasetImage, DatasetV2, ImageFacet
 from fractal_models.tables.event import EventOutbox
 from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
 from fractal_models.tables.job import JobV2
@@ -18,11 +18,13 @@ from fractal_models.tables.workflow import WorkflowTaskV2, WorkflowTemplate, Wor
 __all__ = [
     "AccountingRecord",
     "AccountingRecordSlurm",
+    "DatasetImage",
     "DatasetV2",
     "EventOutbox",
     "HistoryImageCache",
     "HistoryRun",
     "HistoryUnit",
+    "ImageFacet",
     "JobV2",
     "LinkUserGroup",
     "LinkUserProjectV2",

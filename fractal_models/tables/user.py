@@ -50,7 +50,7 @@ class UserOAuth(SQLModel, table=True):
 
     oauth_accounts: list[OAuthAccount] = Relationship(
         back_populates="user",
-        sa_relationship_kwargs={"lazy": "selectin", "cascade": "all, delete-orphan"},
+        sa_relationship_kwargs={"lazy": "joined", "cascade": "all, delete-orphan"},
     )
 
 

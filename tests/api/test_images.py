@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from api.paging import Paging
 from api.queries.images import page_of_images
-from fractal_models.images import attributes_of, filter_images, types_of
+from fractal_models.image_list import read_images, remove_images, write_images
+from fractal_models.images import (
+    STATUS_ATTRIBUTE,
+    Image,
+    filter_images,
+)
 from fractal_models.schemas.dataset import ImagePage, ImageQuery
 from fractal_models.tables import DatasetV2
 
@@ -89,8 +94,9 @@ async def test_pages_go_on_where_the_one_before_ended(owner: Any, plate: str) ->
         for page in (1, 2, 3)
     ]
 
-    assert [urls(page) for page in pages] == [["A1/0", "A2/0"], ["B1/0"], []]
-    assert [page["current_page"] for page in pages] == [1, 2, 3]
+    last = ["B1/0"]  # and after it there is none
+    assert [urls(page) for page in pages] == [["A1/0", "A2/0"], last, last]
+    assert [page["current_page"] for page in pages] == [1, 2, 2]
     assert {(page["page_size"], page["total_count"]) for page in pages} == {(2, 3)}
 
 
@@ -182,45 +188,150 @@ async def test_images_stay_as_they_are_while_a_job_runs(
     assert all("stop it" in answer.json()["detail"] for answer in answers)
 
 
+@pytest.fixture
+async def workflow_tasks(
+    owner: Any,
+    workflow: dict[str, Any],
+    new_task: Callable[..., Awaitable[dict[str, Any]]],
+) -> Callable[..., Awaitable[list[str]]]:
+    """Puts tasks with these fields into a workflow; gives their places, as query parameters."""
+
+    async def make(*fields: dict[str, Any]) -> list[str]:
+        tasks = [await new_task(**each) for each in fields]
+        url = f"/api/v2/project/{workflow['project_id']}/workflow/{workflow['id']}/wftask/"
+        made = await owner.ok("POST", url, json=[{"task_id": task["id"]} for task in tasks])
+        return [f"workflow_id={workflow['id']}&workflowtask_id={each['id']}" for each in made]
+
+    return make
+
+
+CONVERTER = {"command_non_parallel": "true", "type": "converter_non_parallel"}
+
+
+@pytest.mark.parametrize(
+    ("before", "filters", "expected"),
+    [
+        ({}, {}, [f"{well}/{n}" for well in ("A1", "A2", "B1") for n in (0, 1)]),
+        ({}, {"attribute_filters": {"well": ["A2"]}}, ["A2/0", "A2/1"]),
+        ({}, {"type_filters": {"is_3D": True}, "attribute_filters": {"well": ["A2"]}}, ["A2/0"]),
+        ({"output_types": {"is_3D": True}}, {}, []),
+        (CONVERTER, {}, []),
+    ],
+)
+async def test_images_that_the_task_before_has_not_done_are_told(
+    before: dict[str, Any],
+    filters: dict[str, Any],
+    expected: list[str],
+    owner: Any,
+    plate: str,
+    workflow_tasks: Callable[..., Awaitable[list[str]]],
+) -> None:
+    first, second = await workflow_tasks(before, {})
+
+    assert await owner.ok("POST", f"{plate}non-processed/?{first}", json={}) == []
+    found = await owner.ok("POST", f"{plate}non-processed/?{second}", json=filters)
+    assert [url.removeprefix("/plate/") for url in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (None, ["is_3D"]),
+        ({"type_filters": {"is_3D": True}}, []),
+        ({"attribute_filters": {"acquisition": [1]}}, []),  # absent and false are the same
+        ({"attribute_filters": {"well": ["A1"]}}, ["is_3D"]),
+        ({"attribute_filters": {STATUS_ATTRIBUTE: ["unset"]}}, ["is_3D"]),
+        ({"attribute_filters": {STATUS_ATTRIBUTE: ["done"]}}, []),
+    ],
+)
+async def test_types_that_only_some_images_have_are_told(
+    query: dict[str, Any] | None,
+    expected: list[str],
+    owner: Any,
+    plate: str,
+    workflow_tasks: Callable[..., Awaitable[list[str]]],
+) -> None:
+    (task,) = await workflow_tasks({})
+
+    assert await owner.ok("POST", f"{plate}verify-unique-types/?{task}", json=query) == expected
+
+
+async def test_a_foreign_workflow_task_is_not_found(
+    owner: Any, plate: str, workflow: dict[str, Any]
+) -> None:
+    query = f"workflow_id={workflow['id']}&workflowtask_id=1000000"
+
+    assert (await owner.post(f"{plate}non-processed/?{query}", json={})).status_code == 404
+
+
 SCALARS = st.one_of(st.booleans(), st.integers(-2, 2), st.sampled_from([0.0, 1.0, 0.5, "1", "a"]))
 KEYS = st.sampled_from(["a", "b"])
-IMAGE_LISTS = st.lists(
-    st.tuples(st.dictionaries(KEYS, SCALARS), st.dictionaries(KEYS, st.booleans())), max_size=6
+IMAGES_BY_URL = st.dictionaries(
+    st.sampled_from([f"/{number}" for number in range(8)]),
+    st.tuples(st.dictionaries(KEYS, SCALARS), st.dictionaries(KEYS, st.booleans())),
+    max_size=6,
+).map(
+    lambda contents: {
+        url: {"zarr_url": url, "origin": None, "attributes": attributes, "types": types}
+        for url, (attributes, types) in contents.items()
+    }
 )
 
 
 @hypothesis_settings(
-    max_examples=60,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    contents=IMAGE_LISTS,
+    before=IMAGES_BY_URL,
+    edits=IMAGES_BY_URL,
+    removed=st.sets(st.sampled_from([f"/{number}" for number in range(8)])),
     type_filters=st.dictionaries(KEYS, st.booleans()),
     attribute_filters=st.dictionaries(KEYS, SCALARS.map(lambda value: [value])),
 )
-async def test_the_database_filters_like_a_job_does(
-    contents: list[tuple[dict[str, Any], dict[str, bool]]],
+async def test_the_database_keeps_and_filters_lists_like_a_job_does(
+    before: dict[str, Image],
+    edits: dict[str, Image],
+    removed: set[str],
     type_filters: dict[str, bool],
     attribute_filters: dict[str, list[Any]],
     sessions: Any,
     project: dict[str, Any],
 ) -> None:
-    images = [
-        {"zarr_url": f"/{index}", "origin": None, "attributes": attributes, "types": types}
-        for index, (attributes, types) in enumerate(contents)
-    ]
     query = ImageQuery(type_filters=type_filters, attribute_filters=attribute_filters)
     async with sessions() as session:
-        dataset = DatasetV2(name="d", project_id=project["id"], zarr_dir="/d", images=images)
+        dataset = DatasetV2(name="d", project_id=project["id"], zarr_dir="/d")
         session.add(dataset)
         await session.flush()
+        await write_images(session, dataset.id, list(before.values()))
+        await write_images(session, dataset.id, list(edits.values()))
+        await remove_images(session, dataset.id, list(removed))
+        listed = await read_images(session, dataset.id)
         page = ImagePage.model_validate_json(
             await page_of_images(session, dataset.id, query, Paging())
         )
 
+    images = [image for url, image in (before | edits).items() if url not in removed]
+    assert listed == images
     assert [image.model_dump() for image in page.items] == filter_images(
         images, type_filters, attribute_filters
     )
-    assert page.attributes == attributes_of(images)
-    assert page.types == types_of(images)
+    assert page.total_count == len(page.items)
+    assert told(page.attributes) == {
+        key: {
+            (isinstance(image["attributes"][key], bool), image["attributes"][key])
+            for image in images
+            if key in image["attributes"]
+        }
+        for key in {key for image in images for key in image["attributes"]}
+    }
+    assert page.types == sorted({key for image in images for key in image["types"]})
+
+
+def told(attributes: dict[str, list[Any]]) -> dict[str, set[tuple[bool, Any]]]:
+    """Values whatever their order; `True` is not 1, but 1 is 1.0."""
+    return {
+        key: {(isinstance(value, bool), value) for value in values}
+        for key, values in attributes.items()
+    }

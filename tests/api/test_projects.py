@@ -27,7 +27,7 @@ async def test_a_project_needs_a_profile(new_person: Callable[..., Awaitable[Any
 
     answer = await person.post("/api/v2/project/", json={"name": "nowhere"})
 
-    assert answer.status_code == 422
+    assert answer.status_code == 403
     assert "profile" in answer.json()["detail"]
 
 
@@ -155,6 +155,58 @@ async def test_a_dataset_is_renamed_starred_and_deleted(
     assert not (await owner.ok("GET", url))["is_starred"]
     assert (await owner.delete(url)).status_code == 204
     assert (await owner.get(url)).status_code == 404
+
+
+async def test_datasets_of_all_projects_are_listed_with_their_images_counted(
+    new_person: Callable[..., Awaitable[Any]], invite: Callable[..., Awaitable[None]]
+) -> None:
+    person, other = await new_person(), await new_person()
+    made = {}
+    for who, name in ((person, "mine"), (other, "joined"), (other, "invited to")):
+        project = await who.ok("POST", "/api/v2/project/", json={"name": name})
+        folder = who.user.project_dirs[0]
+        images = [{"zarr_url": f"{folder}/{index}"} for index in range(len(made))]
+        document = {"name": f"Of_{name}", "zarr_dir": folder, "images": images}
+        url = f"/api/v2/project/{project['id']}/dataset/"
+        dataset = await who.ok("POST", f"{url}import/", json=document)
+        count = {"owner_email": who.user.email, "image_count": len(made)}
+        made[name] = {**dataset, **count}
+    await invite(person, made["joined"]["project"], "r")
+    await invite(person, made["invited to"]["project"], "r", is_verified=False)
+
+    async def found(**query: Any) -> Any:
+        page = await person.ok("GET", "/api/v2/dataset/", params=query)
+        return page["items"], page["total_count"]
+
+    assert await found() == ([made["joined"], made["mine"]], 2)
+    assert await found(only_owned=True) == ([made["mine"]], 1)
+    assert await found(project_name="JOIN") == ([made["joined"]], 1)
+    assert await found(dataset_name="of_m") == ([made["mine"]], 1)
+    assert await found(page=2, page_size=1) == ([made["mine"]], 2)
+    await person.ok(
+        "POST", f"/api/v2/project/{made['mine']['project_id']}/dataset/{made['mine']['id']}/star/"
+    )
+    [first, _], _ = await found()
+    assert first["id"] == made["mine"]["id"]
+
+
+async def test_what_has_a_star_is_listed_first(new_person: Callable[..., Awaitable[Any]]) -> None:
+    person = await new_person()
+    lists = {"/api/v2/project/": ["newest", "b", "a"]}
+    for name in ("a", "b", "newest"):
+        project = await person.ok("POST", "/api/v2/project/", json={"name": name})
+    for kind in ("dataset", "workflow"):
+        url = f"/api/v2/project/{project['id']}/{kind}/"
+        for name in ("c", "a", "b"):
+            await person.ok("POST", url, json={"name": name})
+        lists[url] = ["a", "b", "c"]
+
+    for url, names in lists.items():
+        listed = await person.ok("GET", url)
+        assert [each["name"] for each in listed] == names
+        await person.ok("POST", f"{url}{listed[-1]['id']}/star/")
+        listed = await person.ok("GET", url)
+        assert [each["name"] for each in listed] == [names[-1], *names[:-1]]
 
 
 async def test_what_the_database_cannot_hold_is_refused(

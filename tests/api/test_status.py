@@ -127,7 +127,7 @@ async def test_images_show_how_their_latest_unit_ended(owner: Any, history: dict
     assert statuses == ["done", "failed", "submitted", "unset"]
     assert page["attributes"] == {
         "n": [0, 1, 2, 3],
-        STATUS_ATTRIBUTE: ["done", "failed", "submitted", "unset"],
+        STATUS_ATTRIBUTE: ["done", "submitted", "failed", "unset"],
     }
     assert [image["has_warnings"] for image in warned["items"]] == [False, True, False, None]
 

@@ -1,14 +1,18 @@
 """Login, users and groups."""
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from fastapi_users.password import PasswordHelper
+from pwdlib.hashers.bcrypt import BcryptHasher
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import login_tokens
 from fractal_models.settings import Settings
-from fractal_models.tables import Profile
+from fractal_models.tables import Profile, UserOAuth
 
 PASSWORD = "a good password"
 
@@ -120,14 +124,17 @@ async def test_an_administrator_edits_a_user(
         "email": "renamed@example.org",
     }
 
-    edited = await admin.ok("PATCH", f"/auth/users/{registered['id']}/", json=changes)
+    url = f"/auth/users/{registered['id']}/"
+    edited = await admin.ok("PATCH", url, json=changes)
     form = {"username": "renamed@example.org", "password": "another one"}
 
     assert {key: edited.get(key) for key in changes if key != "password"} == {
         key: value for key, value in changes.items() if key != "password"
     }
     assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 200
-    assert edited in await admin.ok("GET", f"/auth/users/?profile_id={profile.id}")
+    assert edited["group_ids_names"] == (await admin.ok("GET", url))["group_ids_names"]
+    listed = await admin.ok("GET", f"/auth/users/?profile_id={profile.id}")
+    assert {**edited, "group_ids_names": None} in listed
 
 
 async def test_a_new_email_is_to_be_verified(admin: Any, registered: dict[str, Any]) -> None:
@@ -142,10 +149,15 @@ async def test_a_new_email_is_to_be_verified(admin: Any, registered: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
-        ({"password": "abc"}, 422),
+        ({"password": "abc"}, 400),
+        ({"password": "a\0bcdef"}, 400),
+        ({"password": "a" * 1001}, 422),
         ({"is_guest": True, "is_superuser": True}, 422),
         ({"profile_id": 999}, 404),
         ({"email": None}, 422),
+        ({"email": "x" * 10_000 + "@example.org"}, 422),
+        ({"project_dirs": []}, 422),
+        ({"slurm_accounts": ["a b"]}, 422),
     ],
 )
 async def test_a_wrong_edit_of_a_user_is_refused(
@@ -154,6 +166,147 @@ async def test_a_wrong_edit_of_a_user_is_refused(
     answer = await admin.patch(f"/auth/users/{registered['id']}/", json=changes)
 
     assert answer.status_code == status
+
+
+async def test_only_the_case_of_an_email_changes_too(
+    admin: Any, registered: dict[str, Any]
+) -> None:
+    url = f"/auth/users/{registered['id']}/"
+    capital = registered["email"].capitalize()
+
+    assert (await admin.ok("PATCH", url, json={"email": capital}))["email"] == capital
+
+
+async def test_an_email_of_somebody_else_is_refused(
+    admin: Any, owner: Any, registered: dict[str, Any]
+) -> None:
+    url = f"/auth/users/{registered['id']}/"
+
+    answer = await admin.patch(url, json={"email": owner.user.email.upper()})
+
+    assert answer.status_code == 400
+    assert "already" in answer.json()["detail"]
+
+
+async def test_jobs_follow_the_email_of_their_user(
+    admin: Any,
+    owner: Any,
+    runnable: dict[str, Any],
+    dataset: dict[str, Any],
+    submit: Callable[..., Awaitable[Any]],
+) -> None:
+    job = (await submit(runnable, dataset)).json()
+    url = f"/auth/users/{owner.user.id}/"
+
+    await admin.ok("PATCH", url, json={"email": "owns@example.org", "is_verified": True})
+    [renamed] = await owner.ok("GET", f"/api/v2/project/{dataset['project_id']}/job/")
+    await admin.ok("PATCH", url, json={"email": owner.user.email, "is_verified": True})
+    [again] = await owner.ok("GET", f"/api/v2/project/{dataset['project_id']}/job/")
+
+    assert (job["user_email"], again["user_email"]) == (owner.user.email, owner.user.email)
+    assert renamed["user_email"] == "owns@example.org"
+
+
+async def test_project_folders_with_datasets_in_them_stay(
+    admin: Any, owner: Any, dataset: dict[str, Any]
+) -> None:
+    url = f"/auth/users/{owner.user.id}/"
+    [folder] = owner.user.project_dirs
+
+    lost = await admin.patch(url, json={"project_dirs": ["/elsewhere", f"{folder}-2"]})
+    await admin.ok("PATCH", url, json={"project_dirs": ["/elsewhere", folder]})
+    await admin.ok("PATCH", url, json={"project_dirs": [folder]})
+
+    assert lost.status_code == 422
+    assert f"e.g. {folder}/" in lost.json()["detail"]
+    assert dataset["zarr_dir"].startswith(folder)
+
+
+async def test_a_password_is_taken_with_its_spaces(
+    admin: Any, anonymous: Any, registered: dict[str, Any]
+) -> None:
+    spaced = "  with spaces "
+    await admin.ok("PATCH", f"/auth/users/{registered['id']}/", json={"password": spaced})
+    form = {"username": registered["email"], "password": spaced}
+
+    assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 200
+    form["password"] = spaced.strip()
+    assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 400
+
+
+async def test_a_password_of_bcrypt_is_accepted_and_hashed_anew(
+    anonymous: Any,
+    new_person: Callable[..., Awaitable[Any]],
+    session: AsyncSession,
+) -> None:
+    """The reference server wrote such hashes."""
+    person = await new_person(hashed_password=BcryptHasher().hash(PASSWORD))
+    form = {"username": person.user.email, "password": PASSWORD}
+
+    for _ in range(2):
+        assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 200
+    user = await session.get_one(UserOAuth, person.user.id)
+    assert user.hashed_password.startswith("$argon2")
+
+
+async def test_a_user_without_a_password_is_refused(anonymous: Any, owner: Any) -> None:
+    form = {"username": owner.user.email, "password": owner.user.hashed_password}
+
+    assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 400
+
+
+@pytest.mark.parametrize("of_whom", ["someone", "nobody", "a new one", "a changed one"])
+async def test_others_are_served_while_a_password_is_hashed(
+    of_whom: str,
+    admin: Any,
+    anonymous: Any,
+    registered: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*arguments: Any) -> Any:
+            begun.set()
+            assert may_end.wait(20), "Nobody was served meanwhile."
+            return work(*arguments)
+
+        return wait
+
+    for name in ("hash", "verify_and_update"):
+        monkeypatch.setattr(PasswordHelper, name, slow(getattr(PasswordHelper, name)))
+    login = "/auth/token/login/"
+    new = {"email": "new-one@example.org", "password": PASSWORD, "project_dirs": ["/data"]}
+    request = {
+        "someone": anonymous.post(
+            login, data={"username": registered["email"], "password": PASSWORD}
+        ),
+        "nobody": anonymous.post(login, data={"username": "nobody", "password": PASSWORD}),
+        "a new one": admin.post("/auth/register/", json=new),
+        "a changed one": admin.patch(
+            f"/auth/users/{registered['id']}/", json={"password": PASSWORD}
+        ),
+    }
+    hashing = asyncio.create_task(request.pop(of_whom))
+    for unused in request.values():
+        unused.close()
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+
+    assert (await admin.get("/auth/current-user/")).status_code == 200
+    may_end.set()
+    assert (await hashing).status_code in (200, 201, 400)
+
+
+async def test_guests_may_not_change_themselves(
+    new_person: Callable[..., Awaitable[Any]],
+) -> None:
+    guest = await new_person(is_guest=True)
+
+    answer = await guest.patch("/auth/current-user/", json={"slurm_accounts": ["a"]})
+
+    assert answer.status_code == 403
+    assert "guest" in answer.json()["detail"]
 
 
 async def test_users_change_their_slurm_accounts_and_nothing_else(owner: Any) -> None:
@@ -192,6 +345,7 @@ async def test_viewers_may_show_own_folders_and_shared_datasets(
 
     assert await guest.ok("GET", url) == [*guest.user.project_dirs, dataset["zarr_dir"]]
     assert await guest.ok("GET", f"{url}?include_shared_projects=false") == guest.user.project_dirs
+    assert dataset["zarr_dir"] in await owner.ok("GET", url)
 
 
 async def test_groups_are_made_filled_emptied_and_deleted(admin: Any, owner: Any) -> None:
@@ -201,7 +355,7 @@ async def test_groups_are_made_filled_emptied_and_deleted(admin: Any, owner: Any
 
     filled = await admin.ok("POST", f"{url}add-user/{user_id}/")
     again = await admin.post(f"{url}add-user/{user_id}/")
-    listed = await owner.ok("GET", "/auth/group/?user_ids=true")
+    listed = await admin.ok("GET", "/auth/group/?user_ids=true")
     emptied = await admin.ok("POST", f"{url}remove-user/{user_id}/")
     absent = await admin.post(f"{url}remove-user/{user_id}/")
     deleted = await admin.delete(url)
@@ -236,7 +390,9 @@ async def test_everyone_stays_in_the_default_group(admin: Any, owner: Any) -> No
     assert both["group_ids_names"] == [[default, "All"], [extra["id"], "extra"]]
     assert one["group_ids_names"] == [[default, "All"]]
     assert (await admin.post(url, json={"group_ids": [extra["id"]]})).status_code == 422
-    assert (await admin.post(url, json={"group_ids": [default, 999]})).status_code == 422
+    assert (await admin.post(url, json={"group_ids": [default, 999]})).status_code == 404
+    assert (await admin.post(url, json={"group_ids": [default, default]})).status_code == 422
+    assert (await admin.post(url, json={"group_ids": []})).status_code == 422
     assert (await admin.delete(f"/auth/group/{default}/")).status_code == 422
     removal = f"/auth/group/{default}/remove-user/{user_id}/"
     assert (await admin.post(removal)).status_code == 422

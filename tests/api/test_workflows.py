@@ -64,7 +64,7 @@ async def test_workflow_names_are_unique_in_a_project(owner: Any, workflow: dict
 
 
 @pytest.mark.parametrize(
-    ("order", "expected"), [(None, "abcxy"), (0, "xyabc"), (2, "abxyc"), (3, "abcxy")]
+    ("order", "expected"), [(None, "abcxy"), (0, "xyabc"), (2, "abxyc"), (3, "abcxy"), (9, "abcxy")]
 )
 async def test_tasks_are_inserted_at_their_place(
     order: int | None, expected: str, owner: Any, alphabet: dict[str, Any]
@@ -124,7 +124,7 @@ async def test_a_workflow_task_keeps_what_it_is_given(
     changed = await owner.ok("PATCH", one, json={"alias": None, "args_parallel": {"y": 1}})
 
     assert given.items() <= made.items()
-    assert made["meta_parallel"] is None
+    assert made["meta_parallel"] == {"mem": 1}
     assert made["task"] == task
     assert made["task_type"] == "compound"
     assert changed == {**made, "alias": None, "args_parallel": {"y": 1}}
@@ -168,13 +168,15 @@ async def test_a_workflow_task_must_fit_its_task(
 async def test_wrong_requests_for_tasks_are_refused(owner: Any, alphabet: dict[str, Any]) -> None:
     base = f"{url(alphabet)}wftask/"
     task_id = alphabet["task_list"][0]["task_id"]
+    reserved = {"task_id": task_id, "args_parallel": {"zarr_url": "/x", "init_args": {}}}
 
-    assert (await owner.post(base, json=[])).status_code == 422
     assert (await owner.post(base, json=[{"task_id": 999}])).status_code == 404
-    for order in (-1, 4):
-        answer = await owner.post(base, json=[{"task_id": task_id}], params={"order": order})
-        assert answer.status_code == 422
-        assert "0 to 3" in answer.json()["detail"]
+    backwards = await owner.post(base, json=[{"task_id": task_id}], params={"order": -1})
+    assert backwards.status_code == 422
+    answer = await owner.post(base, json=[reserved])
+    assert answer.status_code == 422
+    assert "init_args, zarr_url cannot be set" in answer.text
+    assert aliases(await owner.ok("GET", url(alphabet))) == ["a", "b", "c"]
 
 
 async def test_a_private_task_of_another_user_is_not_found(
@@ -222,3 +224,156 @@ async def test_while_a_job_runs_its_tasks_are_edited_but_not_deleted(
         answer = await owner.delete(gone)
         assert answer.status_code == 422
         assert f"Job {job['id']}" in answer.json()["detail"]
+
+
+async def test_arguments_that_do_not_fit_are_warned_of(
+    owner: Any, workflow: dict[str, Any], dataset: dict[str, Any], new_task: Any, submit: Any
+) -> None:
+    schema = {"properties": {"level": {"type": "integer"}}, "required": ["zarr_url", "level"]}
+    task = await new_task(args_schema_parallel=schema)
+    [made] = await owner.ok("POST", f"{url(workflow)}wftask/", json=[{"task_id": task["id"]}])
+
+    [missing] = (await owner.ok("GET", url(workflow)))["task_list"]
+    one = f"{url(workflow)}wftask/{made['id']}/"
+    await owner.ok("PATCH", one, json={"args_parallel": {"level": 1}})
+    [fits] = (await owner.ok("GET", url(workflow)))["task_list"]
+    emptied = await owner.ok("PATCH", one, json={"args_parallel": {}})
+
+    assert missing["warning"] == "args_parallel: level is required and not set."
+    assert fits["warning"] is None
+    assert emptied["args_parallel"] is None
+    assert (await submit(workflow, dataset)).status_code == 202
+
+
+async def test_starred_workflows_come_first_then_by_name(
+    owner: Any, project: dict[str, Any]
+) -> None:
+    base = f"/api/v2/project/{project['id']}/workflow/"
+    made = {name: await owner.ok("POST", base, json={"name": name}) for name in "cabd"}
+    await owner.ok("POST", f"{url(made['d'])}star/")
+
+    assert [each["name"] for each in await owner.ok("GET", base)] == ["d", "a", "b", "c"]
+
+
+async def test_type_filters_flow_from_task_to_task(
+    owner: Any, workflow: dict[str, Any], new_task: Any
+) -> None:
+    copy = await new_task(output_types={"copy": True, "is_3D": True})
+    project = await new_task(input_types={"is_3D": True}, output_types={"is_3D": False})
+    empty = await owner.get(f"{url(workflow)}type-filters-flow/")
+    made = await owner.ok(
+        "POST",
+        f"{url(workflow)}wftask/",
+        json=[
+            {"task_id": copy["id"], "type_filters": {"raw": True}},
+            {"task_id": project["id"]},
+            {"task_id": copy["id"]},
+        ],
+    )
+
+    flow = await owner.ok("GET", f"{url(workflow)}type-filters-flow/")
+
+    assert empty.status_code == 422
+    assert [each["workflowtask_id"] for each in flow] == [each["id"] for each in made]
+    assert [each["current_type_filters"] for each in flow] == [
+        {},
+        {"copy": True, "is_3D": True},
+        {"copy": True, "is_3D": False},
+    ]
+    assert [each["input_type_filters"] for each in flow] == [{"raw": True}, {"is_3D": True}, {}]
+    assert flow[1]["output_type_filters"] == {"is_3D": False}
+    await owner.ok("PATCH", f"/api/v2/task/{copy['id']}/", json={"input_types": {"raw": False}})
+    contradiction = await owner.get(f"{url(workflow)}type-filters-flow/")
+    assert contradiction.status_code == 422
+    assert "contradict" in contradiction.json()["detail"]
+
+
+async def test_newer_versions_of_a_task_can_take_its_place(
+    owner: Any, new_person: Any, workflow: dict[str, Any], new_task: Any, session: Any
+) -> None:
+    schema = {"args_schema_parallel": {"type": "object"}}
+    versions = ["1.9", "1.10", "2.0rc1", "1.2", "dev", "1.11"]
+    tasks = {
+        version: await new_task(name="Versioned", version=version, **schema) for version in versions
+    }
+    await new_task(name="Versioned", version="3", command_non_parallel="true")
+    await new_task(name="Versioned", version="4")
+    other = await new_person()
+    private = {"name": "Versioned", "version": "5", "command_parallel": "true", **schema}
+    await other.ok("POST", "/api/v2/task/", json=private, params={"private": True})
+    group = await session.get_one(TaskGroupV2, tasks["1.11"]["taskgroupv2_id"])
+    group.active = False
+    await session.commit()
+    used = [tasks["1.9"], tasks["dev"], tasks["2.0rc1"], await new_task(version="0")]
+    await owner.ok(
+        "POST", f"{url(workflow)}wftask/", json=[{"task_id": task["id"]} for task in used]
+    )
+
+    candidates = await owner.ok("GET", f"{url(workflow)}version-update-candidates/")
+
+    assert candidates == [
+        [
+            {"task_id": tasks["1.10"]["id"], "version": "1.10"},
+            {"task_id": tasks["2.0rc1"]["id"], "version": "2.0rc1"},
+        ],
+        [],
+        [],
+        [],
+    ]
+
+
+async def test_a_task_is_replaced_by_another_version(
+    owner: Any, alphabet: dict[str, Any], new_task: Any
+) -> None:
+    old = alphabet["task_list"][1]
+    one = f"{url(alphabet)}wftask/{old['id']}/"
+    mine = {"args_parallel": {"a": 1}, "meta_parallel": {"mem": 7}, "description": "text"}
+    await owner.ok("PATCH", one, json={**mine, "type_filters": {"raw": True}})
+    new = await new_task(version="2", meta_parallel={"mem": 1, "time": "1:00"})
+    query = {"workflow_task_id": old["id"], "task_id": new["id"]}
+    replace = f"{url(alphabet)}wftask/replace-task/"
+
+    kept = await owner.ok("POST", replace, params=query, json={})
+    changed = await owner.ok("POST", replace, params=query, json={"args_parallel": {"b": 2}})
+
+    assert kept["task"] == new
+    assert kept["task_id"] == new["id"]
+    assert kept["args_parallel"] == {"a": 1}
+    assert kept["meta_parallel"] == {"mem": 7, "time": "1:00"}
+    assert (kept["alias"], kept["description"]) == ("b", "text")
+    assert kept["type_filters"] == {"raw": True}
+    assert (kept["id"], kept["order"]) == (old["id"], 1)
+    assert changed == {**kept, "args_parallel": {"b": 2}}
+    assert await owner.ok("GET", one) == changed
+
+
+async def test_a_replacement_that_does_not_fit_changes_nothing(
+    owner: Any, new_person: Any, alphabet: dict[str, Any], new_task: Any, session: Any
+) -> None:
+    old = alphabet["task_list"][0]
+    other_type = await new_task(command_non_parallel="true")
+    inactive, fits = await new_task(), await new_task()
+    private = await (await new_person()).ok(
+        "POST",
+        "/api/v2/task/",
+        json={"name": "p", "version": "1", "command_parallel": "true"},
+        params={"private": True},
+    )
+    group = await session.get_one(TaskGroupV2, inactive["taskgroupv2_id"])
+    group.active = False
+    await session.commit()
+
+    async def status(task: dict[str, Any], **arguments: Any) -> int:
+        answer = await owner.post(
+            f"{url(alphabet)}wftask/replace-task/",
+            params={"workflow_task_id": old["id"], "task_id": task["id"]},
+            json=arguments,
+        )
+        return int(answer.status_code)
+
+    assert await status(other_type) == 422
+    assert await status(inactive) == 422
+    assert await status(private) == 404
+    assert await status(fits, args_non_parallel={"x": 1}) == 422
+    assert await status(fits, args_parallel={"zarr_url": "/x"}) == 422
+    assert (await owner.ok("GET", url(alphabet)))["task_list"][0] == old

@@ -148,6 +148,17 @@ async def test_a_task_without_images_fails_and_names_the_filters(lab: Lab) -> No
     assert "is_3D" in job["log"]
 
 
+async def test_arguments_that_do_not_fit_are_told_in_the_log(lab: Lab) -> None:
+    task = {"name": "With schema", "version": "1", "command_parallel": "true"}
+    schema = {"properties": {"level": {"type": "integer"}}, "required": ["level"]}
+    made = await lab.ok("POST", "/api/v2/task/", json={**task, "args_schema_parallel": schema})
+    lab.tasks["With schema"] = made["id"]
+    workflow = await lab.workflow("With schema")
+    job = await lab.run(workflow, await lab.dataset("A"))
+    assert job["status"] == "done"
+    assert "0 With schema: args_parallel: level is required and not set." in job["log"]
+
+
 async def test_a_missing_executable_is_named_in_the_log_of_the_unit(lab: Lab) -> None:
     task = await lab.ok(
         "POST",

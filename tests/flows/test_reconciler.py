@@ -69,7 +69,7 @@ async def _create_job(lab: Lab, stack: Stack, sessions: Sessions) -> JobV2:
         )
         job = await create_job(
             session,
-            user=user.one(),
+            user=user.unique().one(),
             project=await session.get_one(ProjectV2, lab.project_id),
             workflow=await session.get_one(WorkflowV2, workflow["id"]),
             dataset=await session.get_one(DatasetV2, dataset["id"]),

@@ -173,3 +173,33 @@ def test_a_wrong_setting_of_the_mail_server_is_told(
         read_settings(SmtpSettings)
     assert str(error.value).startswith(f"{name} is wrong: ")
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"CLIENT_NAME": "github", "CLIENT_ID": "x"}, "set FRACTAL_OAUTH_CLIENT_SECRET too"),
+        (
+            {"CLIENT_NAME": "lab", "CLIENT_ID": "x", "CLIENT_SECRET": "y"},
+            "set FRACTAL_OAUTH_OIDC_CONFIG_ENDPOINT too",
+        ),
+        ({"CLIENT_SECRET": "y"}, "FRACTAL_OAUTH_CLIENT_NAME and FRACTAL_OAUTH_CLIENT_ID"),
+        ({"EMAIL_CLAIM": "mail"}, "needs FRACTAL_OAUTH_TRUST_EMAILS=true"),
+        ({"CLIENT_NAME": "a/b"}, "FRACTAL_OAUTH_CLIENT_NAME is wrong"),
+    ],
+)
+def test_a_login_by_oauth_is_configured_as_a_whole(
+    environment: pytest.MonkeyPatch, given: dict[str, str], told: str
+) -> None:
+    for name, value in given.items():
+        environment.setenv(f"FRACTAL_OAUTH_{name}", value)
+
+    with pytest.raises(SettingsError, match=told):
+        read_settings(Settings)
+
+
+def test_a_provider_that_is_known_needs_no_addresses(environment: pytest.MonkeyPatch) -> None:
+    for name, value in {"NAME": "GitHub", "ID": "x", "SECRET": "y"}.items():
+        environment.setenv(f"FRACTAL_OAUTH_CLIENT_{name}", value)
+
+    assert read_settings(Settings).oauth_client_name == "github"

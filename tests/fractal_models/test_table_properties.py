@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fractal_models.tables import DatasetV2, Resource, TaskGroupV2
+from fractal_models.tables import Resource, TaskGroupV2
 
 
 def task_group(**fields: Any) -> TaskGroupV2:
@@ -66,9 +66,3 @@ def test_pip_installs_no_pixi_group(name: str) -> None:
 def test_the_cache_that_pip_uses(config: dict[str, Any], expected: str) -> None:
     resource = Resource(type="local", name="here", tasks_python_config=config)
     assert resource.pip_cache_dir_arg == expected
-
-
-def test_the_zarr_urls_of_a_dataset_are_in_the_order_of_its_images() -> None:
-    images = [{"zarr_url": url} for url in ("/z/b", "/z/a")]
-    dataset = DatasetV2(name="d", project_id=1, zarr_dir="/z", images=images)
-    assert dataset.image_zarr_urls == ["/z/b", "/z/a"]

@@ -1,5 +1,6 @@
 """The migrations: from an empty database to the schema of the models, and back."""
 
+import json
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -71,3 +72,49 @@ async def test_an_upgrade_of_the_newest_schema_changes_nothing(empty: URL) -> No
     await run(empty, "INSERT INTO usergroup (name, timestamp_created) VALUES ('All', now())")
     await migrations.upgrade(empty)
     assert await run(empty, "SELECT name FROM usergroup") == ["All"]
+
+
+IMAGES = [
+    {"zarr_url": "/z/b", "origin": None, "attributes": {"well": "B"}, "types": {"is_3D": True}},
+    {"zarr_url": "/z/a", "origin": "/z/b", "attributes": {"well": "A", "n": 1}, "types": {}},
+]
+
+
+async def test_images_become_rows_and_a_list_again(empty: URL) -> None:
+    await migrations.upgrade(empty, "0005")
+    await run(
+        empty,
+        "INSERT INTO resource (type, name, timestamp_created, jobs_local_dir, tasks_local_dir,"
+        " jobs_poll_interval) VALUES ('local', 'here', now(), '/j', '/t', 0);",
+    )
+    await run(
+        empty,
+        "INSERT INTO projectv2 (name, resource_id, timestamp_created) SELECT 'p', id, now()"
+        " FROM resource",
+    )
+    doubled = json.dumps([*IMAGES, {**IMAGES[0], "types": {}}]).replace(":", "\\:")
+    await run(
+        empty,
+        "INSERT INTO datasetv2 (name, project_id, timestamp_created, zarr_dir, images)"
+        f" SELECT 'd', id, now(), '/z', '{doubled}' FROM projectv2",
+    )
+
+    await migrations.upgrade(empty)
+    urls = await run(empty, "SELECT zarr_url FROM datasetimage ORDER BY id")
+    facets = await run(
+        empty,
+        "SELECT format('%s %s %s %s', kind, key, value, count) FROM imagefacet"
+        " ORDER BY kind, key, value",
+    )
+    await migrations.downgrade(empty, "0005")
+    (images,) = await run(empty, "SELECT images::text FROM datasetv2")
+
+    assert urls == ["/z/b", "/z/a"]
+    assert facets == [
+        "attribute n 1 1",
+        'attribute well "A" 1',
+        'attribute well "B" 1',
+        "image  null 2",
+        "type is_3D null 1",
+    ]
+    assert json.loads(images) == IMAGES

@@ -51,6 +51,8 @@ def test_a_zarr_url_has_one_spelling(given: str, normal: str) -> None:
         ("/data/..", r"'\.\.' segment"),
         ("s3://bucket/../other", r"'\.\.' segment"),
         ("/data/\0", "NUL"),
+        ("/" + 2000 * "a", "2000 bytes"),
+        ("/" + 700 * "\N{SNOWMAN}", "2000 bytes"),
     ],
 )
 def test_an_unusable_zarr_url_is_refused(given: str, told: str) -> None:

@@ -1,0 +1,118 @@
+"""What users do with their jobs, and administrators with any: look, stop, end, download."""
+
+import asyncio
+import logging
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from fastapi.responses import FileResponse
+from sqlalchemy import URL
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.background import BackgroundTask
+
+from api.errors import unprocessable
+from api.logs import read_log
+from flows.engine import Engine, EngineUnavailableError
+from flows.history import abandon_runs, end_job, request_stop
+from flows.job_folder import JOB_LOG, archive_path, write_archive
+from flows.job_lock import LockedError, holding_job
+from fractal_models.database import saved_id
+from fractal_models.rights import NotFoundError
+from fractal_models.schemas.job import JobRead
+from fractal_models.tables import JobV2
+
+_LOGGER = logging.getLogger("fractal.api")
+_ZIP = "application/x-zip-compressed"
+
+
+def require_submitted(job: JobV2) -> None:
+    """Raises HTTPException: 422, the job has ended."""
+    if job.status != "submitted":
+        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
+
+
+async def read_whole_job(job: JobV2, *, with_log_so_far: bool) -> JobRead:
+    """A job; if one that runs is to have its log so far, as far as that is written."""
+    answer = JobRead.model_validate(job)
+    if with_log_so_far and job.status == "submitted":
+        answer.log = await _log_so_far(job)
+    return answer
+
+
+async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None:
+    """Ask a job to stop.
+
+    Whoever executes it, now or after an interruption, will obey; Prefect only tells it sooner.
+
+    Raises:
+        HTTPException: 422, it has ended.
+    """
+    require_submitted(job)
+    job_id = saved_id(job)
+    await request_stop(session, job_id, "Stopped through the Fractal API.")
+    reason = "The job was stopped before it began."
+    end = partial(end_job, session, job_id, outcome="stopped", reason=reason, log=reason)
+    if job.flow_run_id is None and await end(only_without_flow_run=True):
+        return
+    await session.refresh(job, ["flow_run_id"])
+    try:
+        ended = job.flow_run_id is not None and await engine.cancel(job.flow_run_id)
+    except EngineUnavailableError as error:
+        _LOGGER.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
+        return
+    if ended and not await asyncio.to_thread(Path(str(job.working_dir)).exists):
+        await end()
+
+
+async def end_as_failed(
+    session: AsyncSession, engine: Engine, database_url: URL, job: JobV2, reason: str
+) -> None:
+    """End a job that nobody executes. Its flow run is cancelled first, so that nobody ever will.
+
+    Raises:
+        HTTPException: 422, it is executed, or it has ended.
+        EngineUnavailableError: its flow run cannot be cancelled; nothing was changed.
+    """
+    try:
+        async with holding_job(database_url, saved_id(job)):
+            await session.refresh(job)
+            require_submitted(job)
+            if job.flow_run_id is not None:
+                await engine.cancel_at_once(job.flow_run_id, reason)
+            await abandon_runs(session, job)
+            log = "\n".join(filter(None, [await _log_so_far(job), reason]))
+            await end_job(session, saved_id(job), outcome="failed", reason=reason, log=log)
+            await session.refresh(job)
+    except LockedError as error:
+        raise unprocessable(
+            f"Job {job.id} is being executed: stop it, and wait for its end."
+        ) from error
+
+
+async def zipped_folder(job: JobV2) -> FileResponse:
+    """The folder of a job, zipped; the archive that was made at its end, if it has ended.
+
+    Raises:
+        NotFoundError: it has none, or that was removed.
+    """
+    folder = Path(job.working_dir or "")
+    archive = archive_path(folder)
+    if job.working_dir is None or not (folder.is_dir() or archive.is_file()):
+        raise NotFoundError("The folder of job", job.id)
+    name = archive.name
+    if archive.is_file():
+        return FileResponse(archive, media_type=_ZIP, filename=name)
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+        temporary = Path(file.name)
+    await asyncio.to_thread(write_archive, folder, temporary)
+    cleanup = BackgroundTask(temporary.unlink)
+    return FileResponse(temporary, media_type=_ZIP, filename=name, background=cleanup)
+
+
+async def _log_so_far(job: JobV2) -> str | None:
+    """What is written in the folder of a job that has not ended, and then why it waits."""
+    path = Path(job.working_dir or "", JOB_LOG)
+    if job.working_dir is None or not path.is_file():
+        return job.log
+    return f"{await read_log(path)}{job.log or ''}"

@@ -1,0 +1,66 @@
+"""The image lists of datasets, in their table: read whole, and written where they change.
+
+A list can be of 100,000 images, so each statement takes or gives all of them as one JSON document.
+"""
+
+from collections.abc import Sequence
+
+import orjson
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.images import Image
+
+# An image of the table as a JSON object, with its fields in their order.
+IMAGE_JSON = """json_build_object(
+    'zarr_url', image.zarr_url, 'origin', image.origin,
+    'attributes', image.attributes, 'types', image.types)"""
+
+
+async def read_images(session: AsyncSession, dataset_id: int | None) -> list[Image]:
+    """The images of a dataset, in their order."""
+    found = await session.execute(_READ, {"dataset_id": dataset_id})
+    images: list[Image] = orjson.loads(found.scalar_one())
+    return images
+
+
+async def write_images(
+    session: AsyncSession, dataset_id: int | None, images: Sequence[Image]
+) -> None:
+    """Edit the images that the list has, and append the others in this order (not committed)."""
+    await session.execute(_WRITE, {"dataset_id": dataset_id, "images": images})
+
+
+async def remove_images(
+    session: AsyncSession, dataset_id: int | None, zarr_urls: Sequence[str]
+) -> None:
+    """Take images off the list, and forget which units ran on them last (not committed)."""
+    for statement in (_REMOVE, _FORGET):
+        await session.execute(statement, {"dataset_id": dataset_id, "zarr_urls": zarr_urls})
+
+
+_READ = text(
+    f"SELECT coalesce(json_agg({IMAGE_JSON} ORDER BY id), '[]')::text "
+    "FROM datasetimage AS image WHERE dataset_id = :dataset_id"
+)
+
+_WRITE = text(
+    """
+    INSERT INTO datasetimage (dataset_id, zarr_url, origin, attributes, types)
+    SELECT :dataset_id, image->>'zarr_url', image->>'origin', image->'attributes', image->'types'
+    FROM jsonb_array_elements(:images) WITH ORDINALITY AS listed(image, place)
+    ORDER BY place
+    ON CONFLICT (dataset_id, zarr_url)
+    DO UPDATE SET attributes = excluded.attributes, types = excluded.types
+    WHERE (datasetimage.attributes, datasetimage.types)
+        IS DISTINCT FROM (excluded.attributes, excluded.types)
+    """
+).bindparams(bindparam("images", type_=JSONB))
+
+_REMOVE = text(
+    "DELETE FROM datasetimage WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
+)
+_FORGET = text(
+    "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
+)

@@ -1,0 +1,30 @@
+"""Schemas of accounting."""
+
+from pydantic import AwareDatetime
+
+from fractal_models.schemas.base import Input, Output, Timestamp
+
+
+class AccountingQuery(Input):
+    """Which records to list; `fractal_job_id` tells apart only those of SLURM jobs."""
+
+    user_id: int | None = None
+    timestamp_min: AwareDatetime | None = None
+    timestamp_max: AwareDatetime | None = None
+    fractal_job_id: int | None = None
+
+
+class AccountingQuerySLURM(AccountingQuery):
+    """Which SLURM jobs to list."""
+
+    resource_id: int | None = None
+
+
+class AccountingRecordRead(Output):
+    """One ended workflow task: how many units (`num_tasks`) ran, how many images are new."""
+
+    id: int
+    user_id: int
+    timestamp: Timestamp
+    num_tasks: int
+    num_new_images: int

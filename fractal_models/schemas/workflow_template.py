@@ -1,0 +1,81 @@
+"""Schemas of workflow templates."""
+
+from typing import Self
+
+from pydantic import ConfigDict, PositiveInt, model_validator
+
+from fractal_models.schemas.base import Input, NonEmpty, Output, Page, Timestamp
+from fractal_models.schemas.workflow_import import WorkflowExport, WorkflowImport
+
+
+class WorkflowTemplateCreate(Input):
+    """A version of a template, to be made of a workflow."""
+
+    name: NonEmpty
+    version: PositiveInt
+    description: NonEmpty | None = None
+
+
+class WorkflowTemplateImport(WorkflowTemplateCreate):
+    """A version of a template that comes from elsewhere."""
+
+    # What reading a template gives can be imported, too.
+    model_config = ConfigDict(extra="ignore")
+
+    data: WorkflowImport
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if not self.data.task_list:
+            raise ValueError("a template needs tasks, and data.task_list is empty")
+        if any(entry.task.version is None for entry in self.data.task_list):
+            raise ValueError("each task of a template needs a version")
+        return self
+
+
+class WorkflowTemplateUpdate(Input):
+    """What can be changed of a template; without a group it is private."""
+
+    user_group_id: int | None = None
+    description: NonEmpty | None = None
+
+
+class WorkflowTemplateExport(Output):
+    """A version of a template, to be imported elsewhere."""
+
+    name: str
+    version: int
+    description: str | None = None
+    data: WorkflowExport
+
+
+class WorkflowTemplateRead(WorkflowTemplateExport):
+    """A version of a template."""
+
+    id: int
+    user_email: str
+    user_group_id: int | None = None
+    timestamp_created: Timestamp
+    timestamp_last_used: Timestamp
+    fractal_server_version: str
+
+
+class WorkflowTemplateGroupMember(Output):
+    """One version of a template, in a list."""
+
+    template_id: int
+    template_version: int
+
+
+class WorkflowTemplateGroup(Output):
+    """The versions of a template, the newest first."""
+
+    user_email: str
+    template_name: str
+    templates: list[WorkflowTemplateGroupMember]
+
+
+class TemplatePage(Page[WorkflowTemplateGroup]):
+    """Templates, and who has made those that the user can see."""
+
+    email_list: list[str]

@@ -1,0 +1,127 @@
+"""The rules of tasks in workflows: what of a task is taken over, and what has to fit it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fractal_models.database import saved_id
+from fractal_models.images import FilterError, merge_type_filters
+from fractal_models.schemas.workflow import RESERVED_ARGUMENTS
+from fractal_models.tables import TaskV2, WorkflowTaskV2
+
+Phase = Literal["non_parallel", "parallel"]
+PHASES: tuple[Phase, ...] = ("non_parallel", "parallel")
+
+_BECOMES_CONVERTER = {
+    ("non_parallel", "converter_non_parallel"),
+    ("compound", "converter_compound"),
+}
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "array": (list,),
+    "boolean": (bool,),
+    "integer": (int, float),  # JSON has one kind of number: 2.0 is an integer
+    "number": (int, float),
+    "object": (dict,),
+    "string": (str,),
+}
+
+
+class UnfitError(ValueError):
+    """A task cannot be used like this; the message says why."""
+
+
+def new_workflow_task(task: TaskV2, **fields: Any) -> WorkflowTaskV2:
+    """A task for a workflow, which takes over the task's `meta` where it has no other."""
+    for phase in PHASES:
+        name = f"meta_{phase}"
+        fields[name] = {**(getattr(task, name) or {}), **(fields.get(name) or {})} or None
+    return WorkflowTaskV2(**fields, task_id=saved_id(task), task_type=task.type, task=task)
+
+
+def may_replace(old_type: str, new_type: str) -> bool:
+    """Whether arguments for a task of one type are arguments for one of the other type."""
+    return old_type == new_type or (old_type, new_type) in _BECOMES_CONVERTER
+
+
+def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
+    """Put another task, or another version of it, in the place of a workflow task's.
+
+    What users changed of the old task's `meta` stays, and the rest is the new one's.
+
+    Raises:
+        UnfitError: the tasks are of different types, or the type filters contradict the new one.
+    """
+    if not may_replace(workflow_task.task_type, task.type):
+        raise UnfitError(
+            f"A {workflow_task.task_type} task cannot be replaced by a {task.type} one, "
+            f"like {task.name!r}."
+        )
+    input_types_of(task, workflow_task.type_filters)
+    for phase in PHASES:
+        name = f"meta_{phase}"
+        old, own, new = (
+            getattr(each, name) or {} for each in (workflow_task.task, workflow_task, task)
+        )
+        if getattr(workflow_task, name) is not None:
+            kept = {key: value for key, value in new.items() if key in own or key not in old}
+            changed = {k: v for k, v in own.items() if k not in old or old[k] != v}
+            new = {**kept, **changed}
+        setattr(workflow_task, name, new or None)
+    workflow_task.task, workflow_task.task_type = task, task.type
+
+
+def check_phases(task: TaskV2, fields: Mapping[str, Any]) -> None:
+    """Raises UnfitError if some of the fields are for a phase that the task has not."""
+    for phase in PHASES:
+        for name in (f"args_{phase}", f"meta_{phase}"):
+            if fields.get(name) is not None and getattr(task, f"command_{phase}") is None:
+                raise UnfitError(f"Task {task.name!r} is {task.type}: it takes no {name}.")
+
+
+def input_types_of(task: TaskV2, type_filters: Mapping[str, bool]) -> dict[str, bool]:
+    """The types of the images that a task works on in a workflow.
+
+    Raises:
+        UnfitError: the workflow's filters contradict the task's own.
+    """
+    try:
+        return merge_type_filters(task.input_types, type_filters)
+    except FilterError as error:
+        raise UnfitError(str(error)) from error
+
+
+def argument_problems(workflow_task: WorkflowTaskV2) -> list[str]:
+    """What the schemas of the task's arguments say against those that are set.
+
+    Only arguments are looked at, not what is in them. Schemas are whatever packages bring along,
+    so nothing of them is followed that could be large, slow or elsewhere.
+    """
+    problems = []
+    for phase in PHASES:
+        schema = getattr(workflow_task.task, f"args_schema_{phase}") or {}
+        given = getattr(workflow_task, f"args_{phase}") or {}
+        problems += [f"args_{phase}: {problem}" for problem in _problems(schema, given)]
+    return problems
+
+
+def _problems(schema: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    required, known = schema.get("required"), schema.get("properties")
+    required = required if isinstance(required, list) else []
+    known = known if isinstance(known, dict) else {}
+    there = RESERVED_ARGUMENTS | given.keys()
+    missing = [name for name in required if isinstance(name, str) and name not in there]
+    problems = [f"{name} is required and not set" for name in missing]
+    if schema.get("additionalProperties") is False:
+        problems += [f"{name} is not known to the task" for name in given if name not in known]
+    for name, value in given.items():
+        wanted = known[name].get("type") if isinstance(known.get(name), dict) else None
+        if isinstance(wanted, str) and not _is_a(value, wanted):
+            problems.append(f"{name} must be of type {wanted}")
+    return problems
+
+
+def _is_a(value: object, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return wanted not in _JSON_TYPES or wanted == "boolean"
+    if wanted == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _JSON_TYPES.get(wanted, object))
