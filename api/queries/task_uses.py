@@ -116,11 +116,11 @@ async def add_uses(session: AsyncSession, tasks: Sequence[TaskInfo]) -> None:
 
 async def _owners(session: AsyncSession, project_ids: set[int]) -> dict[int, list[ProjectUser]]:
     found = await session.execute(
-        select(col(LinkUserProjectV2.project_id), UserOAuth)
+        select(col(LinkUserProjectV2.project_id), col(UserOAuth.id), col(UserOAuth.email))
         .join(UserOAuth, col(UserOAuth.id) == col(LinkUserProjectV2.user_id))
         .where(col(LinkUserProjectV2.project_id).in_(project_ids), col(LinkUserProjectV2.is_owner))
     )
     owners: dict[int, list[ProjectUser]] = {}
-    for project_id, user in found:
-        owners.setdefault(project_id, []).append(ProjectUser.model_validate(user))
+    for project_id, user_id, email in found:
+        owners.setdefault(project_id, []).append(ProjectUser(id=user_id, email=email))
     return owners
