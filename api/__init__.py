@@ -1,6 +1,5 @@
 """The REST API of Fractal, in the shape of its contract: who may, what is valid, one answer.
 
 `app.py` makes the application, `dependencies.py` holds every right, `routes/` has one subject per
-file, `queries/` the SQL that is more than a lookup. The API runs no job: it asks
-`flows.engine` for that. Only to answer questions about packages it runs an interpreter or uv.
+file, `queries/` the SQL that is more than a lookup. Jobs and commands are run by `flows`.
 """

@@ -18,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import LOGIN_COOKIE, UserManager, login_tokens
 from api.errors import unprocessable
+from api.lifecycle import Lifecycle
 from api.lookups import find
 from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
@@ -30,6 +31,7 @@ from fractal_models.rights import (
     Right,
     dataset_in,
     project_with_right,
+    require_no_guest,
     require_verified,
     workflow_in,
 )
@@ -152,12 +154,6 @@ Superuser = Annotated[UserOAuth, Depends(_superuser)]
 VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
 
 
-def require_no_guest(user: UserOAuth) -> None:
-    """Guest users look, and change nothing, not even themselves."""
-    if user.is_guest:
-        raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
-
-
 async def _contributor(user: VerifiedUser) -> UserOAuth:
     require_no_guest(user)
     return user
@@ -175,6 +171,11 @@ async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource
     return found.one()
 
 
+async def _lifecycle(session: SessionDep, engine: EngineDep, user: CurrentUser) -> Lifecycle:
+    return Lifecycle(session, engine, user)
+
+
+LifecycleDep = Annotated[Lifecycle, Depends(_lifecycle)]
 UserResource = Annotated[Resource, Depends(_resource_of_user)]
 
 

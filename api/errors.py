@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
+from flows.activities.package_tasks import PackageError
 from flows.engine import EngineUnavailableError
 from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
@@ -92,6 +93,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(ForbiddenError)(_forbidden)
     app.exception_handler(JobRefusedError)(_refused)
     app.exception_handler(PauseRefusedError)(_refused)
+    app.exception_handler(PackageError)(_refused)
     app.exception_handler(EngineUnavailableError)(_engine_away)
     app.exception_handler(TransportError)(_machine_away)
     app.exception_handler(CommandError)(_refused)

@@ -48,6 +48,12 @@ def require_verified(user: UserOAuth) -> None:
         raise ForbiddenError(f"User {user.email} is not verified: ask an administrator.")
 
 
+def require_no_guest(user: UserOAuth) -> None:
+    """Guest users look, and change nothing, not even themselves."""
+    if user.is_guest:
+        raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
+
+
 async def user_named(session: AsyncSession, email: str) -> UserOAuth:
     """A user who may use the platform.
 
@@ -86,14 +92,16 @@ async def project_with_right(
         raise NotFoundError("Project", project_id)
     project, link = row
     permitted = link.is_owner if right == "owner" else right in link.permissions
-    if not permitted or (right != "r" and user.is_guest):
+    if right != "r":
+        require_no_guest(user)
+    if not permitted:
         raise ForbiddenError(f"You may not {_TO[right]} project {project_id}.")
     return project
 
 
-def has_folder(user: UserOAuth, path: str) -> bool:
-    """Whether a path lies in one of the folders that are the user's."""
-    return any(PurePosixPath(path).is_relative_to(folder) for folder in user.project_dirs)
+def lies_in(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of these folders, or in one of them."""
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
 
 
 async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int) -> DatasetV2:

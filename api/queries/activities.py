@@ -12,7 +12,6 @@ from api.errors import unprocessable
 from api.queries.conditions import asked_for, contains
 from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
-from flows.activities.package_tasks import PackageError
 from flows.activities.pixi_commands import pixi_version_of
 from flows.activities.site import open_site
 from fractal_models.rights import NotFoundError
@@ -103,16 +102,13 @@ async def require_installable(
     """What its package is installed with, and from, is still there.
 
     Raises:
-        HTTPException: 422, something is missing.
+        PackageError, HTTPException: 422, something is missing.
     """
     resource = await session.get_one(Resource, group.resource_id)
-    try:
-        if group.origin == "pixi":
-            pixi_version_of(resource, group.pixi_version)
-        else:
-            interpreter_of(resource, python_version)
-    except PackageError as error:
-        raise unprocessable(str(error)) from error
+    if group.origin == "pixi":
+        pixi_version_of(resource, group.pixi_version)
+    else:
+        interpreter_of(resource, python_version)
     archive = group.archive_path
     if archive is not None:
         async with open_site(session, group) as site:

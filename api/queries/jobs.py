@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, null
+from sqlalchemy import Row, Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -36,7 +36,12 @@ async def read_jobs(
 ) -> list[JobRead]:
     """Jobs with the newest first, read without the copies of their tasks."""
     rows = await session.execute(newest_jobs(log=log).where(*where).limit(limit))
-    return [JobRead.model_validate(dict(row)) for row in rows.mappings()]
+    return [read_job_row(row) for row in rows]
+
+
+def read_job_row(row: Row[Any]) -> JobRead:
+    """A row of `newest_jobs`; as a dictionary it is read twice as fast as by its attributes."""
+    return JobRead.model_validate(dict(row._mapping))
 
 
 def jobs_in_projects(*, log: bool) -> Select[Any]:

@@ -1,6 +1,5 @@
 """Projects and what users share of them."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import Select
@@ -71,24 +70,3 @@ async def zarr_dirs_of(session: AsyncSession, user_id: int | None) -> list[str]:
         .distinct()
     )
     return list(found)
-
-
-async def lost_zarr_dirs(
-    session: AsyncSession, user: UserOAuth, project_dirs: Iterable[str]
-) -> list[str]:
-    """The folders of datasets of a user's projects that are in their project folders, but not in
-    these new ones."""
-    found = await session.exec(
-        select(DatasetV2.zarr_dir)
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
-        .where(LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified))
-        .distinct()
-    )
-    before, after = _inside(user.project_dirs), _inside(project_dirs)
-    return sorted(path for path in found if before(path) and not after(path))
-
-
-def _inside(folders: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a path is one of these folders or in one of them."""
-    prefixes = tuple(f"{folder.rstrip('/')}/" for folder in folders)
-    return lambda path: f"{path}/".startswith(prefixes)

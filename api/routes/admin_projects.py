@@ -12,7 +12,7 @@ from api.paging import PagingDep, page_of
 from api.queries.conditions import asked_for, contains
 from api.queries.projects import owned_projects, owns_project_named
 from api.queries.sharing import accept_invitation, give_to, links
-from fractal_models.rights import NotFoundError, has_folder
+from fractal_models.rights import NotFoundError, lies_in
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.project import ProjectReadSuperuser
 from fractal_models.schemas.sharing import LinkUserProjectRead
@@ -62,7 +62,7 @@ async def give_project_to_user(
     folders = await session.exec(
         select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project_id)
     )
-    if foreign := [folder for folder in folders if not has_folder(user, folder)]:
+    if foreign := [folder for folder in folders if not lies_in(folder, user.project_dirs)]:
         raise unprocessable(
             f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
             f"project_dirs of user {user.email}."

@@ -7,20 +7,18 @@ from fastapi import APIRouter, File, UploadFile, status
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from api.activities import begin_collection
 from api.dependencies import (
     Contributor,
-    EngineDep,
+    LifecycleDep,
     SessionDep,
     SharingGroup,
     TasksFolder,
     UserResource,
 )
-from api.errors import unprocessable
-from api.packages import installed_root, latest_version, name_and_version_of_wheel
 from api.queries.task_groups import require_new
 from flows.activities.commands import interpreter_of
-from flows.activities.package_tasks import PackageError, executables_of, tasks_of
+from flows.activities.package_tasks import executables_of, tasks_of
+from flows.activities.packages import installed_root, latest_version, name_and_version_of_wheel
 from flows.activities.site import Site, open_site
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (
@@ -70,15 +68,11 @@ async def collect_tasks_pip(
     resource: UserResource,
     tasks_folder: TasksFolder,
     user_group_id: SharingGroup,
-    session: SessionDep,
-    engine: EngineDep,
+    lifecycle: LifecycleDep,
 ) -> TaskGroupActivityRead:
     """Install a package into an environment of its own, and add its tasks; see the activity."""
-    try:
-        group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
-    except PackageError as error:
-        raise unprocessable(str(error)) from error
-    return await begin_collection(session, engine, group, resource, request.file)
+    group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
+    return await lifecycle.collect(group, request.file)
 
 
 @router.post("/custom/", status_code=status.HTTP_201_CREATED)
@@ -100,10 +94,7 @@ async def collect_tasks_custom(
     )
     await require_new(session, group)
     async with open_site(session, group) as site:
-        try:
-            group.task_list = await _installed_tasks(request, site)
-        except PackageError as error:
-            raise unprocessable(str(error)) from error
+        group.task_list = await _installed_tasks(request, site)
     session.add(group)
     await session.commit()
     return [TaskRead.model_validate(task) for task in group.task_list]

@@ -3,16 +3,10 @@
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from api.dependencies import (
-    CurrentUser,
-    SessionDep,
-    SettingsDep,
-    UserManagerDep,
-    require_no_guest,
-)
+from api.dependencies import CurrentUser, SessionDep, SettingsDep, UserManagerDep
 from api.queries.projects import zarr_dirs_of
 from api.queries.users import with_groups
-from fractal_models.rights import require_verified
+from fractal_models.rights import require_no_guest, require_verified
 from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
 from fractal_models.tables import Profile, Resource
 

@@ -21,7 +21,7 @@ from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
 from fractal_models.image_list import write_images
-from fractal_models.rights import WITHOUT_HISTORY, has_folder
+from fractal_models.rights import WITHOUT_HISTORY, lies_in
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -88,7 +88,7 @@ async def import_dataset(
     request: DatasetImport, project: WritableProject, user: VerifiedUser, session: SessionDep
 ) -> DatasetRead:
     """Make a dataset with images that are there already."""
-    if not has_folder(user, request.zarr_dir):
+    if not lies_in(request.zarr_dir, user.project_dirs):
         raise unprocessable(
             f"zarr_dir {request.zarr_dir!r} is in none of your folders: {_listed(user)}."
         )

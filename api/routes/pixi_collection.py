@@ -5,18 +5,14 @@ from typing import Annotated, NewType
 from fastapi import APIRouter, File, UploadFile, status
 from pydantic import BaseModel, ConfigDict
 
-from api.activities import begin_collection
 from api.dependencies import (
     Contributor,
-    EngineDep,
-    SessionDep,
+    LifecycleDep,
     SharingGroup,
     TasksFolder,
     UserResource,
 )
-from api.errors import unprocessable
-from api.packages import name_and_version_of_archive
-from flows.activities.package_tasks import PackageError
+from flows.activities.packages import name_and_version_of_archive
 from flows.activities.pixi_commands import pixi_version_of
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import NonEmpty
@@ -47,16 +43,12 @@ async def collect_tasks_pixi(
     resource: UserResource,
     tasks_folder: TasksFolder,
     user_group_id: SharingGroup,
-    session: SessionDep,
-    engine: EngineDep,
+    lifecycle: LifecycleDep,
 ) -> TaskGroupActivityRead:
     """Install a project into an environment of its own, and add its tasks; see the activity."""
     filename = request.file.filename or ""
-    try:
-        pixi_version = pixi_version_of(resource, request.pixi_version)
-        name, version = name_and_version_of_archive(filename)
-    except PackageError as error:
-        raise unprocessable(str(error)) from error
+    pixi_version = pixi_version_of(resource, request.pixi_version)
+    name, version = name_and_version_of_archive(filename)
     folder = tasks_folder / name / version
     group = TaskGroupV2(
         user_id=saved_id(user),
@@ -71,5 +63,5 @@ async def collect_tasks_pixi(
         archive_path=str(folder / filename),
         active=False,
     )
-    choice = {"use_pixi_lockfile": request.use_pixi_lockfile}
-    return await begin_collection(session, engine, group, resource, request.file, **choice)
+    use_lockfile = request.use_pixi_lockfile
+    return await lifecycle.collect(group, request.file, use_pixi_lockfile=use_lockfile)

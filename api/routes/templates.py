@@ -1,7 +1,8 @@
 """Workflow templates: versions of workflows, offered for reuse."""
 
+from operator import eq
+
 from fastapi import APIRouter, status
-from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import (
@@ -15,6 +16,7 @@ from api.dependencies import (
 )
 from api.errors import conflicts_as, unprocessable
 from api.paging import PagingDep, page_of
+from api.queries.conditions import asked_for, contains
 from api.queries.named_tasks import export_of
 from api.queries.templates import authors_seen_by, grouped_templates
 from api.queries.workflows import workflow_seen_by
@@ -47,17 +49,13 @@ async def list_workflow_templates(
     version: int | None = None,
 ) -> TemplatePage:
     """The user's own templates, then those shared with them; each with its versions."""
-    where = []
-    if template_id is not None:
-        where.append(col(WorkflowTemplate.id) == template_id)
-    if is_owner:
-        where.append(col(WorkflowTemplate.user_id) == user.id)
-    if user_email is not None:
-        where.append(col(UserOAuth.email) == user_email)
-    if name is not None:
-        where.append(col(WorkflowTemplate.name).icontains(name, autoescape=True))
-    if version is not None:
-        where.append(col(WorkflowTemplate.version) == version)
+    where = asked_for(
+        (eq, WorkflowTemplate.id, template_id),
+        (eq, WorkflowTemplate.user_id, user.id if is_owner else None),
+        (eq, UserOAuth.email, user_email),
+        (contains, WorkflowTemplate.name, name),
+        (eq, WorkflowTemplate.version, version),
+    )
     query = grouped_templates(user, *where)
     page = await page_of(session, query, paging, WorkflowTemplateGroup.model_validate)
     return TemplatePage(**dict(page), email_list=await authors_seen_by(session, user))

@@ -12,8 +12,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
 from api.errors import bad_request, unprocessable
 from api.lookups import find
-from api.queries.projects import lost_zarr_dirs
+from api.queries.projects import zarr_dirs_of
 from api.queries.users import default_group, set_groups, with_groups
+from fractal_models.rights import lies_in
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
 
@@ -104,7 +105,10 @@ async def _require_profile(session: AsyncSession, profile_id: int | None) -> Non
 async def _require_datasets_inside(
     session: AsyncSession, user: UserOAuth, project_dirs: list[str]
 ) -> None:
-    if lost := await lost_zarr_dirs(session, user, project_dirs):
+    before = [
+        path for path in await zarr_dirs_of(session, user.id) if lies_in(path, user.project_dirs)
+    ]
+    if lost := [path for path in before if not lies_in(path, project_dirs)]:
         raise unprocessable(
             f"{len(lost)} folders of datasets of {user.email} would be in none of the project_dirs "
             f"any more, e.g. {lost[0]}."

@@ -35,10 +35,11 @@ async def test_an_invited_user_has_no_right_before_they_accept(
     before = await guest.get(url)
     invitations = await guest.ok("GET", "/api/v2/project/invitation/")
     no_access = await guest.get(f"{url}access/")
+    listed = await guest.ok("GET", "/api/v2/project/?is_owner=false")
     await guest.ok("POST", f"{url}access/accept/")
 
     assert status == 201
-    assert (before.status_code, no_access.status_code) == (404, 404)
+    assert (before.status_code, no_access.status_code, listed) == (404, 404, [])
     assert invitations == [
         {
             "project_id": project["id"],
@@ -49,6 +50,7 @@ async def test_an_invited_user_has_no_right_before_they_accept(
     ]
     assert await guest.ok("GET", "/api/v2/project/invitation/") == []
     assert await guest.ok("GET", "/api/v2/project/?is_owner=false") == [project]
+    assert await guest.ok("GET", "/api/v2/project/") == []
     assert (await guest.patch(url, json={"description": "by a guest"})).status_code == 200
 
 

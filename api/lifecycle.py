@@ -1,0 +1,166 @@
+"""The life of task groups: each step is recorded here, then done by a flow run of Prefect."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import UploadFile
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.errors import unavailable, unprocessable
+from api.queries.activities import (
+    new_activity,
+    require_idle,
+    require_installable,
+    require_repeatable,
+)
+from api.queries.jobs import require_no_submitted_job_with
+from api.queries.task_groups import require_new, require_unused
+from flows.activities.site import open_site
+from flows.engine import Engine, EngineUnavailableError
+from flows.launchers.transport import CommandError
+from fractal_models.database import saved_id
+from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
+from fractal_models.tables.columns import now
+
+_AWAY = "Prefect, the workflow engine, does not answer, so"
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """What a user has done to task groups.
+
+    Each step commits an activity, which tells how it goes. It raises HTTPException: 422, the step
+    is not possible now; 503, Prefect does not answer, and nothing was changed.
+    """
+
+    session: AsyncSession
+    engine: Engine
+    user: UserOAuth
+
+    async def collect(
+        self, group: TaskGroupV2, archive: UploadFile | None, **parameters: Any
+    ) -> TaskGroupActivityRead:
+        """Make a new task group, and install it; from an archive, if that is given."""
+        await require_new(self.session, group)
+        self.session.add(group)
+        await self.session.flush()
+        activity = new_activity(group, saved_id(self.user), "collect")
+        self.session.add(activity)
+        if archive is not None:
+            await self._store(group, archive)
+        await self.session.commit()
+        try:
+            return await self._submit(group, activity, parameters)
+        except EngineUnavailableError as error:
+            await self._forget(group, activity)
+            raise unavailable(
+                f"{_AWAY} tasks cannot be collected now. Nothing was recorded: try again later."
+            ) from error
+
+    async def deactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
+        """Let no new job use a task group, and remove its environment."""
+        await require_idle(self.session, group)
+        if not group.active:
+            raise unprocessable(f"Task group {group.id} is inactive already.")
+        await require_no_submitted_job_with(self.session, group)
+        await require_repeatable(self.session, group)
+        return await self._begin(group, "deactivate")
+
+    async def reactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
+        """Make the environment of a task group again, then let jobs use it."""
+        await require_idle(self.session, group)
+        if group.active:
+            raise unprocessable(f"Task group {group.id} is active already.")
+        await require_repeatable(self.session, group)
+        return await self._begin(group, "reactivate")
+
+    async def delete(self, group: TaskGroupV2) -> TaskGroupActivityRead:
+        """Delete a task group that nothing uses, with its environment."""
+        await require_idle(self.session, group)
+        await require_no_submitted_job_with(self.session, group)
+        await require_unused(self.session, group)
+        return await self._begin(group, "delete")
+
+    async def reset(
+        self,
+        group: TaskGroupV2,
+        origins: Container[str],
+        python_version: str | None = None,
+        **parameters: Any,
+    ) -> TaskGroupActivityRead:
+        """Install an inactive task group of one of these origins anew, and activate it."""
+        await require_idle(self.session, group)
+        if group.origin not in origins:
+            raise unprocessable(
+                f"Task group {group.id} is of origin {group.origin!r}, which cannot be reset in "
+                "this way."
+            )
+        if group.active:
+            raise unprocessable(f"Task group {group.id} is active: deactivate it first.")
+        await require_installable(self.session, group, python_version or group.python_version)
+        return await self._begin(group, "reset", **parameters)
+
+    async def _begin(
+        self, group: TaskGroupV2, action: ActivityAction, **parameters: Any
+    ) -> TaskGroupActivityRead:
+        """From now on no new job may use a group that is to be deactivated or deleted.
+
+        One whose environment is not made by the platform needs no flow run.
+        """
+        activity = new_activity(group, saved_id(self.user), action)
+        self.session.add(activity)
+        if group.origin == "other":
+            return await self._end_at_once(group, activity)
+        was_active = group.active
+        group.active = was_active and action not in ("deactivate", "delete")
+        await self.session.commit()
+        try:
+            return await self._submit(group, activity, parameters)
+        except EngineUnavailableError as error:
+            group.active = was_active
+            await self.session.delete(activity)
+            await self.session.commit()
+            raise unavailable(
+                f"{_AWAY} task group {group.id} stays as it is: try again later."
+            ) from error
+
+    async def _submit(
+        self, group: TaskGroupV2, activity: TaskGroupActivityV2, parameters: dict[str, Any]
+    ) -> TaskGroupActivityRead:
+        resource = await self.session.get_one(Resource, group.resource_id)
+        activity.flow_run_id = await self.engine.submit_activity(
+            activity, resource.name, **parameters
+        )
+        await self.session.commit()
+        return TaskGroupActivityRead.model_validate(activity)
+
+    async def _end_at_once(
+        self, group: TaskGroupV2, activity: TaskGroupActivityV2
+    ) -> TaskGroupActivityRead:
+        activity.status, activity.timestamp_ended = "OK", now()
+        activity.log = "Its environment is not made by the platform, and stays as it is."
+        group.active = activity.action == "reactivate"
+        if activity.action == "delete":
+            activity.taskgroupv2_id = None
+            await self.session.delete(group)
+        await self.session.commit()
+        return TaskGroupActivityRead.model_validate(activity)
+
+    async def _store(self, group: TaskGroupV2, archive: UploadFile) -> None:
+        """Write an archive to where it will be installed."""
+        path = str(group.archive_path)
+        async with open_site(self.session, group) as site:
+            try:
+                await site.write(path, await archive.read())
+            except CommandError as error:
+                raise unprocessable(f"The file cannot be stored at {path}: {error}") from error
+
+    async def _forget(self, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
+        if group.archive_path is not None:
+            async with open_site(self.session, group) as site:
+                await site.remove(str(group.path))
+        await self.session.delete(activity)
+        await self.session.delete(group)
+        await self.session.commit()
