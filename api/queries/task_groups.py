@@ -1,13 +1,13 @@
 """Task groups and their tasks: which a user sees, and whether they can run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import eq, ge, le
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy.orm import load_only, selectinload
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -138,7 +138,7 @@ async def task_groups_visible_to(
         .order_by(func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
     )
     packages: dict[str, list[TaskGroupReadSlim]] = {}
-    for row in found.mappings():
+    for row in found:
         slim = TaskGroupReadSlim.model_validate(_fields(row))
         packages.setdefault(slim.pkg_name, []).append(slim)
     for groups in packages.values():
@@ -219,10 +219,10 @@ async def _lock_and_find_same(session: AsyncSession, group: TaskGroupV2) -> list
 async def describe(session: AsyncSession, group: TaskGroupV2) -> TaskGroupReadSuperuser:
     """A task group as clients see it."""
     found = await session.execute(_SHOWN.where(col(TaskGroupV2.id) == group.id))
-    return shown(found.mappings().one())
+    return shown(found.one())
 
 
-def shown(row: Mapping[Any, Any]) -> TaskGroupReadSuperuser:
+def shown(row: Row[Any]) -> TaskGroupReadSuperuser:
     """A row of `TaskGroupFilters.query` as administrators see it."""
     return TaskGroupReadSuperuser.model_validate(_fields(row))
 
@@ -308,6 +308,7 @@ async def reasons_not_to_run(
     }
 
 
-def _fields(row: Mapping[Any, Any]) -> dict[str, Any]:
-    group: TaskGroupV2 = row["TaskGroupV2"]
-    return {**row, **group.model_dump(), "task_list": group.task_list}
+def _fields(row: Row[Any]) -> dict[str, Any]:
+    group: TaskGroupV2 = row.TaskGroupV2
+    added = {"user_email": row.user_email, "in_use": row.in_use}
+    return {**group.model_dump(), "task_list": group.task_list, **added}
