@@ -8,7 +8,7 @@ from sqlmodel import col, or_, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import ErrorWithData
-from api.queries.task_groups import comparable, visible_to
+from api.queries.task_groups import comparable, membership_of, preferred_by, visible_to
 from fractal_models.schemas.workflow import TaskVersionRead
 from fractal_models.schemas.workflow_import import TaskImport, WorkflowExport
 from fractal_models.tables import (
@@ -90,27 +90,18 @@ async def _versions(
 ) -> dict[_Name, _Versions]:
     """By name, the versions of tasks that the user sees on the project's resource.
 
-    Of several with the same version, active ones go first; then the user's own, and those of the
-    group that the user has been in for longest, which is mostly the one that everybody is in.
+    Of several with the same version, active ones go first, and else those that the user prefers.
     """
-    membership = (col(LinkUserGroup.group_id) == col(TaskGroupV2.user_group_id)) & (
-        col(LinkUserGroup.user_id) == user.id
-    )
     found = await session.execute(
         select(*_COLUMNS)
         .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-        .outerjoin(LinkUserGroup, membership)
+        .outerjoin(LinkUserGroup, membership_of(user))
         .where(
             tuple_(col(TaskGroupV2.pkg_name), col(TaskV2.name)).in_(set(names)),
             visible_to(user),
             col(TaskGroupV2.resource_id) == project.resource_id,
         )
-        .order_by(
-            col(TaskGroupV2.active).desc(),
-            (col(TaskGroupV2.user_id) == user.id).desc(),
-            col(LinkUserGroup.timestamp_created),
-            col(TaskV2.id).desc(),
-        )
+        .order_by(col(TaskGroupV2.active).desc(), *preferred_by(user))
     )
     known: dict[_Name, _Versions] = {}
     for row in found:

@@ -7,7 +7,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy.orm import load_only, selectinload
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -23,7 +23,9 @@ from fractal_models.schemas.task import (
     TaskReadSlim,
 )
 from fractal_models.tables import (
+    LinkUserGroup,
     Profile,
+    Resource,
     TaskGroupV2,
     TaskV2,
     UserOAuth,
@@ -45,9 +47,9 @@ def _in_use() -> ColumnElement[bool]:
 
 
 # A group with what is shown of it beyond its own columns: see `_fields`.
-_SHOWN: Select[Any] = select(TaskGroupV2, UserOAuth.email, _in_use()).join(
-    UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id)
-)
+_SHOWN: Select[Any] = select(
+    TaskGroupV2, col(UserOAuth.email).label("user_email"), _in_use().label("in_use")
+).join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +97,49 @@ def visible_to(user: UserOAuth) -> ColumnElement[bool]:
     return shared_with(user) & col(TaskGroupV2.resource_id).in_(my_resource)
 
 
+def membership_of(user: UserOAuth) -> ColumnElement[bool]:
+    """What joins task groups with the user's membership of the user group they are shared with."""
+    return (col(LinkUserGroup.group_id) == col(TaskGroupV2.user_group_id)) & (
+        col(LinkUserGroup.user_id) == user.id
+    )
+
+
+def preferred_by(user: UserOAuth) -> list[ColumnElement[Any]]:
+    """The order of task groups with the same version, with `membership_of` joined.
+
+    The user's own go first, then those of the group that the user has been in for longest, which is
+    mostly the one that everybody is in.
+    """
+    return [
+        (col(TaskGroupV2.user_id) == user.id).desc(),
+        col(LinkUserGroup.timestamp_created).asc(),
+        col(TaskGroupV2.id).desc(),
+    ]
+
+
 async def task_groups_visible_to(
     session: AsyncSession, user: UserOAuth, *where: Any
 ) -> list[tuple[str, list[TaskGroupReadSlim]]]:
-    """Task groups by package name, each with its newest version first."""
+    """Task groups by package name, each with its newest version first.
+
+    Of several with the same version there is one, that which the user prefers.
+    """
+    version = (col(TaskGroupV2.pkg_name), col(TaskGroupV2.version))
+    preferred = (
+        select(TaskGroupV2.id)
+        .outerjoin(LinkUserGroup, membership_of(user))
+        .where(visible_to(user), *where)
+        .distinct(*version)
+        .order_by(*version, *preferred_by(user))
+    )
     found = await session.execute(
-        _SHOWN.where(visible_to(user), *where)
+        _SHOWN.where(col(TaskGroupV2.id).in_(preferred))
         .options(selectinload(_TASK_LIST).load_only(*_SLIM_TASK, raiseload=True))
         .order_by(func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
     )
     packages: dict[str, list[TaskGroupReadSlim]] = {}
     for row in found:
-        slim = TaskGroupReadSlim.model_validate(_fields(*row))
+        slim = TaskGroupReadSlim.model_validate(_fields(row))
         packages.setdefault(slim.pkg_name, []).append(slim)
     for groups in packages.values():
         groups.sort(key=lambda group: comparable(group.version), reverse=True)
@@ -122,7 +155,7 @@ def comparable(version: str) -> tuple[bool, Version | str]:
 
 
 async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep this package version unique per user, and per user group and resource.
+    """Keep this package version unique per user, and per user group and resource, and its folder.
 
     The lock is held until the transaction ends, against the same request twice at a time.
 
@@ -138,6 +171,18 @@ async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
             f"You have {group.pkg_name} {group.version} already: task group {found}."
         )
     await require_new_in(session, group, group.user_group_id)
+    here = select(Resource.host).where(Resource.id == group.resource_id).scalar_subquery()
+    in_folder = await session.exec(
+        select(TaskGroupV2.id)
+        .join(Resource, col(Resource.id) == col(TaskGroupV2.resource_id))
+        .where(
+            col(TaskGroupV2.path).is_not(None),
+            TaskGroupV2.path == group.path,
+            col(Resource.host).is_not_distinct_from(here),
+        )
+    )
+    if (found := in_folder.first()) is not None:
+        raise unprocessable(f"Task group {found}, of another resource, is in {group.path} already.")
 
 
 async def require_new_in(
@@ -177,9 +222,9 @@ async def describe(session: AsyncSession, group: TaskGroupV2) -> TaskGroupReadSu
     return shown(found.one())
 
 
-def shown(row: Any) -> TaskGroupReadSuperuser:
+def shown(row: Row[Any]) -> TaskGroupReadSuperuser:
     """A row of `TaskGroupFilters.query` as administrators see it."""
-    return TaskGroupReadSuperuser.model_validate(_fields(*row))
+    return TaskGroupReadSuperuser.model_validate(_fields(row))
 
 
 async def tasks_visible_to(session: AsyncSession, user: UserOAuth) -> list[TaskV2]:
@@ -263,10 +308,7 @@ async def reasons_not_to_run(
     }
 
 
-def _fields(group: TaskGroupV2, user_email: str, in_use: bool) -> dict[str, Any]:
-    return {
-        **group.model_dump(),
-        "task_list": group.task_list,
-        "user_email": user_email,
-        "in_use": in_use,
-    }
+def _fields(row: Row[Any]) -> dict[str, Any]:
+    group: TaskGroupV2 = row.TaskGroupV2
+    added = {"user_email": row.user_email, "in_use": row.in_use}
+    return {**group.model_dump(), "task_list": group.task_list, **added}

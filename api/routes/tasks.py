@@ -26,6 +26,8 @@ from fractal_models.tables import TaskGroupV2, TaskV2, WorkflowTaskV2
 
 router = APIRouter(tags=["Task"])
 
+_OF_PACKAGE = {"command_non_parallel", "command_parallel", "input_types", "output_types"}
+
 
 @router.get("/api/v2/task/")
 async def list_tasks(user: VerifiedUser, session: SessionDep) -> list[TaskReadSlim]:
@@ -66,6 +68,12 @@ async def read_task(task: ReadableTask) -> TaskRead:
 
 @router.patch("/api/v2/task/{task_id}/")
 async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -> TaskRead:
+    group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
+    if group.origin != "other" and (fixed := _OF_PACKAGE & changes.model_fields_set):
+        raise unprocessable(
+            f"Task {task.id} is part of {group.pkg_name} {group.version}, which says its "
+            f"{' and '.join(sorted(fixed))}."
+        )
     for field in ("command_non_parallel", "command_parallel"):
         has = getattr(task, field) is not None
         if field in changes.model_fields_set and has != (getattr(changes, field) is not None):

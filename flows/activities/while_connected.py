@@ -1,8 +1,9 @@
 """Run a shell script as long as somebody listens: `python while_connected.py SCRIPT`.
 
 When standard input ends, as it does with an SSH connection, the script and all that it started are
-killed. This program is sent as the text of `python -c`: it is one file, needs the standard library
-only, and runs with Python 3.8 and newer.
+told to end (srun then ends its job), and what is left a moment later is killed. This program is
+sent as the text of `python -c`: it is one file, needs the standard library only, and runs with
+Python 3.8 and newer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+
+GRACE_SECONDS = 2.0
+ending = threading.Event()
 
 
 def main(script: str) -> None:
@@ -22,15 +27,24 @@ def main(script: str) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    threading.Thread(target=kill_at_end_of_input, args=(process.pid,), daemon=True).start()
+    listening = threading.Thread(target=end_with_input, args=(process.pid,), daemon=True)
+    listening.start()
     code = process.wait()
+    if ending.is_set():
+        listening.join()
     os._exit(code if code >= 0 else 128 - code)  # without waiting for the thread
 
 
-def kill_at_end_of_input(group: int) -> None:
+def end_with_input(group: int) -> None:
     while os.read(0, 4096):
         pass
+    ending.set()
     with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)  # fails when nothing is left
+            time.sleep(0.05)
         os.killpg(group, signal.SIGKILL)
 
 

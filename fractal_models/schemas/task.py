@@ -55,6 +55,11 @@ class TaskCreate(Input):
     @model_validator(mode="after")
     def _type_fits_commands(self) -> "TaskCreate":
         self.type = task_type_of(self.type, self.command_non_parallel, self.command_parallel)
+        for part in ("non_parallel", "parallel"):
+            if getattr(self, f"command_{part}") is None:
+                for field in (f"args_schema_{part}", f"meta_{part}"):
+                    if getattr(self, field) is not None:
+                        raise ValueError(f"a {self.type} task has no {field}")
         return self
 
 

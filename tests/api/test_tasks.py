@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fractal_models.tables import Resource, TaskGroupActivityV2
+from fractal_models.database import saved_id
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, TaskV2
 
 MANIFEST = {
     "manifest_version": "2",
@@ -69,6 +70,17 @@ async def test_a_task_is_made_changed_and_deleted(
         ({"name": "t", "command_parallel": "x"}, "version"),
         ({"name": "t", "version": "1", "command_parallel": "x", "type": "compound"}, "compound"),
         ({"name": "t", "version": "1", "command_parallel": "x", "tags": ["a", "a"]}, "twice"),
+        (
+            {"name": "t", "version": "1", "command_parallel": "x", "meta_non_parallel": {}},
+            "has no meta_non_parallel",
+        ),
+        (
+            {
+                **{"name": "t", "version": "1", "command_non_parallel": "x"},
+                "args_schema_parallel": {"type": "object"},
+            },
+            "has no args_schema_parallel",
+        ),
     ],
 )
 async def test_a_wrong_task_is_refused(fields: dict[str, Any], told: str, owner: Any) -> None:
@@ -87,6 +99,23 @@ async def test_the_type_and_the_name_of_a_task_stay(
     task = await new_task(command_parallel="x")
 
     assert (await owner.patch(f"/api/v2/task/{task['id']}/", json=changes)).status_code == 422
+
+
+async def test_what_a_package_says_of_its_tasks_stays(
+    owner: Any, new_group: Callable[..., Awaitable[TaskGroupV2]], session: Any
+) -> None:
+    group = await new_group()
+    task = TaskV2(name="t", type="parallel", command_parallel="x", version="1", meta_parallel={})
+    task.taskgroupv2_id = saved_id(group)
+    session.add(task)
+    await session.commit()
+    url = f"/api/v2/task/{task.id}/"
+
+    for changes in ({"command_parallel": "y"}, {"input_types": {}}, {"output_types": {"a": True}}):
+        answer = await owner.patch(url, json=changes)
+        assert answer.status_code == 422
+        assert "is part of" in answer.json()["detail"]
+    assert (await owner.ok("PATCH", url, json={"category": "c"}))["category"] == "c"
 
 
 async def test_a_task_in_a_workflow_is_not_deleted(owner: Any, runnable: dict[str, Any]) -> None:
@@ -176,6 +205,53 @@ async def test_task_groups_are_listed_by_package_the_newest_version_first(
     assert not newest["in_use"]
     assert (newest["user_email"], newest["origin"]) == (owner.user.email, "other")
     assert shown["task_list"][0]["command_parallel"] == "true"
+
+
+async def test_of_task_groups_with_the_same_version_the_list_has_the_preferred_one(
+    admin: Any, new_person: Callable[..., Awaitable[Any]]
+) -> None:
+    """That is one's own, and else that of the group that one is in for longest."""
+    lab = await admin.ok("POST", "/auth/group/", json={"name": "newer than everybody"})
+    one, two, me = await new_person(), await new_person(), await new_person()
+    for person in (two, me):
+        await admin.ok("POST", f"/auth/group/{lab['id']}/add-user/{person.user.id}/")
+    body = {"name": "of several", "version": "1", "command_parallel": "x"}
+
+    async def make(person: Any, **query: Any) -> int:
+        made = await person.ok("POST", "/api/v2/task/", json=body, params=query)
+        group_id: int = made["taskgroupv2_id"]
+        return group_id
+
+    async def listed(**query: Any) -> list[int]:
+        packages = dict(await me.ok("GET", "/api/v2/task-group/", params=query))
+        return [group["id"] for group in packages.get("of several", [])]
+
+    of_lab = await make(two, user_group_id=lab["id"])
+    assert await listed() == [of_lab]
+    of_everybody = await make(one)
+    assert await listed() == [of_everybody]
+    own = await make(me, private=True)
+    assert await listed() == [own]
+    await me.ok("POST", f"/api/v2/task-group/{own}/deactivate/")
+    assert await listed(only_active=True) == [of_everybody]
+    newer = await me.ok("POST", "/api/v2/task/", json={**body, "version": "2"})
+    assert await listed() == [newer["taskgroupv2_id"], own]
+
+
+async def test_two_resources_with_one_folder_do_not_share_an_environment(
+    owner: Any, new_group: Callable[..., Awaitable[TaskGroupV2]], session: Any, resource: Resource
+) -> None:
+    other = Resource(**{**resource.model_dump(exclude={"id"}), "name": "same folder"})
+    session.add(other)
+    await session.commit()
+    path = f"{resource.tasks_local_dir}/{owner.user.id}/somewhere/1.0"
+    await new_group(resource_id=other.id, pkg_name="somewhere", version="1.0", path=path)
+    form = {"package": "somewhere", "package_version": "1.0"}
+
+    answer = await owner.post("/api/v2/task/collect/pip/", data=form)
+
+    assert answer.status_code == 422
+    assert path in answer.json()["detail"]
 
 
 async def test_a_task_group_is_made_private_and_shared_again(

@@ -59,3 +59,15 @@ async def test_commands_end_when_the_connection_is_cut(site: RemoteSite, cluster
     await eventually(lambda: sleepers(cluster, 1002), lambda found: not found)
     await cluster.start("sshd")
     assert await site.output("id", "-un") == cluster.user
+
+
+async def test_the_job_of_a_command_ends_with_it(site: RemoteSite, cluster: Cluster) -> None:
+    working = asyncio.create_task(
+        site.shell(["srun --partition=main --mem=50M sh -c 'sleep 1003'"])
+    )
+    await eventually(lambda: sleepers(cluster, 1003), bool)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    await eventually(lambda: sleepers(cluster, 1003), lambda found: not found)
+    await cluster.wait_idle()
