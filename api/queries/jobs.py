@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, and_, null
+from sqlalchemy import Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
+from api.queries.documents import json_array, json_object, json_text
 from fractal_models.schemas.job import JobRead
 from fractal_models.tables import (
     DatasetV2,
@@ -20,34 +21,40 @@ from fractal_models.tables import (
 _JOBS: Table = JobV2.metadata.tables["jobv2"]
 
 
-def newest_jobs(*, log: bool = True) -> Select[Any]:
-    """Jobs with the newest first, without the copies of their tasks."""
-    columns: list[Any] = [
-        column for column in _JOBS.c if column.name not in ("workflow_dump", "log")
-    ]
-    columns.append(_JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump"))
-    columns.append(_JOBS.c.log if log else null().label("log"))
-    newest_first: Select[Any] = select(*columns).order_by(_JOBS.c.id.desc())
-    return newest_first
+def _columns(*, log: bool = True) -> dict[str, Any]:
+    """The columns of a `JobRead`, without the copies of the tasks."""
+    columns: dict[str, Any] = {name: _JOBS.c[name] for name in JobRead.model_fields}
+    columns["workflow_dump"] = _JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump")
+    columns["log"] = _JOBS.c.log if log else null().label("log")
+    return columns
 
 
-async def read_jobs(
-    session: AsyncSession, *where: Any, log: bool = True, limit: int | None = None
-) -> list[JobRead]:
-    """Jobs with the newest first, read without the copies of their tasks."""
-    rows = await session.execute(newest_jobs(log=log).where(*where).limit(limit))
-    return [read_job_row(row) for row in rows]
+async def list_jobs(session: AsyncSession, *where: Any, log: bool = True) -> str:
+    """The JSON of a list of `JobRead`, the newest first."""
+    job = json_object(JobRead, _columns(log=log))
+    found = await session.execute(
+        select(json_text(json_array(job, _JOBS.c.id.desc()))).where(*where)
+    )
+    document: str = found.scalar_one()
+    return document
 
 
-def read_job_row(row: Row[Any]) -> JobRead:
-    """A row of `newest_jobs`; as a dictionary it is read twice as fast as by its attributes."""
-    return JobRead.model_validate(dict(row._mapping))
+async def latest_job(session: AsyncSession, *where: Any) -> JobRead | None:
+    """The newest job, if there is one."""
+    newest_first = _newest().where(*where).limit(1)
+    row = (await session.execute(newest_first)).first()
+    return None if row is None else JobRead.model_validate(row)
+
+
+def _newest(*, log: bool = True) -> Select[Any]:
+    query: Select[Any] = select(*_columns(log=log).values()).order_by(_JOBS.c.id.desc())
+    return query
 
 
 def jobs_in_projects(*, log: bool) -> Select[Any]:
     """All jobs with the newest first, joined to their projects and the links of the owners."""
     return (
-        newest_jobs(log=log)
+        _newest(log=log)
         .outerjoin(ProjectV2, col(ProjectV2.id) == _JOBS.c.project_id)
         .outerjoin(
             LinkUserProjectV2,

@@ -1,5 +1,6 @@
 """Task groups and their tasks: which a user sees, and whether they can run."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import eq, ge, le
@@ -8,12 +9,13 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
 from sqlalchemy import ColumnElement, Row, Select
-from sqlalchemy.orm import load_only, selectinload
+from sqlalchemy.orm import load_only
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unprocessable
 from api.queries.conditions import asked_for, contains
+from api.queries.documents import json_array, json_object, json_text
 from fractal_models.database import saved_id
 from fractal_models.rights import NotFoundError, shared_with
 from fractal_models.schemas.task import (
@@ -33,7 +35,7 @@ from fractal_models.tables import (
     WorkflowV2,
 )
 
-_TASK_LIST: Any = TaskGroupV2.task_list
+_TASK_COLUMNS: dict[str, Any] = {**TaskV2.metadata.tables["taskv2"].c}
 _SLIM_TASK = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "taskgroupv2_id")]
 
 
@@ -50,6 +52,23 @@ def _in_use() -> ColumnElement[bool]:
 _SHOWN: Select[Any] = select(
     TaskGroupV2, col(UserOAuth.email).label("user_email"), _in_use().label("in_use")
 ).join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
+
+
+_TASKS = (
+    select(json_array(json_object(TaskReadSlim, _TASK_COLUMNS), TaskV2.id))
+    .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
+    .correlate(TaskGroupV2)
+    .scalar_subquery()
+)
+_SLIM = json_object(
+    TaskGroupReadSlim,
+    {
+        **TaskGroupV2.metadata.tables["taskgroupv2"].c,
+        "user_email": UserOAuth.email,
+        "in_use": _in_use(),
+        "task_list": _TASKS,
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +136,8 @@ def preferred_by(user: UserOAuth) -> list[ColumnElement[Any]]:
     ]
 
 
-async def task_groups_visible_to(
-    session: AsyncSession, user: UserOAuth, *where: Any
-) -> list[tuple[str, list[TaskGroupReadSlim]]]:
-    """Task groups by package name, each with its newest version first.
+async def list_task_groups_visible_to(session: AsyncSession, user: UserOAuth, *where: Any) -> str:
+    """The JSON of the `TaskGroupReadSlim`s by package name, each with its newest version first.
 
     Of several with the same version there is one, that which the user prefers.
     """
@@ -133,17 +150,20 @@ async def task_groups_visible_to(
         .order_by(*version, *preferred_by(user))
     )
     found = await session.execute(
-        _SHOWN.where(col(TaskGroupV2.id).in_(preferred))
-        .options(selectinload(_TASK_LIST).load_only(*_SLIM_TASK, raiseload=True))
+        select(*version, json_text(_SLIM))
+        .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
+        .where(col(TaskGroupV2.id).in_(preferred))
         .order_by(func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
     )
-    packages: dict[str, list[TaskGroupReadSlim]] = {}
-    for row in found:
-        slim = TaskGroupReadSlim.model_validate(_fields(row))
-        packages.setdefault(slim.pkg_name, []).append(slim)
-    for groups in packages.values():
-        groups.sort(key=lambda group: comparable(group.version), reverse=True)
-    return list(packages.items())
+    packages: dict[str, list[tuple[str, str]]] = {}
+    for name, number, document in found:
+        packages.setdefault(name, []).append((str(number), document))
+    documents = []
+    for name, groups in packages.items():
+        newest_first = sorted(groups, key=lambda group: comparable(group[0]), reverse=True)
+        listed = ",".join(document for _, document in newest_first)
+        documents.append(f"[{json.dumps(name)},[{listed}]]")
+    return f"[{','.join(documents)}]"
 
 
 def comparable(version: str) -> tuple[bool, Version | str]:

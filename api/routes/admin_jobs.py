@@ -13,7 +13,7 @@ from api.jobs import end_as_failed, read_whole_job, request_end, zipped_folder
 from api.lookups import find
 from api.paging import PagingDep, page_of
 from api.queries.conditions import asked_for
-from api.queries.jobs import jobs_in_projects, read_job_row
+from api.queries.jobs import jobs_in_projects
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.job import JobRead, JobUpdate
 from fractal_models.tables import JobV2, LinkUserProjectV2, ProjectV2
@@ -66,7 +66,7 @@ async def list_all_jobs(
             (le, ended, end_timestamp_max),
         )
     )
-    return await page_of(session, query, paging, read_job_row)
+    return await page_of(session, query, paging, JobRead.model_validate)
 
 
 @router.get("/{job_id}/")

@@ -14,6 +14,7 @@ from api.dependencies import (
     WritableDataset,
     WritableProject,
 )
+from api.documents import JsonDocument
 from api.errors import unprocessable
 from api.paging import PagingDep, page_of
 from api.queries.datasets import datasets_of
@@ -130,7 +131,7 @@ async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 async def export_dataset(dataset: ReadableDataset, session: SessionDep) -> Response:
     """The dataset with its images, as `import/` takes it."""
     document = await export_document(session, dataset.id)
-    return Response(document, media_type="application/json")
+    return JsonDocument(document)
 
 
 @router.post("/{dataset_id}/star/")

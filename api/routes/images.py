@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response, status
 
 from api.dependencies import ReadableDataset, ReadableWorkflow, SessionDep, WritableDataset
+from api.documents import JsonDocument
 from api.errors import unprocessable
 from api.paging import PagingDep
 from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
@@ -29,7 +30,7 @@ async def query_images(
     """The images that pass the filters; attributes and types are those of the whole dataset."""
     query = query or ImageQueryWithZarrUrl()
     page = await page_of_images(session, dataset.id, query, paging, zarr_url=query.zarr_url)
-    return Response(page, media_type="application/json")
+    return JsonDocument(page)
 
 
 @router.post("/verify-unique-types/")

@@ -4,7 +4,7 @@ import logging
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
 from fastapi.responses import FileResponse
 from sqlmodel import col
 
@@ -23,10 +23,11 @@ from api.dependencies import (
     UserResource,
     VerifiedUser,
 )
+from api.documents import JsonDocument
 from api.errors import unavailable, unprocessable
 from api.jobs import read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
-from api.queries.jobs import read_jobs
+from api.queries.jobs import latest_job, list_jobs
 from flows.engine import EngineUnavailableError
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
@@ -65,10 +66,10 @@ async def submit_job(
     return JobRead.model_validate(job)
 
 
-@router.get("/job/")
-async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> list[JobRead]:
+@router.get("/job/", response_model=list[JobRead])
+async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> Response:
     """The jobs that the user submitted, the newest first."""
-    return await read_jobs(session, col(JobV2.user_email) == user.email, log=log)
+    return JsonDocument(await list_jobs(session, col(JobV2.user_email) == user.email, log=log))
 
 
 @router.get("/job/squeue/")
@@ -97,16 +98,16 @@ async def read_squeue(
         await transport.close()
 
 
-@router.get("/project/{project_id}/job/")
+@router.get("/project/{project_id}/job/", response_model=list[JobRead])
 async def list_project_jobs(
     project: ReadableProject, session: SessionDep, log: bool = True
-) -> list[JobRead]:
-    return await read_jobs(session, col(JobV2.project_id) == project.id, log=log)
+) -> Response:
+    return JsonDocument(await list_jobs(session, col(JobV2.project_id) == project.id, log=log))
 
 
-@router.get("/project/{project_id}/workflow/{workflow_id}/job/")
-async def list_workflow_jobs(workflow: ReadableWorkflow, session: SessionDep) -> list[JobRead]:
-    return await read_jobs(session, col(JobV2.workflow_id) == workflow.id)
+@router.get("/project/{project_id}/workflow/{workflow_id}/job/", response_model=list[JobRead])
+async def list_workflow_jobs(workflow: ReadableWorkflow, session: SessionDep) -> Response:
+    return JsonDocument(await list_jobs(session, col(JobV2.workflow_id) == workflow.id))
 
 
 @router.get("/project/{project_id}/latest-job/")
@@ -114,17 +115,14 @@ async def read_latest_job(
     workflow: ReadableWorkflow, dataset: ReadableDataset, session: SessionDep
 ) -> JobWithTaskStatuses:
     """The latest job of the workflow on the dataset, and how its tasks stand there."""
-    jobs = await read_jobs(
-        session,
-        col(JobV2.workflow_id) == workflow.id,
-        col(JobV2.dataset_id) == dataset.id,
-        limit=1,
+    job = await latest_job(
+        session, col(JobV2.workflow_id) == workflow.id, col(JobV2.dataset_id) == dataset.id
     )
-    if not jobs:
+    if job is None:
         raise NotFoundError("A job", f"of workflow {workflow.id} on dataset {dataset.id}")
     statuses = await task_statuses(session, workflow, dataset)
     return JobWithTaskStatuses.model_validate(
-        {**dict(jobs[0]), "task_statuses": {str(key): value for key, value in statuses.items()}}
+        {**dict(job), "task_statuses": {str(key): value for key, value in statuses.items()}}
     )
 
 

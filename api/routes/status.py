@@ -11,6 +11,7 @@ from api.dependencies import (
     ReadableWorkflowTaskId,
     SessionDep,
 )
+from api.documents import JsonDocument
 from api.logs import read_log
 from api.paging import PagingDep
 from api.queries.history import latest_unit_of_image, page_of_units, read_runs
@@ -64,7 +65,7 @@ async def list_history_images(
     page = await page_of_images_with_status(
         session, dataset.id, workflowtask_id, query, paging, include_warnings=include_warnings
     )
-    return Response(page, media_type="application/json")
+    return JsonDocument(page)
 
 
 @router.get("/unit-log/")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,14 +15,15 @@ from api.dependencies import (
     VerifiedUser,
     require_membership,
 )
+from api.documents import JsonDocument
 from api.paging import PagingDep, page_of
 from api.queries.activities import ActivityFilters
 from api.queries.task_groups import (
     TaskGroupFilters,
     describe,
+    list_task_groups_visible_to,
     require_new_in,
     shown,
-    task_groups_visible_to,
 )
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import Page
@@ -42,17 +43,17 @@ _ALL = "/admin/v2/task-group"
 _Activities = Annotated[ActivityFilters, Depends()]
 
 
-@router.get(f"{_OWN}/")
+@router.get(f"{_OWN}/", response_model=list[tuple[str, list[TaskGroupReadSlim]]])
 async def list_task_groups(
     user: VerifiedUser, session: SessionDep, only_active: bool = False, only_owner: bool = False
-) -> list[tuple[str, list[TaskGroupReadSlim]]]:
+) -> Response:
     """The task groups by package name, each with its newest version first."""
     where: list[Any] = []
     if only_active:
         where.append(col(TaskGroupV2.active))
     if only_owner:
         where.append(col(TaskGroupV2.user_id) == user.id)
-    return await task_groups_visible_to(session, user, *where)
+    return JsonDocument(await list_task_groups_visible_to(session, user, *where))
 
 
 @router.get(f"{_OWN}/activity/")
