@@ -22,7 +22,6 @@ from api.lifecycle import Lifecycle
 from api.lookups import find
 from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
-from api.queries.templates import templates_shared_with
 from api.queries.users import default_group
 from flows.engine import Engine
 from fractal_models.rights import (
@@ -33,6 +32,7 @@ from fractal_models.rights import (
     project_with_right,
     require_no_guest,
     require_verified,
+    shared_with,
     workflow_in,
 )
 from fractal_models.settings import Settings
@@ -445,7 +445,7 @@ async def _readable_template(
 ) -> WorkflowTemplate:
     found = await session.exec(
         select(WorkflowTemplate).where(
-            WorkflowTemplate.id == template_id, templates_shared_with(user)
+            WorkflowTemplate.id == template_id, shared_with(user, WorkflowTemplate)
         )
     )
     if (template := found.first()) is None:

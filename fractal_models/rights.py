@@ -20,6 +20,7 @@ from fractal_models.tables import (
     TaskGroupV2,
     UserOAuth,
     WorkflowTaskV2,
+    WorkflowTemplate,
     WorkflowV2,
 )
 
@@ -134,10 +135,12 @@ async def workflow_in(session: AsyncSession, project: ProjectV2, workflow_id: in
     return workflow
 
 
-def shared_with(user: UserOAuth) -> ColumnElement[bool]:
-    """The task groups that the user owns, and those shared with one of their groups."""
+def shared_with(
+    user: UserOAuth, table: type[TaskGroupV2] | type[WorkflowTemplate]
+) -> ColumnElement[bool]:
+    """The rows that the user owns, and those shared with one of their groups."""
     my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
-    return or_(col(TaskGroupV2.user_id) == user.id, col(TaskGroupV2.user_group_id).in_(my_groups))
+    return or_(col(table.user_id) == user.id, col(table.user_group_id).in_(my_groups))
 
 
 async def names_not_shared_with(
@@ -146,6 +149,8 @@ async def names_not_shared_with(
     """The names of the tasks among these that the user may not run."""
     by_group = {task.task.taskgroupv2_id: task.task.name for task in workflow_tasks}
     shared = await session.exec(
-        select(TaskGroupV2.id).where(col(TaskGroupV2.id).in_(by_group), shared_with(user))
+        select(TaskGroupV2.id).where(
+            col(TaskGroupV2.id).in_(by_group), shared_with(user, TaskGroupV2)
+        )
     )
     return sorted(by_group[group_id] for group_id in by_group.keys() - set(shared))

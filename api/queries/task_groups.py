@@ -113,7 +113,7 @@ class TaskGroupFilters:
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
     """The user's own task groups and those shared with their groups, on their resource."""
     my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
-    return shared_with(user) & col(TaskGroupV2.resource_id).in_(my_resource)
+    return shared_with(user, TaskGroupV2) & col(TaskGroupV2.resource_id).in_(my_resource)
 
 
 def membership_of(user: UserOAuth) -> ColumnElement[bool]:

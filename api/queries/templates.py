@@ -4,19 +4,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlmodel import col, or_
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.tables import LinkUserGroup, UserOAuth, WorkflowTemplate
-
-
-def templates_shared_with(user: UserOAuth) -> ColumnElement[bool]:
-    """The templates that the user made, and those shared with one of their groups."""
-    my_groups = select(col(LinkUserGroup.group_id)).where(col(LinkUserGroup.user_id) == user.id)
-    return or_(
-        col(WorkflowTemplate.user_id) == user.id,
-        col(WorkflowTemplate.user_group_id).in_(my_groups),
-    )
+from fractal_models.rights import shared_with
+from fractal_models.tables import UserOAuth, WorkflowTemplate
 
 
 def grouped_templates(user: UserOAuth, *where: ColumnElement[bool]) -> Select[Any]:
@@ -32,7 +24,7 @@ def grouped_templates(user: UserOAuth, *where: ColumnElement[bool]) -> Select[An
             func.json_agg(newest_first).label("templates"),
         )
         .join(UserOAuth, col(UserOAuth.id) == col(WorkflowTemplate.user_id))
-        .where(templates_shared_with(user), *where)
+        .where(shared_with(user, WorkflowTemplate), *where)
         .group_by(col(WorkflowTemplate.user_id), col(UserOAuth.email), col(WorkflowTemplate.name))
         .order_by(
             col(WorkflowTemplate.user_id) != user.id,
@@ -47,7 +39,7 @@ async def authors_seen_by(session: AsyncSession, user: UserOAuth) -> list[str]:
     found = await session.execute(
         select(col(UserOAuth.email))
         .join(WorkflowTemplate, col(WorkflowTemplate.user_id) == col(UserOAuth.id))
-        .where(templates_shared_with(user))
+        .where(shared_with(user, WorkflowTemplate))
         .distinct()
         .order_by(col(UserOAuth.email))
     )
