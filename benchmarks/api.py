@@ -63,7 +63,7 @@ IMAGES = [
     Request("dataset", 10, _DATASET),
     Request("images, first page", 10, _QUERY + "1", {}),
     Request("images, last page", 10, _QUERY + "{last}", {}),
-    Request("images, filtered", 10, _QUERY + "1", {"attribute_filters": {"well": ["A01", "B07"]}}),
+    Request("images, filtered", 10, _QUERY + "1", {"attribute_filters": {"well": ["A08", "B09"]}}),
     Request("images, by type", 10, _QUERY + "1", {"type_filters": {"is_3D": True}}),
     Request("status/images", 10, _STATUS + "&page_size={size}&page=1", {}),
 ]

@@ -7,7 +7,7 @@ What there is to filter by, and how long the list is, is counted whenever the li
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, Result, bindparam, text
+from sqlalchemy import BindParameter, ColumnElement, Integer, Result, String, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -31,6 +31,10 @@ _IMAGE_WITH_STATUS_JSON = f"""json_build_object(
     'has_warnings', CASE WHEN :include_warnings THEN unit.has_warnings END)"""
 
 
+_COUNT = "SELECT sum(count) FROM imagefacet WHERE dataset_id = :dataset_id AND kind ="
+_COUNT_ALL = f"{_COUNT} 'image'"
+
+
 @dataclass(slots=True)
 class _Search:
     """The images of a dataset that pass filters: SQL from FROM on, and its parameters."""
@@ -38,6 +42,7 @@ class _Search:
     dataset_id: int | None
     workflowtask_id: int | None = None  # whose latest units are joined
     conditions: list[str] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)  # how many pass each of them, if that is known
     parameters: list[BindParameter[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,6 +61,15 @@ class _Search:
         """Those that pass."""
         return " AND ".join([self.listed, *self.conditions])
 
+    @property
+    def count(self) -> str:
+        """How many pass: it takes reading all images only if there are several conditions."""
+        if not self.conditions:
+            return _COUNT_ALL
+        if len(self.conditions) == len(self.counts) == 1:
+            return self.counts[0]
+        return "SELECT count(*) FROM found"
+
     def where(self, condition: str, *parameters: BindParameter[Any]) -> None:
         self.conditions.append(condition)
         self.parameters += parameters
@@ -64,12 +78,16 @@ class _Search:
         for n, (key, wanted) in enumerate(query.type_filters.items()):
             given = bindparam(f"type_{n}", {key: True}, JSONB)
             self.where(f"{'' if wanted else 'NOT '}image.types @> :type_{n}", given)
+            having = f"{_COUNT} 'type' AND jsonb_build_object(key, value) = :type_{n}"
+            self.counts.append(having if wanted else f"({_COUNT_ALL}) - coalesce(({having}), 0)")
         for n, (key, values) in enumerate(query.attribute_filters.items()):
             value = f"image.attributes -> :key_{n}"
             if key == STATUS_ATTRIBUTE and self.workflowtask_id is not None:
                 value = f"to_jsonb({_STATUS})"
             else:
-                self.parameters.append(bindparam(f"key_{n}", key))
+                self.parameters.append(bindparam(f"key_{n}", key, String))
+                having = f"{_COUNT} 'attribute' AND key = :key_{n} AND :values_{n} @> value"
+                self.counts.append(having)
             self.where(f":values_{n} @> ({value})", bindparam(f"values_{n}", values, JSONB))
 
     async def run(
@@ -165,10 +183,10 @@ async def find_image(
 async def _page(
     session: AsyncSession, search: _Search, paging: Paging, image: str, statuses: str = ""
 ) -> str:
-    """A page of images as JSON; without conditions, their number is known."""
+    """A page of images as JSON."""
     statement = _PAGE.format(
         found=search.found,
-        count=_COUNT_FOUND if search.conditions else _COUNT_ALL,
+        count=search.count,
         image=image,
         listed=search.listed,
         statuses=statuses,
@@ -180,9 +198,6 @@ async def _page(
     page: str = (await search.run(session, statement, *place)).scalar_one()
     return page
 
-
-_COUNT_ALL = "SELECT max(count) FROM imagefacet WHERE dataset_id = :dataset_id AND kind = 'image'"
-_COUNT_FOUND = "SELECT count(*) FROM found"
 
 _AND_STATUSES = f"""|| jsonb_build_object(
     '{STATUS_ATTRIBUTE}', jsonb_build_array('done', 'submitted', 'failed', 'unset'))"""
@@ -212,8 +227,9 @@ SELECT json_build_object(
         ) AS by_key
     ) {statuses},
     'types', (
-        SELECT coalesce(json_agg(key ORDER BY key COLLATE "C"), '[]') FROM imagefacet
-        WHERE dataset_id = :dataset_id AND kind = 'type'
+        SELECT coalesce(json_agg(key ORDER BY key COLLATE "C"), '[]') FROM (
+            SELECT DISTINCT key FROM imagefacet WHERE dataset_id = :dataset_id AND kind = 'type'
+        ) AS keys
     )
 )::text FROM place
 """

@@ -52,12 +52,11 @@ class DatasetImage(SQLModel, table=True):
 
 
 class ImageFacet(SQLModel, table=True):
-    """How many images of a dataset have an attribute with a value, or a type; and how many it has.
+    """How many images of a dataset have an attribute or a type of some value, and how many it has.
 
-    A trigger on `datasetimage` keeps the counts, so that to tell what a list can be filtered by
-    (and how long it is) does not take reading it. `kind` is `attribute`, `type` (without value)
-    or `image` (without key or value); `digest` stands for the three, as keys and values are of
-    any length.
+    A trigger on `datasetimage` keeps the counts, so that to tell what a list can be filtered by,
+    and how many pass a filter, does not take reading it. `kind` is `attribute`, `type` or `image`
+    (without key or value); `digest` stands for the three, as keys and values are of any length.
     """
 
     __tablename__ = "imagefacet"

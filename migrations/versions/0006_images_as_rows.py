@@ -22,8 +22,8 @@ _FACETS = """
             WHEN 'number' THEN to_jsonb(trim_scale(value::numeric)) ELSE value END AS value
         FROM {images}, jsonb_each(attributes)
         UNION ALL
-        SELECT dataset_id, 'type', key, 'null'
-        FROM {images}, jsonb_object_keys(types) AS key
+        SELECT dataset_id, 'type', key, value
+        FROM {images}, jsonb_each(types)
         UNION ALL
         SELECT dataset_id, 'image', '', 'null'
         FROM {images}

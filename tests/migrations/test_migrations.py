@@ -115,6 +115,6 @@ async def test_images_become_rows_and_a_list_again(empty: URL) -> None:
         'attribute well "A" 1',
         'attribute well "B" 1',
         "image  null 2",
-        "type is_3D null 1",
+        "type is_3D true 1",
     ]
     assert json.loads(images) == IMAGES
