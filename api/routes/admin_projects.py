@@ -2,7 +2,7 @@
 
 from operator import eq
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from sqlmodel import col, select
 
 from api.dependencies import SessionDep, Superuser
@@ -44,7 +44,7 @@ async def list_all_projects(
 @router.patch("/project/{project_id}/")
 async def give_project_to_user(
     project_id: int, user_id: int, _: Superuser, session: SessionDep
-) -> Response:
+) -> None:
     """Give a project to a new owner; the old one has no part in it any more."""
     project = await find(session, ProjectV2, project_id)
     user = await find(session, UserOAuth, user_id)
@@ -69,7 +69,6 @@ async def give_project_to_user(
         )
     await give_to(session, project_id, user_id)
     await session.commit()
-    return Response()
 
 
 @router.get("/linkuserproject/")
@@ -99,7 +98,7 @@ async def list_links(
 @router.post("/linkuserproject/verify/")
 async def accept_for_guest_user(
     guest_user_id: int, project_id: int, _: Superuser, session: SessionDep
-) -> Response:
+) -> None:
     """Accept an invitation for a guest user, who may not change anything."""
     user = await find(session, UserOAuth, guest_user_id)
     if not user.is_guest:
@@ -113,4 +112,3 @@ async def accept_for_guest_user(
             "only, which the owner of the project is to change."
         )
     await accept_invitation(session, project_id, guest_user_id)
-    return Response()

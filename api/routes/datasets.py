@@ -135,17 +135,15 @@ async def export_dataset(dataset: ReadableDataset, session: SessionDep) -> Respo
 
 
 @router.post("/{dataset_id}/star/")
-async def star_dataset(dataset: WritableDataset, session: SessionDep) -> Response:
+async def star_dataset(dataset: WritableDataset, session: SessionDep) -> None:
     dataset.is_starred = True
     await session.commit()
-    return Response()
 
 
 @router.post("/{dataset_id}/unstar/")
-async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> Response:
+async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> None:
     dataset.is_starred = False
     await session.commit()
-    return Response()
 
 
 def _listed(user: UserOAuth) -> str:

@@ -71,7 +71,7 @@ async def list_images_not_processed(
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
-async def add_image(dataset: WritableDataset, image: SingleImage, session: SessionDep) -> Response:
+async def add_image(dataset: WritableDataset, image: SingleImage, session: SessionDep) -> None:
     """Add an image that is there already, wherever it lies."""
     await require_no_submitted_job(session, dataset, "dataset")
     if image.zarr_url == dataset.zarr_dir:
@@ -80,7 +80,6 @@ async def add_image(dataset: WritableDataset, image: SingleImage, session: Sessi
         raise unprocessable(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
     await write_images(session, dataset.id, [image.model_dump()])
     await session.commit()
-    return Response(status_code=status.HTTP_201_CREATED)
 
 
 @router.patch("/")

@@ -1,6 +1,6 @@
 """Projects."""
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, status
 
 from api.dependencies import (
     Contributor,
@@ -80,14 +80,12 @@ async def delete_project(project: OwnProject, session: SessionDep) -> None:
 
 
 @router.post("/{project_id}/star/")
-async def star_project(project: WritableProject, session: SessionDep) -> Response:
+async def star_project(project: WritableProject, session: SessionDep) -> None:
     project.is_starred = True
     await session.commit()
-    return Response()
 
 
 @router.post("/{project_id}/unstar/")
-async def unstar_project(project: WritableProject, session: SessionDep) -> Response:
+async def unstar_project(project: WritableProject, session: SessionDep) -> None:
     project.is_starred = False
     await session.commit()
-    return Response()

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, Depends, status
 from pydantic import EmailStr
 
 from api.dependencies import (
@@ -72,9 +72,8 @@ async def read_access(
 @router.post("/{project_id}/access/accept/")
 async def accept_project_invitation(
     project_id: int, user: Contributor, session: SessionDep
-) -> Response:
+) -> None:
     await accept_invitation(session, project_id, user.id)
-    return Response()
 
 
 @router.delete("/{project_id}/access/", status_code=status.HTTP_204_NO_CONTENT)
@@ -96,23 +95,21 @@ async def list_guests(project: OwnProject, session: SessionDep) -> list[ProjectG
 @router.post("/{project_id}/guest/", status_code=status.HTTP_201_CREATED)
 async def invite_guest(
     project: OwnProject, invited: _NamedUser, request: ProjectGuestCreate, session: SessionDep
-) -> Response:
+) -> None:
     """Invite a user by email; until they accept, they have no part in the project."""
     if not await invite(session, project.id, invited.id, request.permissions):
         raise unprocessable(f"User {invited.email} takes part in this project, or is invited.")
     await session.commit()
-    return Response(status_code=status.HTTP_201_CREATED)
 
 
 @router.patch("/{project_id}/guest/")
 async def update_guest(
     project: OwnProject, guest: _Guest, changes: ProjectGuestUpdate, session: SessionDep
-) -> Response:
+) -> None:
     """Change what a guest may do."""
     if not await change_guest(session, project.id, guest.id, permissions=changes.permissions):
         raise NotFoundError("Guest", guest.email)
     await session.commit()
-    return Response()
 
 
 @router.delete("/{project_id}/guest/", status_code=status.HTTP_204_NO_CONTENT)

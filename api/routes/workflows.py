@@ -1,6 +1,6 @@
 """Workflows; their tasks are in `workflow_tasks.py`."""
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, status
 from sqlmodel import col, select
 
 from api.dependencies import (
@@ -113,17 +113,15 @@ async def list_version_update_candidates(
 
 
 @router.post("/{workflow_id}/star/")
-async def star_workflow(workflow: WritableWorkflow, session: SessionDep) -> Response:
+async def star_workflow(workflow: WritableWorkflow, session: SessionDep) -> None:
     workflow.is_starred = True
     await session.commit()
-    return Response()
 
 
 @router.post("/{workflow_id}/unstar/")
-async def unstar_workflow(workflow: WritableWorkflow, session: SessionDep) -> Response:
+async def unstar_workflow(workflow: WritableWorkflow, session: SessionDep) -> None:
     workflow.is_starred = False
     await session.commit()
-    return Response()
 
 
 def _reorder(workflow: WorkflowV2, ids: list[int]) -> None:
