@@ -31,6 +31,7 @@ from fractal_models.rights import (
     dataset_in,
     project_with_right,
     require_no_guest,
+    require_profile,
     require_verified,
     shared_with,
     workflow_in,
@@ -142,11 +143,7 @@ async def _superuser(user: CurrentUser) -> UserOAuth:
 async def _verified_user(user: CurrentUser) -> UserOAuth:
     """Below `/api/v2/`, users are verified and have a profile."""
     require_verified(user)
-    if user.profile_id is None:
-        raise ForbiddenError(
-            f"User {user.email} has no profile, and so no resource to run on: "
-            "ask an administrator for one."
-        )
+    require_profile(user)
     return user
 
 

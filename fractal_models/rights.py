@@ -49,6 +49,15 @@ def require_verified(user: UserOAuth) -> None:
         raise ForbiddenError(f"User {user.email} is not verified: ask an administrator.")
 
 
+def require_profile(user: UserOAuth) -> None:
+    """Raises ForbiddenError if the user has no profile, without which nothing can be run."""
+    if user.profile_id is None:
+        raise ForbiddenError(
+            f"User {user.email} has no profile, and so no resource to run on: "
+            "ask an administrator for one."
+        )
+
+
 def require_no_guest(user: UserOAuth) -> None:
     """Guest users look, and change nothing, not even themselves."""
     if user.is_guest:
@@ -60,13 +69,14 @@ async def user_named(session: AsyncSession, email: str) -> UserOAuth:
 
     Raises:
         NotFoundError: nobody who is active has this email.
-        ForbiddenError: an administrator has yet to verify them.
+        ForbiddenError: they are not verified, or have no profile.
     """
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == email))
     user = found.unique().first()
     if user is None or not user.is_active:
         raise NotFoundError("User", email)
     require_verified(user)
+    require_profile(user)
     return user
 
 

@@ -132,13 +132,18 @@ async def test_a_user_may_run_in_prefect_what_they_may_run_over_rest(
     assert run.state is not None
     assert "is not verified" in (run.state.message or "")
     (user,) = [u for u in await lab.ok("GET", "/auth/users/") if u["email"] == body["email"]]
-    await lab.ok("PATCH", f"/auth/users/{user['id']}/", json={"is_verified": True})
-    run = await ended(
-        prefect,
-        await begin(workflow, dataset, user=body["email"], project=str(lab.project_id)),
-    )
-    assert run.state is not None
-    assert run.state.message == f"Project {lab.project_id} not found."
+    (profile, *_) = await lab.ok("GET", "/admin/v2/profile/")
+    for grant, told in (
+        ({"is_verified": True}, "has no profile"),
+        ({"profile_id": profile["id"]}, f"Project {lab.project_id} not found."),
+    ):
+        await lab.ok("PATCH", f"/auth/users/{user['id']}/", json=grant)
+        run = await ended(
+            prefect,
+            await begin(workflow, dataset, user=body["email"], project=str(lab.project_id)),
+        )
+        assert run.state is not None
+        assert told in (run.state.message or "")
     async with logged_in(stack, body["email"], body["password"]) as client:
         answer = await client.get(f"/api/v2/project/{lab.project_id}/")
     assert answer.json() == {"detail": run.state.message}
