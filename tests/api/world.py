@@ -31,6 +31,7 @@ from fractal_models.tables import (
 
 # Ids begin here, so that a number that was made up is nobody's.
 FIRST_ID = 1_000_000_000
+_PATHS = ("_dir", "_path", "zarr_url")
 # Some parameters have several names.
 OTHER_NAMES = {
     "workflow_task_id": ["workflowtask_id", "reordered_workflowtask_id"],
@@ -52,30 +53,35 @@ def serving(settings: Settings) -> Iterator[str]:
     thread.join()
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
-    """A user who is logged in, and the ids of what is theirs, by the names of parameters."""
+    """A user who is logged in, and the ids of what is theirs, by the names of parameters.
+
+    `touched`: a request could have changed it.
+    """
 
     headers: dict[str, str]
     folder: Path
     ids: dict[str, int]
     urls: list[str]
+    touched: bool = False
 
     def is_whole(self, client: httpx.Client) -> bool:
         """Whether no request has taken something of it away."""
-        answers = [client.get(url, headers=self.headers) for url in self.urls]
-        return all(answer.status_code == 200 for answer in answers)
+        if self.touched:
+            answers = [client.get(url, headers=self.headers) for url in self.urls]
+            self.touched = any(answer.status_code != 200 for answer in answers)
+        return not self.touched
 
     def aimed(self, value: Any, name: str = "") -> Any:
-        """Part of a request, with real ids for most of those that were made up (three in four), and
-        its paths within the folder."""
+        """Part of a request, with real ids for most that were made up, and paths in the folder."""
         if isinstance(value, dict):
             return {key: self.aimed(each, str(key)) for key, each in value.items()}
         if isinstance(value, list):
             return [self.aimed(each, name.removesuffix("s")) for each in value]
-        if isinstance(value, str) and value.startswith(("/", "~")):
-            return f"{self.folder}{value}"
-        if isinstance(value, int) and not isinstance(value, bool) and value % 4:
+        if isinstance(value, str) and (value[:1] in ("/", "~") or name.endswith(_PATHS)):
+            return f"{self.folder}/{value}"
+        if isinstance(value, int) and not isinstance(value, bool) and value % 8 != 7:
             return self.ids.get(name, value)
         return value
 
@@ -206,7 +212,6 @@ async def make_world(
         ids |= dict.fromkeys(as_well, ids[name])
     urls = [
         f"{tasks}{workflow_task['id']}/",
-        f"{base}/schedule/{schedule['id']}/",
         f"{base}/dataset/{dataset['id']}/",
         f"{base}/job/{job['id']}/",
         f"/api/v2/task/{task['id']}/",
