@@ -110,7 +110,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--python", default="python3.12", help="for fractal-server")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="fractal-benchmark-",
+        ignore_cleanup_errors=True,  # units of the last job may still write
+    ) as folder:
         stack_options = StackOptions(
             data_dir=Path(folder, "stack"),
             port=0,
