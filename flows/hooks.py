@@ -45,9 +45,8 @@ async def job_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any])
 
 
 async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Somebody cancelled the flow run."""
-    reason = state.message or ""
-    await _end_job(flow_run, outcome_of_stop(reason), reason)
+    """Somebody stopped the job, or cancelled its flow run."""
+    await _end_job(flow_run, "stopped", state.message or "")
 
 
 async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> None:
@@ -57,8 +56,12 @@ async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> Non
         sessions() as session,
     ):
         found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
-        if (job := found.first()) is not None:  # else it was refused
-            await conclude_job(session, job, outcome, reason)
+        if (job := found.first()) is None:
+            return  # it was refused
+        if outcome == "stopped":
+            reason = job.stop_reason or reason
+            outcome = outcome_of_stop(reason)
+        await conclude_job(session, job, outcome, reason)
 
 
 async def conclude_job(

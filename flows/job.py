@@ -86,7 +86,11 @@ async def run_job(
                     await run_workflow_task(job, workflow_task)
     except JobEndedError as ended:
         return Completed(message=str(ended))
-    except (JobStoppedError, JobUnavailableError) as reason:
+    except JobStoppedError as reason:
+        cancelled: State[Any] = Cancelled(message=str(reason))
+        await hooks.job_stopped(run_job, flow_run, cancelled)  # which Prefect leaves to its runners
+        return cancelled
+    except JobUnavailableError as reason:
         return Cancelled(message=str(reason))
     except (JobRefusedError, NotFoundError, ForbiddenError) as refusal:
         return await _refused(flow_run, refusal)

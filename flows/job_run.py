@@ -182,7 +182,7 @@ class JobRun:
             self.say(f"Paused before {before}: no process is held. Resume the run to go on.")
             _leave_with_last_words(EXIT_PAUSED)
 
-    def stop(self, why: str = "It was told to.") -> None:
+    def stop(self, why: str = "The job was stopped.") -> None:
         """Begin no more units, and end those that run."""
         self.why_it_stops = self.why_it_stops or why
         self._stopped.set()

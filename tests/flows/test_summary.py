@@ -145,3 +145,5 @@ async def test_a_job_that_is_stopped_has_a_summary_too(
     cells = _cells(text, "0 Journal process")
     assert (cells["Units"], cells["Done"], cells["Failed"]) == ("4", "0", "4")
     assert "0 Journal process was broken off after" in ended["log"]
+    assert "Job stopped. Stopped through the Fractal API." in ended["log"]
+    assert "taken up again" not in ended["log"]  # the one who stops it ends it
