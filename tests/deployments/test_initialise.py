@@ -39,7 +39,7 @@ async def begin(session: AsyncSession, **given: Any) -> Initialised:
 
 
 async def all_of(session: AsyncSession, table: type) -> list[Any]:
-    return list((await session.exec(select(table))).all())
+    return list((await session.exec(select(table))).unique().all())
 
 
 async def test_a_new_installation_has_an_admin_who_can_work(session: AsyncSession) -> None:
