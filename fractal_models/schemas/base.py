@@ -35,6 +35,12 @@ class Output(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("the text has a NUL character, which neither files nor databases take")
+    return text
+
+
 def _absolute(path: str) -> str:
     parts = PurePosixPath(path)
     if not parts.is_absolute() and "://" not in path:
@@ -55,7 +61,9 @@ def unique(values: list[Any]) -> list[Any]:
     return values
 
 
-NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+NonEmpty = Annotated[
+    str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(_without_nul)
+]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^([a-zA-Z0-9_. -]+)$")]
 AbsolutePath = Annotated[NonEmpty, AfterValidator(_absolute)]
 SlurmAccount = Annotated[str, StringConstraints(min_length=1, pattern=r"^[a-zA-Z0-9_\-\.]+$")]

@@ -72,6 +72,8 @@ async def test_a_dataset_has_one_submitted_job_at_a_time(
         ({"first_task_index": 1, "last_task_index": 0}, "after"),
         ({"slurm_account": "lab"}, "'lab'"),
         ({"worker_init": ""}, "at least 1"),
+        ({"worker_init": "a\0b"}, "NUL"),
+        ({"attribute_filters": {"well": ["a\0b"]}}, "NUL"),
         ({"attribute_filters": {"well": []}}, "empty"),
         ({"use_cache": True}, "Extra inputs"),
     ],
