@@ -274,11 +274,13 @@ async def test_a_workflow_is_edited_exported_imported_and_deleted(
     args, meta = ann.file("args.json", {"names": ["A"]}), ann.file("meta.json", {"mem": 1})
     filters = ann.file("filters.json", {"raw": False})
     document = ann.folder / "exported workflow.json"
-    add = ("workflow", "add-task", *things.workflow, "--task-name", "Copy", "--task-version")
+    both_commands = ("--command-non-parallel", "x", "--command-parallel", "y")
+    await ann("task", "new", "Named", "--version", "1.2.0", "--private", *both_commands)
+    add = ("workflow", "add-task", *things.workflow, "--task-name", "Named", "--task-version")
     both = ("--meta-non-parallel", meta, "--args-non-parallel", args, "--args-parallel", args)
 
-    copy = await ann(*add, "1.2.0", "--type-filters", filters, "--meta-parallel", meta, *both)
-    edit = ("workflow", "edit-task", *things.workflow, copy, "--type-filters", filters)
+    added = await ann(*add, "1.2.0", "--type-filters", filters, "--meta-parallel", meta, *both)
+    edit = ("workflow", "edit-task", *things.workflow, added, "--type-filters", filters)
     await ann.shown(*edit, "--meta-parallel", ann.file("other.json", {"mem": 2}), *both)
     await ann.shown("workflow", "edit", *things.workflow, "--new-name", "renamed")
     await ann("workflow", "export", *things.workflow, "--json-file", document)
@@ -288,7 +290,7 @@ async def test_a_workflow_is_edited_exported_imported_and_deleted(
 
     [left] = (await ann.shown("workflow", "show", *things.workflow))["task_list"]
     shown = await ann.shown("workflow", "show", things["project"], imported)
-    assert (str(left["id"]), left["order"], left["meta_parallel"]) == (copy, 0, {"mem": 2})
+    assert (str(left["id"]), left["order"], left["meta_parallel"]) == (added, 0, {"mem": 2})
     assert [str(entry["id"]) for entry in shown["task_list"]] == entries
     assert shown["task_list"][1]["args_parallel"] == {"names": ["A"]}
     assert (await ann("workflow", "list", things["project"])).split() == [
