@@ -90,7 +90,7 @@ async def test_versions_are_unique_per_user_and_template(owner: Any, new_templat
         ({"version": 0}, "greater than 0"),
         ({"version": 2**31}, "cannot be stored"),
         ({"name": ""}, "at least 1"),
-        ({"name": "\0"}, "cannot be stored"),
+        ({"name": "\0"}, "NUL character"),
         ({"data": {"name": "w", "task_list": []}}, "needs tasks"),
         (
             {"data": {"name": "w", "task_list": [{"task": {"pkg_name": "p", "name": "n"}}]}},
