@@ -1,9 +1,9 @@
 """Task groups: the packages that tasks come from, and what was done to them."""
 
-from typing import Annotated, Any
+from operator import eq
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import (
@@ -18,6 +18,7 @@ from api.dependencies import (
 from api.documents import JsonDocument
 from api.paging import PagingDep, page_of
 from api.queries.activities import ActivityFilters
+from api.queries.conditions import asked_for
 from api.queries.task_groups import (
     TaskGroupFilters,
     describe,
@@ -48,11 +49,10 @@ async def list_task_groups(
     user: VerifiedUser, session: SessionDep, only_active: bool = False, only_owner: bool = False
 ) -> Response:
     """The task groups by package name, each with its newest version first."""
-    where: list[Any] = []
-    if only_active:
-        where.append(col(TaskGroupV2.active))
-    if only_owner:
-        where.append(col(TaskGroupV2.user_id) == user.id)
+    where = asked_for(
+        (eq, TaskGroupV2.active, only_active or None),
+        (eq, TaskGroupV2.user_id, user.id if only_owner else None),
+    )
     return JsonDocument(await list_task_groups_visible_to(session, user, *where))
 
 
