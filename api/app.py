@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from api.dependencies import Services
 from api.errors import REFUSALS, add_error_handlers
 from api.oauth import OAuthProvider
-from api.request_size import RequestSizeLimit
+from api.request_body import RequestBodies
 from api.routes import ROUTERS
 from flows.engine import open_engine
 from fractal_models.database import open_database
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation_id,
         responses=REFUSALS,
     )
-    app.add_middleware(RequestSizeLimit, max_mb=settings.max_upload_mb)
+    app.add_middleware(RequestBodies, settings=settings)
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

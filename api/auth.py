@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastapi.security import OAuth2PasswordRequestForm
+from fastapi import Request
+from fastapi.security import APIKeyCookie, OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, IntegerIDMixin, InvalidPasswordException
 from fastapi_users.authentication import JWTStrategy
 from fastapi_users.exceptions import UserAlreadyExists
@@ -23,6 +24,8 @@ from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 
 MIN_PASSWORD_LENGTH = 4
 LOGIN_COOKIE = "fastapiusersauth"  # the name that Fractal's web client looks for
+BEARER = OAuth2PasswordBearer("/auth/token/login/", auto_error=False)
+COOKIE = APIKeyCookie(name=LOGIN_COOKIE, auto_error=False)
 
 # A hash takes 64 MiB and a good part of a tenth of a second, on purpose: beside the event loop,
 # and few at a time.
@@ -140,3 +143,16 @@ def login_tokens(
     """Writes and reads the tokens that log a user in."""
     lifetime = lifetime_seconds or settings.jwt_lifetime_seconds
     return JWTStrategy(settings.require_jwt_secret(), lifetime)
+
+
+async def token_of(request: Request) -> str | None:
+    """The login token of a request, from its header or its cookie."""
+    return await BEARER(request) or await COOKIE(request)
+
+
+async def active_user(
+    token: str | None, users: UserManager, settings: Settings
+) -> UserOAuth | None:
+    """Who is logged in with a token: nobody, if it is wrong, expired or of an inactive user."""
+    user = await login_tokens(settings).read_token(token, users)
+    return user if user is not None and user.is_active else None

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request, status
-from fastapi.security import APIKeyCookie, OAuth2PasswordBearer
+from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth import LOGIN_COOKIE, UserManager, login_tokens
-from api.errors import unprocessable
+from api.auth import BEARER, COOKIE, UserManager, active_user
+from api.errors import not_logged_in, unprocessable
 from api.lifecycle import Lifecycle
 from api.lookups import find
 from api.oauth import OAuthProvider
@@ -110,24 +109,16 @@ async def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManag
 
 
 UserManagerDep = Annotated[UserManager, Depends(_user_manager)]
-_Token = Annotated[
-    str | None, Depends(OAuth2PasswordBearer("/auth/token/login/", auto_error=False))
-]
-
-
-_Cookie = Annotated[str | None, Depends(APIKeyCookie(name=LOGIN_COOKIE, auto_error=False))]
+_Token = Annotated[str | None, Depends(BEARER)]
+_Cookie = Annotated[str | None, Depends(COOKIE)]
 
 
 async def _current_user(
     token: _Token, cookie: _Cookie, users: UserManagerDep, settings: SettingsDep
 ) -> UserOAuth:
-    user = await login_tokens(settings).read_token(token or cookie, users)
-    if user is None or not user.is_active:
-        raise HTTPException(
-            status.HTTP_401_UNAUTHORIZED,
-            "Not logged in: the token is missing, wrong or expired.",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+    user = await active_user(token or cookie, users, settings)
+    if user is None:
+        raise not_logged_in()
     return user
 
 

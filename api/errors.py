@@ -47,6 +47,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "Not logged in",
         403: "The user may see this, but not do it",
         404: "Nothing of that name is there, or not for this user to see",
+        408: "The request did not come to its end",
+        413: "The request is larger than the server takes it",
         422: "The request is understood, but not possible",
         503: "The database, Prefect or a machine does not answer at present",
     }.items()
@@ -58,6 +60,15 @@ def bad_request(detail: str) -> HTTPException:
     return HTTPException(status.HTTP_400_BAD_REQUEST, detail)
 
 
+def not_logged_in() -> HTTPException:
+    """There is no user with this token, or not any more."""
+    return HTTPException(
+        status.HTTP_401_UNAUTHORIZED,
+        "Not logged in: the token is missing, wrong or expired.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
 def unprocessable(detail: str) -> HTTPException:
     """The request is understood, but not possible."""
     return HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, detail)
@@ -66,6 +77,12 @@ def unprocessable(detail: str) -> HTTPException:
 def unavailable(detail: str) -> HTTPException:
     """Something that is needed does not answer at present."""
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, detail)
+
+
+def database_away(error: BaseException) -> HTTPException:
+    """The database cannot serve the request."""
+    _LOGGER.error("The database cannot serve a request: %s", error)
+    return unavailable("The database cannot serve this request at present. Try again later.")
 
 
 class ErrorWithData(Exception):
@@ -182,11 +199,8 @@ async def _unstorable(_: Request, error: StatementError) -> JSONResponse:
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:
-    _LOGGER.error("The database cannot serve a request: %s", error)
-    return _answer(
-        status.HTTP_503_SERVICE_UNAVAILABLE,
-        "The database cannot serve this request at present. Try again later.",
-    )
+    away = database_away(error)
+    return _answer(away.status_code, away.detail)
 
 
 def _encodable(part: Any) -> Any:

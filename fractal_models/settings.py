@@ -202,8 +202,13 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         default=Path("~/.ssh/known_hosts"),
         description="File with the keys of the hosts that clusters are reached through by SSH",
     )
+    max_json_mb: int = Field(
+        default=16, ge=1, description="MiB that a request to the REST API may have"
+    )
     max_upload_mb: int = Field(
-        default=200, ge=1, description="MiB that a request to the REST API may have"
+        default=200,
+        ge=1,
+        description="MiB that a request may have which brings a file or a list of images",
     )
     max_unpacked_mb: int = Field(
         default=2000, ge=1, description="MiB that the archive of a pixi project may have unpacked"

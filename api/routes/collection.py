@@ -16,6 +16,7 @@ from api.dependencies import (
     UserResource,
 )
 from api.queries.task_groups import require_new
+from api.request_body import Body, takes
 from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import executables_of, tasks_of
 from flows.activities.packages import installed_root, latest_version, name_and_version_of_wheel
@@ -62,6 +63,7 @@ class PipCollection(BaseModel):
 
 
 @router.post("/pip/", status_code=status.HTTP_202_ACCEPTED)
+@takes(Body.FILE)
 async def collect_tasks_pip(
     request: Annotated[PipCollection, File()],
     user: Contributor,

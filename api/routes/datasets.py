@@ -20,6 +20,7 @@ from api.paging import PagingDep, page_of
 from api.queries.datasets import datasets_of
 from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
+from api.request_body import Body, takes
 from fractal_models.database import saved_id
 from fractal_models.image_list import write_images
 from fractal_models.rights import WITHOUT_HISTORY, lies_in
@@ -85,6 +86,7 @@ async def create_dataset(
 
 
 @router.post("/import/", status_code=status.HTTP_201_CREATED)
+@takes(Body.IMAGES)
 async def import_dataset(
     request: DatasetImport, project: WritableProject, user: VerifiedUser, session: SessionDep
 ) -> DatasetRead:

@@ -8,6 +8,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 from api.auth import login_tokens
 from api.dependencies import CurrentUser, SettingsDep, UserManagerDep
 from api.errors import bad_request
+from api.request_body import Body, takes
 from fractal_models.schemas.user import BearerResponse
 
 router = APIRouter(prefix="/auth/token", tags=["Authentication"])
@@ -16,6 +17,7 @@ _Credentials = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
 @router.post("/login/")
+@takes(Body.LOGIN)
 async def login(
     credentials: _Credentials, users: UserManagerDep, settings: SettingsDep
 ) -> BearerResponse:

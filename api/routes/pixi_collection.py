@@ -12,6 +12,7 @@ from api.dependencies import (
     TasksFolder,
     UserResource,
 )
+from api.request_body import Body, takes
 from flows.activities.packages import name_and_version_of_archive
 from flows.activities.pixi_commands import pixi_version_of
 from fractal_models.database import saved_id
@@ -37,6 +38,7 @@ class PixiCollection(BaseModel):
 
 
 @router.post("/pixi/", status_code=status.HTTP_202_ACCEPTED)
+@takes(Body.FILE)
 async def collect_tasks_pixi(
     request: Annotated[PixiCollection, File()],
     user: Contributor,

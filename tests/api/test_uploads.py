@@ -121,7 +121,7 @@ async def test_a_project_without_prefect_leaves_nothing_behind(
 @pytest.fixture
 async def limited(owner: Any, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The user at a server that takes a MiB and no more."""
-    app = create_app(settings.model_copy(update={"max_upload_mb": 1}))
+    app = create_app(settings.model_copy(update={"max_json_mb": 1, "max_upload_mb": 1}))
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
