@@ -173,6 +173,7 @@ def api(
     """Serve the REST API."""
     import uvicorn
 
+    from deployments import http_server
     from deployments.services import usable_port
 
     settings = _settings()
@@ -188,6 +189,7 @@ def api(
         port=port,
         log_config=None,  # Prefect's logging, so that all lines look the same
         log_level="info",
+        **http_server.OPTIONS,
     )
 
 

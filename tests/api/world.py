@@ -17,6 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.app import create_app
 from api.auth import login_tokens
 from api.queries.users import add_to_group, default_group
+from deployments import http_server
 from fractal_models.database import saved_id
 from fractal_models.settings import Settings
 from fractal_models.tables import (
@@ -44,7 +45,9 @@ OTHER_NAMES = {
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """The URL of a running API."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="critical")
+    config = uvicorn.Config(
+        create_app(settings), port=0, log_level="critical", **http_server.OPTIONS
+    )
     server, socket = uvicorn.Server(config), config.bind_socket()
     thread = Thread(target=server.run, args=([socket],))
     thread.start()
