@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
+from flows.accounts import ProfileError
 from flows.activities.package_tasks import PackageError
 from flows.engine import EngineUnavailableError
-from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
 from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
@@ -114,7 +114,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(EngineUnavailableError)(_engine_away)
     app.exception_handler(TransportError)(_machine_away)
     app.exception_handler(CommandError)(_refused)
-    app.exception_handler(ProfileMissingError)(_refused)
+    app.exception_handler(ProfileError)(_refused)
     app.exception_handler(UnfitError)(_refused)
     app.exception_handler(DBAPIError)(_database_error)
     app.exception_handler(StatementError)(_unstorable)

@@ -17,7 +17,7 @@ from fractal_models.database import make_engine, session_factory
 from fractal_models.settings import Settings
 from tests.cluster_machine import KNOWN_HOSTS
 
-pytest_plugins = ["tests.lab", "tests.journal", "tests.cluster", "tests.people"]
+pytest_plugins = ["tests.lab", "tests.journal", "tests.cluster", "tests.people", "tests.os_user"]
 
 # Nothing listens on the discard port: the Prefect API is away.
 PREFECT_AWAY = "http://127.0.0.1:9/api"

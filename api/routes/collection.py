@@ -96,7 +96,10 @@ async def collect_tasks_custom(
     )
     await require_new(session, group)
     async with open_site(session, group) as site:
-        group.task_list = await _installed_tasks(request, site)
+        await session.commit()  # no connection is held while files are looked for
+        tasks = await _installed_tasks(request, site)
+    await require_new(session, group)
+    group.task_list = tasks
     session.add(group)
     await session.commit()
     return [TaskRead.model_validate(task) for task in group.task_list]

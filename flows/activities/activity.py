@@ -9,12 +9,12 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.accounts import ProfileError
 from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
 from flows.descriptions import DESCRIPTIONS
 from flows.job_lock import lock_activity, locked_activities
 from flows.last_words import printable
-from flows.launchers.of_job import ProfileMissingError
 from flows.launchers.transport import CommandError, TransportError
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from fractal_models.database import open_database
@@ -57,7 +57,7 @@ async def execute(
 
     Raises:
         InterruptedActivityError: it is not open any more.
-        ProfileMissingError, TransportError, CommandError, PackageError: the work failed.
+        ProfileError, TransportError, CommandError, PackageError: the work failed.
     """
     url = get_settings().async_database_url
     await lock_activity(url, activity_id, lambda _: leave(EXIT_INTERRUPTED))
@@ -145,6 +145,6 @@ async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> 
     try:
         async with open_site(session, group) as site:
             await site.remove(folder)
-    except (ProfileMissingError, TransportError, CommandError) as error:
+    except (ProfileError, TransportError, CommandError) as error:
         return [f"But its folder {folder} could not be removed, and may still be there: {error}"]
     return []

@@ -60,12 +60,16 @@ def frozen_packages_of(group: TaskGroupV2) -> list[str]:
 
 
 def make_commands(
-    group: TaskGroupV2, resource: Resource, packages: Sequence[str], uv: str | None
+    group: TaskGroupV2,
+    resource: Resource,
+    packages: Sequence[str],
+    uv: str | None,
+    cache: Sequence[str],
 ) -> list[str]:
     """The shell commands that make a task group's environment anew, and install packages.
 
     Everybody may read and run it, its owner alone change it, whatever the umask is. With `uv`
-    None, it is made by venv and pip.
+    None, it is made by venv and pip. `cache` are pip's options for its cache.
 
     Raises:
         PackageError: the resource does not have the group's Python version.
@@ -73,7 +77,7 @@ def make_commands(
     venv = shlex.quote(str(group.venv_path))
     python = shlex.quote(interpreter_of(resource, group.python_version))
     make = f"{shlex.quote(uv)} venv --no-project --python {python}" if uv else f"{python} -m venv"
-    install = _install_command(group, resource, uv)
+    install = _install_command(group, resource, uv, cache)
     return [
         "umask 022",
         f"mkdir -p {shlex.quote(str(group.path))}",
@@ -84,17 +88,28 @@ def make_commands(
     ]
 
 
-def _install_command(group: TaskGroupV2, resource: Resource, uv: str | None) -> str:
+def cache_options(resource: Resource, cache_dir: str | None) -> list[str]:
+    """pip's options for its cache: it is in this folder or, if None, in that of the resource.
+
+    There is none if the resource has none.
+    """
+    if cache_dir is not None and resource.tasks_python_config.get("pip_cache_dir"):
+        return ["--cache-dir", cache_dir]
+    return resource.pip_cache_dir_arg.split(" ", 1)
+
+
+def _install_command(
+    group: TaskGroupV2, resource: Resource, uv: str | None, cache: Sequence[str]
+) -> str:
     python = shlex.quote(venv_python(group))
-    cache_option, *cache_dir = resource.pip_cache_dir_arg.split(" ", 1)
     if uv is None:
-        options = shlex.join(["--no-input", "--disable-pip-version-check", cache_option])
-        return f"{python} -m pip install {options} {shlex.join(cache_dir)}".rstrip()
-    options = cache_option.replace("--no-cache-dir", "--no-cache")
+        options = ["--no-input", "--disable-pip-version-check", *cache]
+        return f"{python} -m pip install {shlex.join(options)}"
+    options = [each.replace("--no-cache-dir", "--no-cache") for each in cache]
     if resource.type != "local":
         # Who runs the tasks is another user, who could not keep it.
-        options += " --compile-bytecode"
-    return f"{shlex.quote(uv)} pip install --python {python} {options} {shlex.join(cache_dir)}"
+        options.append("--compile-bytecode")
+    return f"{shlex.quote(uv)} pip install --python {python} {shlex.join(options)}"
 
 
 def freeze_command(group: TaskGroupV2, uv: str | None) -> list[str]:

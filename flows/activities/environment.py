@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from flows.activities import pixi_commands, unpack
 from flows.activities.commands import (
+    cache_options,
     contents_command,
     freeze_command,
     frozen_file,
@@ -98,8 +99,9 @@ class PipEnvironment(TaskEnvironment):
         return await self.site.output(*freeze_command(self.group, self.site.uv))
 
     async def _make(self, packages: Sequence[str]) -> list[str]:
+        cache = cache_options(self.resource, self.site.pip_cache_dir)
         return await self.site.shell(
-            make_commands(self.group, self.resource, packages, self.site.uv)
+            make_commands(self.group, self.resource, packages, self.site.uv, cache)
         )
 
 

@@ -1,16 +1,16 @@
 """Questions about Python packages that need an interpreter or the package index."""
 
 import asyncio
-import os
 import re
 import sys
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from flows.activities.commands import find_uv
+from flows.activities.installed import is_program, package_folder
 from flows.activities.package_tasks import PackageError
 from flows.activities.site import Site
-from flows.launchers.transport import CommandError, TransportError
+from flows.launchers.transport import CommandError, TransportError, environment_of_programs
 
 _PATIENCE_SECONDS = 30.0
 
@@ -55,17 +55,36 @@ async def latest_version(package: str, python: str | None, python_version: str) 
 async def installed_root(package: str, python: str, site: Site) -> str:
     """The folder of a package that is installed for an interpreter, where tasks run.
 
+    The interpreter may be anybody's program: it is run by the user whose jobs run there. Where that
+    is nobody but the user of this process, it is not run at all.
+
     Raises:
         PackageError: the interpreter or the package is not there.
     """
     module = package.replace("-", "_")
-    try:
-        root, why = await site.output(python, "-c", _FIND_ROOT, module), f"it has no {module!r}."
-    except (CommandError, TransportError) as error:
-        root, why = "", str(error)
+    if site.is_own:
+        root, why = await asyncio.to_thread(_root_by_files, python, module)
+    else:
+        root, why = await _root_by_running(python, module, site)
     if not root:
         raise PackageError(f"Package {package!r} is not installed for {python}: {why}")
     return root
+
+
+def _root_by_files(python: str, module: str) -> tuple[str | None, str]:
+    if not is_program(python):
+        return None, "there is no such program."
+    return package_folder(python, module), (
+        f"its folders have no {module!r}. If it finds it in another way, give package_root."
+    )
+
+
+async def _root_by_running(python: str, module: str, site: Site) -> tuple[str | None, str]:
+    command = (python, "-c", _FIND_ROOT, module)
+    try:
+        return await site.output(*command, seconds=_PATIENCE_SECONDS), f"it has no {module!r}."
+    except (CommandError, TransportError) as error:
+        return None, str(error)
 
 
 def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
@@ -113,7 +132,7 @@ async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, st
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, env=_without_secrets()
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment_of_programs()
         )
     except OSError as error:
         raise PackageError(f"{command[0]} cannot be run: {error.strerror}.") from error
@@ -129,11 +148,6 @@ async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, st
             process.kill()
             await process.wait()
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
-
-
-def _without_secrets() -> dict[str, str]:
-    """The environment, less the settings of the platform: interpreters are the users' choice."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("FRACTAL_", "PREFECT_"))}
 
 
 def _brief(errors: str) -> str:

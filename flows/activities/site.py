@@ -1,22 +1,23 @@
 """Where task environments are made: on this machine, or on a cluster that is reached by SSH."""
 
-import abc
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from prefect.logging import get_run_logger
-from prefect_shell import ShellOperation
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.accounts import Account, ProfileError
 from flows.activities import while_connected
-from flows.activities.commands import find_uv, program
-from flows.launchers.of_job import ProfileMissingError, ssh_transport
+from flows.activities.commands import find_uv, interpreter_of, program
+from flows.launchers.of_job import ssh_transport
 from flows.launchers.transport import (
     CommandError,
+    FollowingTransport,
     LocalTransport,
-    SSHTransport,
-    Transport,
 )
 from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 
@@ -37,33 +38,55 @@ mv -- "$1.partial" "$1"
 """
 
 
-class Site(abc.ABC):
+class Site:
     """A machine, as the user who makes environments there.
 
     `python` is an interpreter there, of version 3.8 or newer; `uv` the path of uv, where it is
-    known to be there; `pixi_cache_dir` the folder of pixi's cache, if it is not that of pixi.
+    known to be there; `pip_cache_dir` and `pixi_cache_dir` the folders of caches, if they are not
+    those of the resource. `is_own` says that the user is no other than that of this process.
 
     Every method raises TransportError if the machine cannot be reached, and CommandError if a
     command fails.
     """
 
-    uv: str | None = None
-    pixi_cache_dir: str | None = None
-
-    def __init__(self, transport: Transport, python: str) -> None:
+    def __init__(
+        self,
+        transport: FollowingTransport,
+        python: str,
+        *,
+        is_own: bool = False,
+        uv: str | None = None,
+        pip_cache_dir: str | None = None,
+        pixi_cache_dir: str | None = None,
+    ) -> None:
         self._transport = transport
         self.python = python
+        self.is_own = is_own
+        self.uv = uv
+        self.pip_cache_dir = pip_cache_dir
+        self.pixi_cache_dir = pixi_cache_dir
 
-    @abc.abstractmethod
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """Run shell commands until one fails, their output in the Prefect log; its lines.
 
-        When this is cancelled, they are ended. The error of one that fails has the end of it.
+        When this is cancelled, or this process or the connection goes, they are ended. The error of
+        one that fails has the end of the output.
         """
+        log, lines = get_run_logger(), list[str]()
 
-    async def output(self, *command: str) -> str:
-        """What a command prints."""
-        ended = await self._transport.run(command, seconds=_SECONDS)
+        def hear(line: str) -> None:
+            log.info("%s", line)
+            lines.append(line)
+
+        script = "\n".join(_script(commands))
+        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
+        if await self._transport.follow(listening, hear) != 0:
+            raise _failed(lines)
+        return lines
+
+    async def output(self, *command: str, seconds: float = _SECONDS) -> str:
+        """What a command prints that takes no longer than so many seconds."""
+        ended = await self._transport.run(command, seconds=seconds)
         return ended.check().stdout.decode(errors="replace").strip()
 
     async def write(self, path: str, content: bytes) -> None:
@@ -82,75 +105,76 @@ class Site(abc.ABC):
         await self.output("sh", "-c", _REMOVE, "remove", folder)
 
 
-class LocalSite(Site):
+def own_site() -> Site:
     """This machine, as the user of this process."""
-
-    def __init__(self) -> None:
-        super().__init__(LocalTransport(), sys.executable)
-        self.uv = find_uv()
-
-    async def shell(self, commands: Sequence[str]) -> list[str]:
-        """See `Site.shell`."""
-        operation = ShellOperation(commands=_script(commands), log_prefix=None)
-        async with operation:
-            process = await operation.atrigger()
-            try:
-                await process.await_for_completion()
-            except RuntimeError as error:
-                raise _failed(await process.afetch_result()) from error
-            lines: list[str] = await process.afetch_result()
-            return lines
+    return Site(LocalTransport(), sys.executable, is_own=True, uv=find_uv())
 
 
-class RemoteSite(Site):
-    """A cluster that is reached by SSH, as the user of a profile."""
+async def account_site(username: str, python: str, tasks_folder: Path) -> Site:
+    """This machine, as another OS user, to whom a folder for environments is given.
 
-    def __init__(
-        self, transport: SSHTransport, python: str, pixi_cache_dir: str | None = None
-    ) -> None:
-        super().__init__(transport, python)
-        self._ssh = transport
-        self.pixi_cache_dir = pixi_cache_dir
-
-    async def shell(self, commands: Sequence[str]) -> list[str]:
-        """See `Site.shell`. They are ended too when the connection is lost."""
-        log, lines = get_run_logger(), list[str]()
-
-        def hear(line: str) -> None:
-            log.info("%s", line)
-            lines.append(line)
-
-        script = "\n".join(_script(commands))
-        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
-        if await self._ssh.follow(listening, hear) != 0:
-            raise _failed(lines)
-        return lines
+    Raises:
+        ProfileError: there is no such OS user, or the folder cannot be given to it.
+    """
+    account = Account.named(username)
+    await asyncio.to_thread(account.give, tasks_folder)
+    site = Site(
+        LocalTransport(username, python),
+        python,
+        pip_cache_dir=str(tasks_folder / ".cache" / "pip"),
+        pixi_cache_dir=str(tasks_folder / ".cache" / "pixi"),
+    )
+    uv = find_uv()
+    if uv is not None and await site.existing([uv]):
+        site.uv = uv
+    return site
 
 
 @asynccontextmanager
 async def open_site(session: AsyncSession, group: TaskGroupV2) -> AsyncIterator[Site]:
     """Where the environment of a task group is, reached as its owner.
 
+    That is the user whom the owner's profile names, if it names one, so that what is installed runs
+    nothing as the user of this process.
+
     Raises:
-        ProfileMissingError: the owner has no way to there any more.
+        ProfileError: the owner has no way to there, or not any more.
     """
     resource = await session.get_one(Resource, group.resource_id)
-    if resource.type != "slurm_ssh":
-        yield LocalSite()
+    profile = await _profile_of_owner(session, group, resource)
+    if profile is None or profile.username is None:
+        yield own_site()
         return
-    owner = await session.get_one(UserOAuth, group.user_id)
-    profile = await session.get(Profile, owner.profile_id) if owner.profile_id else None
-    if profile is None or profile.resource_id != resource.id:
-        raise ProfileMissingError(
-            f"{owner.email}, whose task group this is, has no profile for resource "
-            f"{resource.name!r}: an administrator can give one."
-        )
+    if resource.type != "slurm_ssh":
+        python = resource.jobs_slurm_python_worker or interpreter_of(resource, None)
+        tasks_folder = Path(resource.tasks_local_dir, str(group.user_id))
+        yield await account_site(profile.username, python, tasks_folder)
+        return
     transport = ssh_transport(resource, profile)
     try:
         python = str(resource.jobs_slurm_python_worker)
-        yield RemoteSite(transport, python, profile.pixi_cache_dir)
+        yield Site(transport, python, pixi_cache_dir=profile.pixi_cache_dir)
     finally:
         await transport.close()
+
+
+async def _profile_of_owner(
+    session: AsyncSession, group: TaskGroupV2, resource: Resource
+) -> Profile | None:
+    """The profile by which the owner of a group reaches its resource; None if none is needed."""
+    owner = await session.get_one(UserOAuth, group.user_id)
+    profile = await session.get(Profile, owner.profile_id) if owner.profile_id else None
+    if profile is not None and profile.resource_id == resource.id:
+        return profile
+    named = select(Profile.id).where(
+        Profile.resource_id == resource.id, col(Profile.username).is_not(None)
+    )
+    if resource.type == "local" and (await session.exec(named)).first() is None:
+        return None
+    raise ProfileError(
+        f"{owner.email}, whose task group this is, has no profile for resource "
+        f"{resource.name!r}: an administrator can give one."
+    )
 
 
 def _script(commands: Sequence[str]) -> list[str]:

@@ -23,9 +23,8 @@ from flows.launchers.base import (
     write_batch,
     write_whole,
 )
+from flows.launchers.transport import environment_of_programs
 
-# The settings and secrets of the platform are not for tasks.
-_NOT_FOR_TASKS = ("FRACTAL_", "PREFECT_")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 _LONGEST_SILENCE = 1.0
 _STDERR_TAIL = 4096
@@ -206,7 +205,6 @@ class _Runner:
         program = _copy_of_unit_runner(self.folder.parent)
         if self._must_not_start:
             return
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_FOR_TASKS)}
         with (
             (self.folder / "stdout").open("wb") as stdout,
             (self.folder / "stderr").open("wb") as stderr,
@@ -217,7 +215,7 @@ class _Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env=kept,
+                env=environment_of_programs(),
                 start_new_session=True,
             )
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flows.accounts import ProfileError
 from flows.launchers.base import Launcher
 from flows.launchers.cluster import Cluster
 from flows.launchers.local import LocalLauncher
@@ -20,10 +21,6 @@ _SECONDS_SHARED = 0.3
 _SHORTEST_POLL = 1.0
 
 
-class ProfileMissingError(Exception):
-    """A user has no way into a resource any more."""
-
-
 def launcher_of(
     job: JobV2,
     resource: Resource,
@@ -38,13 +35,13 @@ def launcher_of(
     `on_submitted` and `say` are as in `SlurmJob`.
 
     Raises:
-        ProfileMissingError: a cluster cannot be reached without a profile.
+        ProfileError: a cluster cannot be reached without a profile.
         ValueError: the configuration is not valid.
     """
     if resource.type == "local":
         return LocalLauncher()
     if profile is None or profile.username is None:
-        raise ProfileMissingError(
+        raise ProfileError(
             f"{job.user_email} has no profile for resource {resource.name!r}: ask an administrator "
             "for one."
         )

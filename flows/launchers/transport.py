@@ -5,7 +5,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,9 +20,20 @@ _END_SECONDS = 5.0  # of a command that is told to end
 _UMASK = 0o022
 _TELLS = 300  # characters of what a command said
 
-# The settings and secrets of the platform are not for tasks, which inherit what `sbatch` sees; and
-# variables that override what a script says, are not for `sbatch`.
+_READ_AT_ONCE = 64 * 1024
+
+# The settings and secrets of the platform are not for what users have run, which inherits also what
+# `sbatch` sees; and variables that override what a script says, are not for `sbatch`.
 _NOT_PASSED_ON = ("FRACTAL_", "PREFECT_", "SBATCH_")
+
+# A site may let its server run a single program as others: their Python, which runs all others.
+_EXECUTE = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+_KILL_GROUP = "import os, sys; os.killpg(int(sys.argv[1]), 9)"
+
+
+def environment_of_programs() -> dict[str, str]:
+    """The environment of this process, less what is the platform's own."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(_NOT_PASSED_ON)}
 
 
 class TransportError(Exception):
@@ -79,33 +90,38 @@ class Transport(Protocol):
         ...
 
 
-class LocalTransport:
-    """Runs commands on this machine: as this user or, by `sudo -n`, as another one."""
+class FollowingTransport(Transport, Protocol):
+    """A transport over which the output of a command can be heard as it comes."""
 
-    def __init__(self, user: str | None = None) -> None:
+    async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
+        """Run a command that may take long, and hear each line of its output; its exit code.
+
+        It must end when its standard input does: so it is told to when this is cancelled.
+
+        Raises:
+            TransportError: it could not be run, or its end is not known.
+        """
+        ...
+
+
+class LocalTransport:
+    """Runs commands on this machine: as this user or, by `sudo -n`, as another one.
+
+    With `python`, an interpreter that this user may run as the other one, nothing else need be
+    allowed; and a command that takes too long is killed, which only the other user can do.
+    """
+
+    def __init__(self, user: str | None = None, python: str | None = None) -> None:
         self.place = "@".join([*([user] if user is not None else []), os.uname().nodename])
         # `--` ends the options of sudo.
-        self._prefix = ["sudo", "-n", "-H", "-u", user, "--"] if user is not None else []
+        self._sudo = [] if user is None else ["sudo", "-n", "-H", "-u", user, "--"]
+        self._python = None if user is None or python is None else (python, "-I", "-S", "-c")
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
         """See `Transport.run`."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_PASSED_ON)}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._prefix,
-                *command,
-                cwd="/",  # the other user may not enter the folder that this process is in
-                env=kept,
-                umask=_UMASK,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a signal for this process is none for the command
-            )
-        except OSError as error:
-            raise TransportError(f"{command[0]} cannot be started here: {error}") from error
+        process = await self._start(command, stderr=asyncio.subprocess.PIPE)
         try:
             async with asyncio.timeout(seconds):
                 stdout, stderr = await process.communicate(stdin)
@@ -113,19 +129,76 @@ class LocalTransport:
             raise TransportError(f"{command[0]} did not end within {seconds:g} s.") from error
         finally:
             if process.returncode is None:
-                await _end(process)
+                await self._end(process)
         return Completed(tuple(command), process.returncode or 0, stdout, stderr)
+
+    async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
+        """See `FollowingTransport.follow`."""
+        process = await self._start(command, stderr=asyncio.subprocess.STDOUT)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            async for line in _lines_of(process.stdout):
+                on_line(line.decode(errors="replace"))
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _END_SECONDS)
+            raise
+        finally:
+            if process.returncode is None:
+                await self._end(process)
 
     async def close(self) -> None:
         """There is nothing to let go of."""
 
+    def prefix(self) -> list[str]:
+        """What comes before a command to have it run as the user."""
+        return [*self._sudo, *((*self._python, _EXECUTE) if self._python else ())]
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a command with all that it started; what sudo started may not be ours to kill."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.communicate(), _END_SECONDS)
+    async def _start(self, command: Sequence[str], stderr: int) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self.prefix(),
+                *command,
+                cwd="/",  # the other user may not enter the folder that this process is in
+                env=environment_of_programs(),
+                umask=_UMASK,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,  # a signal for this process is none for the command
+            )
+        except OSError as error:
+            raise TransportError(f"{command[0]} cannot be started here: {error}") from error
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a command with all that it started; what sudo started may not be ours to kill."""
+        if self._python is not None:
+            kill = (*self._sudo, *self._python, _KILL_GROUP, str(process.pid))
+            killing = await asyncio.create_subprocess_exec(
+                *kill, cwd="/", env=environment_of_programs(), stderr=asyncio.subprocess.DEVNULL
+            )
+            await killing.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.communicate(), _END_SECONDS)
+
+
+async def _lines_of(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of an output. One that is too long comes in pieces."""
+    rest = b""
+    while chunk := await stream.read(_READ_AT_ONCE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _READ_AT_ONCE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
 
 
 class SSHTransport:
@@ -159,13 +232,7 @@ class SSHTransport:
         return Completed(tuple(command), exit_code, _bytes(ended.stdout), _bytes(ended.stderr))
 
     async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
-        """Run a command that may take long, and hear each line of its output; its exit code.
-
-        It must end when its standard input does: so it is told to when this is cancelled.
-
-        Raises:
-            TransportError: it could not be run, or its end is not known.
-        """
+        """See `FollowingTransport.follow`."""
         try:
             connection = await self._connected()
             process = await connection.create_process(

@@ -3,14 +3,14 @@
 import asyncio
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows.activities.environment import PipEnvironment
-from flows.activities.site import LocalSite
+from flows.activities.site import own_site
 from flows.launchers.transport import CommandError
 from fractal_models.tables import Resource, TaskGroupV2
 
@@ -26,15 +26,7 @@ def umask() -> Iterator[None]:
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's own forbid."""
-    with tempfile.TemporaryDirectory(prefix="fractal-environment-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture
-def environment(open_folder: Path, wheel: Path) -> PipEnvironment:
+def environment(open_folder: Path, wheel: Path) -> Iterator[PipEnvironment]:
     """That of a package from a wheel, on a cluster that shares its file system; not yet made."""
     folder = open_folder / "tasks" / "1" / "fractal-tasks-probe" / "1.2.0"
     resource = Resource(
@@ -55,7 +47,8 @@ def environment(open_folder: Path, wheel: Path) -> PipEnvironment:
         venv_path=str(folder / "venv"),
         archive_path=str(folder / wheel.name),
     )
-    return PipEnvironment(group, resource, LocalSite())
+    with disable_run_logger():
+        yield PipEnvironment(group, resource, own_site())
 
 
 async def send_wheel(environment: PipEnvironment, wheel: Path) -> None:
@@ -118,7 +111,7 @@ async def test_a_failure_is_told_in_the_words_of_the_command(
 async def test_the_last_version_that_is_removed_takes_the_folder_of_its_package(
     open_folder: Path,
 ) -> None:
-    site = LocalSite()
+    site = own_site()
     for version in ("1", "2"):
         await site.write(str(open_folder / "package" / version / "wheel"), b"")
     await site.remove(str(open_folder / "package" / "1"))
