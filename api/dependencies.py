@@ -78,7 +78,11 @@ async def _settings(services: _Services) -> Settings:
 
 
 async def _engine(services: _Services) -> Engine:
-    return services.engine
+    return services.engine.within(_SECONDS_FOR_PREFECT)
+
+
+async def _spared_engine(services: _Services) -> Engine:
+    return services.engine.within(_SECONDS_IF_SPARED)
 
 
 async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
@@ -87,7 +91,11 @@ async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
+# Fractal's clients give up after 5 s. What a request can do without Prefect waits less for it: a
+# worker makes up for it later.
+_SECONDS_FOR_PREFECT, _SECONDS_IF_SPARED = 3.0, 1.2
 EngineDep = Annotated[Engine, Depends(_engine)]
+SparedEngineDep = Annotated[Engine, Depends(_spared_engine)]
 # Closed before the answer is sent: a slow download holds no connection.
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 

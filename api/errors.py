@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from flows.accounts import ProfileError
 from flows.activities.package_tasks import PackageError
-from flows.engine import EngineUnavailableError
+from flows.engine import EngineUnavailableError, UnpublishedError
 from flows.launchers.transport import CommandError, TransportError
 from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
@@ -144,10 +144,10 @@ async def _with_data(_: Request, error: ErrorWithData) -> JSONResponse:
 
 async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONResponse:
     _LOGGER.warning("%s", error)
-    return _answer(
-        status.HTTP_503_SERVICE_UNAVAILABLE,
-        "The workflow engine (Prefect) does not answer; nothing was changed. Try again later.",
-    )
+    told = "The workflow engine (Prefect) does not answer; nothing was changed. Try again later."
+    if isinstance(error, UnpublishedError):
+        told = f"Nothing was changed. {error}"
+    return _answer(status.HTTP_503_SERVICE_UNAVAILABLE, told)
 
 
 async def _machine_away(_: Request, error: TransportError) -> JSONResponse:

@@ -13,14 +13,16 @@ from starlette.background import BackgroundTask
 
 from api.errors import unprocessable
 from api.logs import read_log
-from flows.engine import Engine, EngineUnavailableError
-from flows.history import abandon_runs, end_job, request_stop
+from flows.engine import Engine, EngineUnavailableError, UnpublishedError
+from flows.history import WaitingLine, abandon_runs, end_job, request_stop, tell_waiting
 from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.job_lock import LockedError, holding_job
+from flows.waiting import PREFECT_AWAY, waiting_line, without_worker
 from fractal_models.database import saved_id
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.job import JobRead
-from fractal_models.tables import JobV2
+from fractal_models.tables import JobV2, Resource
+from fractal_models.tables.columns import now
 
 _LOGGER = logging.getLogger("fractal.api")
 _ZIP = "application/x-zip-compressed"
@@ -38,6 +40,25 @@ async def read_whole_job(job: JobV2, *, with_log_so_far: bool) -> JobRead:
     if with_log_so_far and job.status == "submitted":
         answer.log = await _log_so_far(job)
     return answer
+
+
+async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource: Resource) -> None:
+    """Have Prefect begin a new job. If that will take long, the job's log says why."""
+    reason = None
+    try:
+        job.flow_run_id = await engine.submit_job(job, resource)
+        await session.commit()
+        if await engine.pools_without_worker([resource.work_pool]):
+            reason = without_worker(resource.name)
+    except UnpublishedError:
+        reason = without_worker(resource.name)
+    except EngineUnavailableError as error:
+        _LOGGER.warning("Job %s waits for Prefect: %s", job.id, error)
+        reason = PREFECT_AWAY if job.flow_run_id is None else None
+    if reason is not None:
+        line = WaitingLine(saved_id(job), job.log, waiting_line(reason, now()))
+        await tell_waiting(session, [line])
+        await session.refresh(job)
 
 
 async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None:

@@ -130,9 +130,7 @@ class Lifecycle:
         self, group: TaskGroupV2, activity: TaskGroupActivityV2, parameters: dict[str, Any]
     ) -> TaskGroupActivityRead:
         resource = await self.session.get_one(Resource, group.resource_id)
-        activity.flow_run_id = await self.engine.submit_activity(
-            activity, resource.name, **parameters
-        )
+        activity.flow_run_id = await self.engine.submit_activity(activity, resource, **parameters)
         await self.session.commit()
         return TaskGroupActivityRead.model_validate(activity)
 

@@ -180,6 +180,7 @@ def api(
     settings.require_jwt_secret()
     host = host or settings.host
     port = usable_port(host, settings.port if port is None else port, "--port")
+    settings = settings.model_copy(update={"host": host, "port": port})
     asyncio.run(_require_database(settings))
     from api.app import create_app
 

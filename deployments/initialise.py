@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.pool_names import new_pool_name
 from fractal_models.database import saved_id
 from fractal_models.schemas.resource import ValidProfile, ValidResource
 from fractal_models.tables import LinkUserGroup, Profile, Resource, UserGroup, UserOAuth
@@ -122,7 +123,8 @@ async def _resource(session: AsyncSession, given: dict[str, Any], kept: list[str
     valid: Any = _validated(ValidResource, given, "resource")
     found = (await session.exec(select(Resource).where(Resource.name == valid.name))).first()
     if found is None:
-        found = Resource(**valid.model_dump())
+        pool = await new_pool_name(session, valid.name)
+        found = Resource(**valid.model_dump(), work_pool=pool)
         session.add(found)
         await session.flush()
     elif _differs(found, valid):

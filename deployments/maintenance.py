@@ -49,12 +49,12 @@ async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: boo
     Raises:
         UnknownResourceError, EngineUnavailableError: it stays as it is.
     """
-    async with _reaching(settings, name) as (sessions, engine):
-        await hold_resource(engine, name, True)
+    async with _reaching(settings, name) as (sessions, engine, pool):
+        await hold_resource(engine, pool, True)
         tell(f"Nothing begins on resource {name!r} any more.")
-        await _pause_jobs(engine, name, tell)
+        await _pause_jobs(engine, pool, tell)
         if wait:
-            await _wait_for_jobs(sessions, name, tell)
+            await _wait_for_jobs(sessions, pool, tell)
 
 
 async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
@@ -63,10 +63,10 @@ async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
     Raises:
         UnknownResourceError, EngineUnavailableError: it stays as it is.
     """
-    async with _reaching(settings, name) as (_, engine):
-        await hold_resource(engine, name, False)
+    async with _reaching(settings, name) as (_, engine, pool):
+        await hold_resource(engine, pool, False)
         tell(f"Jobs begin on resource {name!r} again.")
-        for flow_run in await engine.paused_jobs(name):
+        for flow_run in await engine.paused_jobs(pool):
             if flow_run.state is not None and flow_run.state.message == _REASON:
                 await resume(engine, flow_run.id)
                 tell(f"Goes on: {flow_run.name}")
@@ -75,19 +75,19 @@ async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
 @asynccontextmanager
 async def _reaching(
     settings: Settings, name: str
-) -> AsyncIterator[tuple[async_sessionmaker[AsyncSession], Engine]]:
-    """The database and Prefect, of a resource that there is."""
+) -> AsyncIterator[tuple[async_sessionmaker[AsyncSession], Engine, str]]:
+    """The database and Prefect, and the work pool of a resource that there is."""
     async with (
         open_database(settings.async_database_url) as sessions,
         open_engine(settings) as engine,
     ):
         async with sessions() as session:
-            await find_resource(session, name)
-        yield sessions, engine
+            resource = await find_resource(session, name)
+        yield sessions, engine, resource.work_pool
 
 
-async def _pause_jobs(engine: Engine, name: str, tell: Tell) -> None:
-    for flow_run in await engine.begun_jobs(name):
+async def _pause_jobs(engine: Engine, pool: str, tell: Tell) -> None:
+    for flow_run in await engine.begun_jobs(pool):
         try:
             await pause(engine, flow_run.id, _REASON)
         except PauseRefusedError as error:  # it has just ended, or is being stopped
@@ -96,11 +96,11 @@ async def _pause_jobs(engine: Engine, name: str, tell: Tell) -> None:
             tell(f"Pauses after its workflow task: {flow_run.name}")
 
 
-async def _wait_for_jobs(sessions: async_sessionmaker[AsyncSession], name: str, tell: Tell) -> None:
+async def _wait_for_jobs(sessions: async_sessionmaker[AsyncSession], pool: str, tell: Tell) -> None:
     told: set[int] = set()
     while True:
         async with sessions() as session:
-            executed = await locked_jobs(session) & await _submitted(session, name)
+            executed = await locked_jobs(session) & await _submitted(session, pool)
         if not executed:
             return
         if executed != told:
@@ -109,11 +109,11 @@ async def _wait_for_jobs(sessions: async_sessionmaker[AsyncSession], name: str, 
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _submitted(session: AsyncSession, resource_name: str) -> set[int]:
+async def _submitted(session: AsyncSession, pool: str) -> set[int]:
     found = await session.exec(
         select(JobV2.id)
         .join(ProjectV2, col(ProjectV2.id) == col(JobV2.project_id))
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
-        .where(JobV2.status == "submitted", Resource.name == resource_name)
+        .where(JobV2.status == "submitted", Resource.work_pool == pool)
     )
     return {job_id for job_id in found if job_id is not None}

@@ -87,10 +87,12 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self,
         engine: Engine,
         reconciler: Reconciler,
-        resource_name: str,
+        pool: str,
         user_limit: UserLimit | None = None,
     ) -> None:
-        super().__init__(work_pool_name=resource_name, name=socket.gethostname())
+        super().__init__(
+            work_pool_name=pool, name=socket.gethostname(), create_pool_if_not_found=False
+        )
         self.engine = engine
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
@@ -268,15 +270,16 @@ async def serve(settings: Settings, resource_name: str) -> None:
         async with sessions() as session:
             resource = await find_resource(session, resource_name)
         await _publish(engine, resource)
-        reconciler = Reconciler(sessions, engine, settings, resource_name)
-        activities = InterruptedActivities(sessions, engine, resource_name)
-        jobless = JoblessRuns(sessions, engine, settings, reconciler, resource_name)
-        keeper = ScheduleKeeper(sessions, engine, resource_name)
+        pool = resource.work_pool
+        reconciler = Reconciler(sessions, engine, settings, pool)
+        activities = InterruptedActivities(sessions, engine, pool)
+        jobless = JoblessRuns(sessions, engine, settings, reconciler, pool)
+        keeper = ScheduleKeeper(sessions, engine, pool)
         sender = EventSender(sessions, engine)
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         limit = settings.max_running_jobs_per_user
-        user_limit = UserLimit(sessions, engine, resource_name, limit) if limit else None
-        worker = kind(engine, reconciler, resource_name, user_limit)
+        user_limit = UserLimit(sessions, engine, pool, limit) if limit else None
+        worker = kind(engine, reconciler, pool, user_limit)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_up(reconciler.look)),
@@ -284,9 +287,7 @@ async def serve(settings: Settings, resource_name: str) -> None:
                 group.create_task(_keep_up(sender.look)),
                 group.create_task(_keep_up(keeper.look)),
                 group.create_task(_keep_up(jobless.look, _SELDOM_SECONDS)),
-                group.create_task(
-                    _keep_up(partial(prolong_pauses, engine, resource_name), _SELDOM_SECONDS)
-                ),
+                group.create_task(_keep_up(partial(prolong_pauses, engine, pool), _SELDOM_SECONDS)),
             ]
             await worker.start()
             for task in looking:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -28,7 +30,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
     WorkQueueFilter,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolStatus
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.events.schemas.events import Event
@@ -39,7 +41,7 @@ from flows.job_request import JobRequest
 from flows.submission import job_title
 from flows.waiting import PoolLimits
 from fractal_models.settings import PrefectSettings
-from fractal_models.tables import EventOutbox, JobV2, TaskGroupActivityV2
+from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
@@ -54,36 +56,64 @@ class EngineUnavailableError(Exception):
     """The Prefect API does not answer; what was asked of it did not happen."""
 
 
+class UnpublishedError(EngineUnavailableError):
+    """Prefect does not know a resource yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Prefect has no {what} yet: a worker of the resource makes it when it starts."
+        )
+
+
 class Engine:
     """The Prefect API, as seen by Fractal.
 
     Every method raises EngineUnavailableError when Prefect does not answer within 10 s.
     """
 
-    def __init__(self, client: PrefectClient) -> None:
+    def __init__(self, client: PrefectClient, seconds_in_all: float = math.inf) -> None:
         self._client = client
+        self._seconds_left = seconds_in_all
+
+    def within(self, seconds: float) -> "Engine":
+        """The same Prefect, for which nobody waits longer than so many seconds in all."""
+        return Engine(self._client, seconds)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[PrefectClient]:
         """The client, for what else is asked of Prefect."""
-        async with _reachable():
-            yield self._client
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(min(_PATIENCE_SECONDS, self._seconds_left)):
+                yield self._client
+        except (httpx.TransportError, TimeoutError) as error:
+            raise EngineUnavailableError(f"The Prefect API does not answer: {error!r}") from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (401, 403) or error.response.status_code >= 500:
+                raise EngineUnavailableError(f"The Prefect API refuses: {error}") from error
+            raise
+        finally:
+            self._seconds_left -= time.monotonic() - began
 
-    async def submit_job(self, job: JobV2, resource_name: str) -> UUID:
-        """The job's flow run; asked again, the same one."""
+    async def submit_job(self, job: JobV2, resource: Resource) -> UUID:
+        """The job's flow run; asked again, the same one.
+
+        Raises:
+            UnpublishedError: no worker has made the resource's work pool yet.
+        """
         return await self._create_flow_run(
-            f"run-job/{resource_name}",
+            f"run-job/{resource.work_pool}",
             name=job_title(job),
             parameters=JobRequest.of(job).model_dump(mode="json"),
             # The time tells apart the jobs of several databases that share a Prefect server; the
             # count lets a job whose flow run was deleted have another.
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
-            tags=_tags(job, resource_name),
+            tags=_tags(job, resource.name),
         )
 
     async def is_paused(self, deployment_id: UUID) -> bool:
         """Whether a deployment is to begin no flow runs by itself."""
-        async with _reachable():
+        async with self.asking():
             try:
                 return (await self._client.read_deployment(deployment_id)).paused
             except ObjectNotFound:
@@ -91,7 +121,7 @@ class Engine:
 
     async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
         """Give a flow run that began in Prefect the name and the tags of its job."""
-        async with _reachable():
+        async with self.asking():
             await self._client.update_flow_run(
                 flow_run.id,
                 name=job_title(job),
@@ -99,11 +129,11 @@ class Engine:
             )
 
     async def submit_activity(
-        self, activity: TaskGroupActivityV2, resource_name: str, **parameters: Any
+        self, activity: TaskGroupActivityV2, resource: Resource, **parameters: Any
     ) -> UUID:
         """The flow run of an activity of a task group; asked again, the same one."""
         return await self._create_flow_run(
-            f"{activity.action}-tasks/{resource_name}",
+            f"{activity.action}-tasks/{resource.work_pool}",
             name=f"{activity.action} {activity.pkg_name} {activity.version}",
             parameters={"activity_id": activity.id, **parameters},
             key=f"task-group-activity-{activity.id}-{activity.timestamp_started.isoformat()}",
@@ -112,7 +142,7 @@ class Engine:
     async def flow_runs(self, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
         """The flow runs that exist of these, by id."""
         found: dict[UUID, FlowRun] = {}
-        async with _reachable():
+        async with self.asking():
             for begin in range(0, len(ids), _PAGE):
                 page = await self._client.read_flow_runs(
                     flow_run_filter=FlowRunFilter(
@@ -124,31 +154,29 @@ class Engine:
                 found |= {flow_run.id: flow_run for flow_run in page}
         return found
 
-    async def begun_jobs(self, resource_name: str) -> list[FlowRun]:
+    async def begun_jobs(self, pool: str) -> list[FlowRun]:
         """The flow runs of jobs on a resource that are being started, run or are being stopped."""
         begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-        return await self._jobs(resource_name, begun)
+        return await self._jobs(pool, begun)
 
-    async def paused_jobs(self, resource_name: str) -> list[FlowRun]:
+    async def paused_jobs(self, pool: str) -> list[FlowRun]:
         """The flow runs of jobs on a resource that are paused."""
-        return await self._jobs(resource_name, [StateType.PAUSED])
+        return await self._jobs(pool, [StateType.PAUSED])
 
-    async def open_jobs(self, resource_name: str) -> list[FlowRun]:
+    async def open_jobs(self, pool: str) -> list[FlowRun]:
         """The flow runs of jobs on a resource that run, are being started, or are scheduled."""
-        return await self._jobs(
-            resource_name, [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
-        )
+        return await self._jobs(pool, [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
 
-    async def _jobs(self, resource_name: str, states: list[StateType]) -> list[FlowRun]:
+    async def _jobs(self, pool: str, states: list[StateType]) -> list[FlowRun]:
         found: list[FlowRun] = []
         while len(found) % _PAGE == 0:
-            async with _reachable():
+            async with self.asking():
                 page = await self._client.read_flow_runs(
                     flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
                     flow_run_filter=FlowRunFilter(
                         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
                     ),
-                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[resource_name])),
+                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
                     sort=FlowRunSort.ID_DESC,
                     limit=_PAGE,
                     offset=len(found),
@@ -178,7 +206,7 @@ class Engine:
         False if Prefect refuses, because it was told to stop meanwhile: then it stays as it is,
         unless it is to be executed `always`.
         """
-        async with _reachable():
+        async with self.asking():
             lost = await self._client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])),
                 task_run_filter=TaskRunFilter(
@@ -194,7 +222,7 @@ class Engine:
         when = now() + timedelta(seconds=delay_seconds)
         if flow_run.expected_start_time is not None:  # begun ahead of its time, by a few seconds
             when = max(when, flow_run.expected_start_time)
-        async with _reachable():
+        async with self.asking():
             result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
                 flow_run.id,
                 AwaitingRetry(message=reason, scheduled_time=when),
@@ -208,7 +236,7 @@ class Engine:
 
     async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
         """Give a flow run that nobody executes its end."""
-        async with _reachable():
+        async with self.asking():
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def log(self, messages: Mapping[UUID, str]) -> None:
@@ -223,12 +251,12 @@ class Engine:
             )
             for flow_run_id, message in messages.items()
         ]
-        async with _reachable():
+        async with self.asking():
             await self._client.create_logs(lines)
 
     async def pool_limits(self, pool: str) -> PoolLimits | None:
         """What keeps the flow runs of a work pool waiting; None if the pool is gone."""
-        async with _reachable():
+        async with self.asking():
             try:
                 found, queues = await asyncio.gather(
                     self._client.read_work_pool(pool),
@@ -238,9 +266,17 @@ class Engine:
                 return None
         return PoolLimits(found, {queue.name: queue for queue in queues})
 
+    async def pools_without_worker(self, pools: Sequence[str]) -> set[str]:
+        """Which of these work pools nobody has worked for lately, as far as they exist."""
+        async with self.asking():
+            found = await self._client.read_work_pools(
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
+            )
+        return {pool.name for pool in found if pool.status is WorkPoolStatus.NOT_READY}
+
     async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
         """Have a flow run that waits begin at another time, if it is still there."""
-        async with _reachable():
+        async with self.asking():
             with suppress(ObjectNotFound):
                 await self._client.set_flow_run_state(flow_run_id, state)
 
@@ -250,7 +286,7 @@ class Engine:
             Event.model_validate(event.model_dump(exclude={"sent"})).model_dump(mode="json")
             for event in events
         ]
-        async with _reachable():
+        async with self.asking():
             await self._client.request("POST", "/events", json=body)
 
     async def known_events(self, occurred: Mapping[UUID, datetime]) -> list[UUID]:
@@ -260,13 +296,13 @@ class Engine:
             "id": {"id": [str(event_id) for event_id in occurred]},
             "occurred": {"since": first.isoformat(), "until": last.isoformat()},
         }
-        async with _reachable():
+        async with self.asking():
             answer = await self._client.request("POST", "/events/filter", json={"filter": wanted})
         return [UUID(event["id"]) for event in answer.json()["events"]]
 
     async def cancel(self, flow_run_id: UUID) -> bool:
         """Ask a flow run to stop. True if it has ended already, as one that waits does."""
-        async with _reachable():
+        async with self.asking():
             try:
                 result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
                     flow_run_id, Cancelling(message="Stopped through the Fractal API.")
@@ -289,14 +325,11 @@ class Engine:
         key: str,
         tags: Sequence[str] = (),
     ) -> UUID:
-        async with _reachable():
+        async with self.asking():
             try:
                 found = await self._client.read_deployment_by_name(deployment)
             except ObjectNotFound as error:
-                raise EngineUnavailableError(
-                    f"Prefect has no deployment {deployment!r} yet: a worker of the resource makes "
-                    "it when it starts."
-                ) from error
+                raise UnpublishedError(f"deployment {deployment!r}") from error
             flow_run = await self._client.create_flow_run_from_deployment(
                 found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
             )
@@ -328,16 +361,3 @@ async def open_engine(settings: PrefectSettings) -> AsyncIterator[Engine]:
     )
     async with client:
         yield Engine(client)
-
-
-@asynccontextmanager
-async def _reachable() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            yield
-    except (httpx.TransportError, TimeoutError) as error:
-        raise EngineUnavailableError(f"The Prefect API does not answer: {error!r}") from error
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code in (401, 403) or error.response.status_code >= 500:
-            raise EngineUnavailableError(f"The Prefect API refuses: {error}") from error
-        raise

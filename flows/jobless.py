@@ -34,13 +34,13 @@ class JoblessRuns:
         engine: Engine,
         settings: Settings,
         reconciler: Reconciler,
-        resource_name: str,
+        pool: str,
     ) -> None:
         self._sessions = sessions
         self._engine = engine
         self._max_restarts = settings.max_restarts
         self._reconciler = reconciler
-        self._resource_name = resource_name
+        self._pool = pool
         self._stillness: Stillness[UUID] = Stillness()
 
     async def look(self) -> None:
@@ -72,7 +72,7 @@ class JoblessRuns:
         """Those that have begun, have no job, and are not executed beside this."""
         begun_here = [
             each
-            for each in await self._engine.begun_jobs(self._resource_name)
+            for each in await self._engine.begun_jobs(self._pool)
             if job_id_of(each) is None and each.id not in self._reconciler.executing
         ]
         if not begun_here:

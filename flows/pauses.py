@@ -11,7 +11,7 @@ from prefect.states import Suspended
 from flows.engine import Engine
 
 # A flow run that is being started is so soon.
-_PENDING_TRIES, _PENDING_SECONDS = 30, 0.2
+_PENDING_TRIES, _PENDING_SECONDS = 10, 0.2
 
 
 class PauseRefusedError(Exception):
@@ -32,13 +32,13 @@ async def pause(engine: Engine, flow_run_id: UUID, reason: str) -> None:
     await _suspend(engine, flow_run_id, reason, force=state.is_scheduled())
 
 
-async def prolong_pauses(engine: Engine, resource_name: str) -> None:
+async def prolong_pauses(engine: Engine, pool: str) -> None:
     """Have the pauses of jobs on a resource last until they are resumed.
 
     The Prefect UI gives a pause a time, five minutes unless told otherwise, after which the
     flow run fails: even one whose workflow task still runs.
     """
-    for flow_run in await engine.paused_jobs(resource_name):
+    for flow_run in await engine.paused_jobs(pool):
         if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
             message = flow_run.state.message or "Suspended until it is resumed."
             await _suspend(engine, flow_run.id, message, force=True)

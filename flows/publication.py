@@ -9,7 +9,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
 from flows.descriptions import DESCRIPTIONS
-from flows.engine import Engine, EngineUnavailableError
+from flows.engine import Engine, UnpublishedError
 from flows.work_pools import work_pool_of
 from fractal_models.tables import Resource
 
@@ -23,45 +23,52 @@ ENTRYPOINTS = {
     "delete-tasks": "flows.activities.delete.delete_tasks",
 }
 
+# By which a description is known that nobody has changed in Prefect.
+_DESCRIPTION = "Fractal resource "
+
 
 async def publish_resource(engine: Engine, resource: Resource) -> None:
     """Make or update the resource's work pool and its deployments.
 
     What was set of them in Prefect (a pause, limits, queues, job variables) stays.
     """
-    pool_type, template = work_pool_of(resource)
+    pool, (pool_type, template) = resource.work_pool, work_pool_of(resource)
+    description = f"{_DESCRIPTION}{resource.name}."
     async with engine.asking() as client:
         try:
             await client.create_work_pool(
-                WorkPoolCreate(name=resource.name, type=pool_type, base_job_template=template)
+                WorkPoolCreate(
+                    name=pool, type=pool_type, base_job_template=template, description=description
+                )
             )
         except ObjectAlreadyExists:
-            await client.update_work_pool(resource.name, WorkPoolUpdate(base_job_template=template))
+            found = await client.read_work_pool(pool)
+            update = WorkPoolUpdate(base_job_template=template)
+            if not found.description or found.description.startswith(_DESCRIPTION):
+                update.description = description
+            await client.update_work_pool(pool, update)
         for flow_name in ENTRYPOINTS:
-            await _publish_deployment(client, flow_name, resource.name)
+            await _publish_deployment(client, flow_name, pool)
 
 
-async def hold_resource(engine: Engine, name: str, held: bool) -> None:
+async def hold_resource(engine: Engine, pool: str, held: bool) -> None:
     """Let no flow run begin on a resource, or let them begin again.
 
     Raises:
-        EngineUnavailableError: also if no worker has made its work pool yet.
+        UnpublishedError: no worker has made its work pool yet.
     """
     async with engine.asking() as client:
         try:
-            await client.update_work_pool(name, WorkPoolUpdate(is_paused=held))
+            await client.update_work_pool(pool, WorkPoolUpdate(is_paused=held))
         except ObjectNotFound as error:
-            raise EngineUnavailableError(
-                f"Prefect has no work pool {name!r} yet: a worker of the resource makes it "
-                "when it starts."
-            ) from error
+            raise UnpublishedError(f"work pool {pool!r}") from error
 
 
-async def withdraw_resource(engine: Engine, name: str) -> None:
+async def withdraw_resource(engine: Engine, pool: str) -> None:
     """Delete the resource's work pool, if it is there."""
     async with engine.asking() as client:
         try:
-            await client.delete_work_pool(name)
+            await client.delete_work_pool(pool)
         except ObjectNotFound:
             return
 

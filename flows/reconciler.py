@@ -39,8 +39,8 @@ from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
 
-# The API makes a flow run itself, right after the job.
-_TIME_OF_API = timedelta(seconds=10)
+# The API makes a flow run itself, right after the job; two would be one, by their key.
+_TIME_OF_API = timedelta(seconds=5)
 # A process that has just been started takes so long, at most, to take the lock of its job.
 _SECONDS_TO_BEGIN, _SECONDS_TO_START = 4.0, 10.0
 
@@ -97,14 +97,14 @@ class Reconciler:
         sessions: async_sessionmaker[AsyncSession],
         engine: Engine,
         settings: Settings,
-        resource_name: str,
+        pool: str,
     ) -> None:
         self.executing: set[UUID] = set()
         self._sessions = sessions
         self._engine = engine
         self._database_url = settings.async_database_url
         self._max_restarts = settings.max_restarts
-        self._resource_name = resource_name
+        self._pool = pool
         self._stillness: Stillness[_Submitted] = Stillness()
         self._ended: set[UUID] = set()
 
@@ -119,7 +119,7 @@ class Reconciler:
             EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
         """
         async with self._sessions() as session:
-            jobs = await _submitted_jobs(session, self._resource_name)
+            jobs = await _submitted_jobs(session, self._pool)
             locked = await locked_jobs(session)
         idle = [
             job for job in jobs if job.id not in locked and job.flow_run_id not in self.executing
@@ -161,7 +161,7 @@ class Reconciler:
         """A line for each job that waits for another reason than was told last."""
         moment = now()
         waiting = {job: run for job, run in found.items() if run and waits(run, moment)}
-        limits = await self._engine.pool_limits(self._resource_name) if waiting else None
+        limits = await self._engine.pool_limits(self._pool) if waiting else None
         if limits is None:
             return
         reasons = {
@@ -217,7 +217,7 @@ class Reconciler:
             job.flow_run_id = None  # first, so that the new one is taken for its flow run
             job.restarts += 1
             await session.commit()
-        job.flow_run_id = await self._engine.submit_job(job, self._resource_name)
+        job.flow_run_id = await self._engine.submit_job(job, await self._resource(session))
         await session.commit()
         await self._tell(job, f"Job {job.id} gets a flow run: {why}.")
 
@@ -289,8 +289,7 @@ class Reconciler:
         await hooks.conclude_job(session, job, outcome, reason)
 
     async def _launcher(self, session: AsyncSession, job: JobV2) -> Launcher:
-        found = await session.exec(select(Resource).where(Resource.name == self._resource_name))
-        resource = found.one()
+        resource = await self._resource(session)
 
         async def account(slurm_job_id: int) -> None:
             await history.account_slurm(session, saved_id(job), resource.id, slurm_job_id)
@@ -298,6 +297,10 @@ class Reconciler:
         profile = await profile_of(session, job)
         config = resource.jobs_runner_config
         return launcher_of(job, resource, profile, config, on_submitted=account, say=logger.info)
+
+    async def _resource(self, session: AsyncSession) -> Resource:
+        found = await session.exec(select(Resource).where(Resource.work_pool == self._pool))
+        return found.one()
 
     async def _tell(self, job: JobV2, message: str) -> None:
         """One line in the job's log, in the log of its flow run, and in the worker's."""
@@ -319,7 +322,7 @@ def _pending_seconds(flow_run: FlowRun | None) -> float:
     return (now() - flow_run.state.timestamp).total_seconds()
 
 
-async def _submitted_jobs(session: AsyncSession, resource_name: str) -> list[_Submitted]:
+async def _submitted_jobs(session: AsyncSession, pool: str) -> list[_Submitted]:
     columns: list[Any] = [getattr(JobV2, each.name) for each in fields(_Submitted)]
     found = await session.execute(
         select(*columns)
@@ -327,7 +330,7 @@ async def _submitted_jobs(session: AsyncSession, resource_name: str) -> list[_Su
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
         .where(
             JobV2.status == "submitted",
-            Resource.name == resource_name,
+            Resource.work_pool == pool,
             or_(col(JobV2.flow_run_id).is_not(None), JobV2.start_timestamp < now() - _TIME_OF_API),
         )
         .order_by(col(JobV2.id))

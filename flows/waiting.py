@@ -12,6 +12,7 @@ _PATIENCE = timedelta(seconds=3)
 # Prefect's name of the state of flow runs that wait for others to end.
 AWAITING_SLOT = "AwaitingConcurrencySlot"
 _WAITING = " Waiting: "
+PREFECT_AWAY = "Prefect, the workflow engine, does not answer."
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
     if queue and _is_full(queue):
         return f"{its_queue} runs {_at_most(queue.concurrency_limit)}."
     return None
+
+
+def without_worker(resource_name: str) -> str:
+    """Why jobs wait on a resource that nobody works for."""
+    return f"Resource {resource_name!r} has no worker that runs: an administrator can start one."
 
 
 def waiting_line(reason: str, moment: datetime) -> str:

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
 
-from api.dependencies import EngineDep, SessionDep, SettingsDep, Superuser
+from api.dependencies import EngineDep, SessionDep, SettingsDep, SparedEngineDep, Superuser
 from api.jobs import end_as_failed, read_whole_job, request_end, zipped_folder
 from api.lookups import find
 from api.paging import PagingDep, page_of
@@ -94,7 +94,7 @@ async def end_any_job(
 
 
 @router.get("/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
-async def stop_any_job(job: _AnyJob, session: SessionDep, engine: EngineDep) -> None:
+async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     await request_end(session, engine, job)
 

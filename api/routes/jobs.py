@@ -1,6 +1,5 @@
 """Jobs: submit, watch, stop, download."""
 
-import logging
 from typing import Literal
 from uuid import UUID
 
@@ -20,15 +19,15 @@ from api.dependencies import (
     ReadableProject,
     ReadableWorkflow,
     SessionDep,
+    SparedEngineDep,
     UserResource,
     VerifiedUser,
 )
 from api.documents import JsonDocument
 from api.errors import unavailable, unprocessable
-from api.jobs import read_whole_job, request_end, zipped_folder
+from api.jobs import hand_over, read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
 from api.queries.jobs import latest_job, list_jobs
-from flows.engine import EngineUnavailableError
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
@@ -40,8 +39,6 @@ from fractal_models.tables import JobV2, Profile, Resource
 
 router = APIRouter(prefix="/api/v2", tags=["Job"])
 
-_LOGGER = logging.getLogger("fractal.api")
-
 
 @router.post("/project/{project_id}/job/submit/", status_code=status.HTTP_202_ACCEPTED)
 async def submit_job(
@@ -51,18 +48,18 @@ async def submit_job(
     workflow: ExecutableWorkflow,
     dataset: ExecutableDataset,
     session: SessionDep,
-    engine: EngineDep,
+    engine: SparedEngineDep,
 ) -> JobRead:
-    """Run the workflow on the dataset. If Prefect is away, the job starts when it is back."""
+    """Run the workflow on the dataset.
+
+    If Prefect or the worker of the resource is away, the job starts when it is back, and its `log`
+    says so.
+    """
     job = await create_job(
         session, user=user, project=project, workflow=workflow, dataset=dataset, request=request
     )
     resource = await session.get_one(Resource, project.resource_id)
-    try:
-        job.flow_run_id = await engine.submit_job(job, resource.name)
-        await session.commit()
-    except EngineUnavailableError as error:
-        _LOGGER.warning("Job %s waits for Prefect: %s", job.id, error)
+    await hand_over(session, engine, job, resource)
     return JobRead.model_validate(job)
 
 
@@ -133,7 +130,7 @@ async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
 
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
-async def stop_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
+async def stop_job(job: ExecutableJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     await request_end(session, engine, job)
 

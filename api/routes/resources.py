@@ -6,11 +6,12 @@ from fastapi import APIRouter, status
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import EngineDep, SessionDep, Superuser
+from api.dependencies import SessionDep, SparedEngineDep, Superuser
 from api.errors import conflicts_as, unprocessable
 from api.lookups import find
 from api.queries.resources import count_users_of_resource
 from flows.engine import Engine, EngineUnavailableError
+from flows.pool_names import new_pool_name
 from flows.publication import publish_resource, withdraw_resource
 from fractal_models.schemas.resource import ResourceRead, ValidResource
 from fractal_models.tables import Resource
@@ -28,11 +29,12 @@ async def list_resources(_: Superuser, session: SessionDep) -> list[ResourceRead
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def create_resource(
-    request: ValidResource, _: Superuser, session: SessionDep, engine: EngineDep
+    request: ValidResource, _: Superuser, session: SessionDep, engine: SparedEngineDep
 ) -> ResourceRead:
-    resource = Resource(**request.model_dump(mode="json"))
+    pool = await new_pool_name(session, request.name)
+    resource = Resource(**request.model_dump(mode="json"), work_pool=pool)
     session.add(resource)
-    await _publish_and_commit(session, engine, resource)
+    await _commit_and_publish(session, engine, resource)
     return ResourceRead.model_validate(resource)
 
 
@@ -47,23 +49,23 @@ async def replace_resource(
     request: ValidResource,
     _: Superuser,
     session: SessionDep,
-    engine: EngineDep,
+    engine: SparedEngineDep,
 ) -> ResourceRead:
+    """Change a resource. It may be renamed: its work pool keeps the first name, and what runs."""
     resource = await find(session, Resource, resource_id)
-    for field in ("name", "type"):
-        if getattr(request, field) != getattr(resource, field):
-            raise unprocessable(
-                f"The {field} of resource {resource.name!r} cannot be changed: it is that of its "
-                "work pool. Make a new resource."
-            )
+    if request.type != resource.type:
+        raise unprocessable(
+            f"The type of resource {resource.name!r} cannot be changed: it is that of its "
+            "work pool. Make a new resource."
+        )
     resource.sqlmodel_update(request.model_dump(mode="json"))
-    await _publish_and_commit(session, engine, resource)
+    await _commit_and_publish(session, engine, resource)
     return ResourceRead.model_validate(resource)
 
 
 @router.delete("/{resource_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_resource(
-    resource_id: int, _: Superuser, session: SessionDep, engine: EngineDep
+    resource_id: int, _: Superuser, session: SessionDep, engine: SparedEngineDep
 ) -> None:
     resource = await find(session, Resource, resource_id)
     if any(users := await count_users_of_resource(session, resource_id)):
@@ -75,17 +77,16 @@ async def delete_resource(
     async with conflicts_as(f"Resource {resource.name!r} is in use."):
         await session.commit()
     try:
-        await withdraw_resource(engine, resource.name)
+        await withdraw_resource(engine, resource.work_pool)
     except EngineUnavailableError as error:
         _LOGGER.warning("The work pool of deleted resource %r stays: %s", resource.name, error)
 
 
-async def _publish_and_commit(session: AsyncSession, engine: Engine, resource: Resource) -> None:
-    """Without Prefect the resource is kept all the same: its worker publishes it at its start."""
+async def _commit_and_publish(session: AsyncSession, engine: Engine, resource: Resource) -> None:
+    """If Prefect does not answer, the worker of the resource publishes it."""
     async with conflicts_as(f"There is a resource {resource.name!r} already."):
-        await session.flush()
+        await session.commit()
     try:
         await publish_resource(engine, resource)
     except EngineUnavailableError as error:
-        _LOGGER.warning("Resource %r is not yet a work pool: %s", resource.name, error)
-    await session.commit()
+        _LOGGER.warning("Resource %r waits for its worker: %s", resource.name, error)

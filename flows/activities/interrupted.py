@@ -43,14 +43,14 @@ class InterruptedActivities:
         self,
         sessions: async_sessionmaker[AsyncSession],
         engine: Engine,
-        resource_name: str,
+        pool: str,
         *,
         seconds_to_start: float = _SECONDS_TO_START,
         seconds_to_act: float = _SECONDS_TO_ACT,
     ) -> None:
         self._sessions = sessions
         self._engine = engine
-        self._resource_name = resource_name
+        self._pool = pool
         self._seconds_to_start = seconds_to_start
         self._seconds_to_act = seconds_to_act
         self._stillness: Stillness[_Open] = Stillness()
@@ -62,7 +62,7 @@ class InterruptedActivities:
             EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
         """
         async with self._sessions() as session:
-            activities = await _open_activities(session, self._resource_name)
+            activities = await _open_activities(session, self._pool)
             locked = await locked_activities(session)
         idle = [found for found in activities if found.id not in locked]
         known = await self._engine.flow_runs(
@@ -102,7 +102,7 @@ def _name(found: _Open) -> str:
     return f"Activity {found.id} ({found.action} {found.pkg_name})"
 
 
-async def _open_activities(session: AsyncSession, resource_name: str) -> list[_Open]:
+async def _open_activities(session: AsyncSession, pool: str) -> list[_Open]:
     found = await session.execute(
         select(
             TaskGroupActivityV2.id,
@@ -114,7 +114,7 @@ async def _open_activities(session: AsyncSession, resource_name: str) -> list[_O
         .join(Resource, col(Resource.id) == col(TaskGroupV2.resource_id))
         .where(
             col(TaskGroupActivityV2.status).in_(OPEN),
-            Resource.name == resource_name,
+            Resource.work_pool == pool,
         )
     )
     return [_Open(*row) for row in found]

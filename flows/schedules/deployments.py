@@ -25,7 +25,7 @@ from prefect.events.filters import AutomationFilter, AutomationFilterId
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
-from flows.engine import Engine, EngineUnavailableError
+from flows.engine import Engine, UnpublishedError
 from flows.publication import entrypoint_and_form
 from flows.schedules.occurrences import TAG
 from flows.schedules.plan import Plan, with_notice
@@ -85,17 +85,14 @@ class ScheduleDeployments:
         """The ids of its new deployment and, if it waits for a job, of its automation.
 
         Raises:
-            EngineUnavailableError: also if the resource has no work pool yet.
+            UnpublishedError: the resource has no work pool yet.
         """
         entrypoint, form = entrypoint_and_form(_FLOW)
         async with self._engine.asking() as client:
             try:
                 await client.read_work_pool(plan.pool)
             except ObjectNotFound as error:
-                raise EngineUnavailableError(
-                    f"Prefect has no work pool {plan.pool!r} yet: a worker of the resource makes "
-                    "it when it starts."
-                ) from error
+                raise UnpublishedError(f"work pool {plan.pool!r}") from error
             deployment_id = await client.create_deployment(
                 flow_id=await client.create_flow_from_name(_FLOW),
                 name=name,

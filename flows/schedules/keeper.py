@@ -21,11 +21,11 @@ class ScheduleKeeper:
     """Pauses schedules that have lost what they need, and clears away those without a project."""
 
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], engine: Engine, resource_name: str
+        self, sessions: async_sessionmaker[AsyncSession], engine: Engine, pool: str
     ) -> None:
         self._sessions = sessions
         self._deployments = ScheduleDeployments(engine)
-        self._resource_name = resource_name
+        self._pool = pool
         self._renewed = False
 
     async def look(self) -> None:
@@ -36,11 +36,11 @@ class ScheduleKeeper:
         """
         async with self._sessions() as session:
             if not self._renewed:
-                ids = await rows.deployments_of(session, self._resource_name)
+                ids = await rows.deployments_of(session, self._pool)
                 await self._deployments.renew(ids)
                 self._renewed = True
-            await rows.note_losses(session, self._resource_name)
-            for schedule in await rows.untold(session, self._resource_name):
+            await rows.note_losses(session, self._pool)
+            for schedule in await rows.untold(session, self._pool):
                 try:
                     await self._tell(session, schedule)
                 except PrefectHTTPStatusError as error:  # of this schedule, not of Prefect

@@ -66,12 +66,13 @@ class Runnable:
         active: bool,
     ) -> Plan:
         """The plan of the deployment of this row."""
-        pool = self.checked.resource.name
+        resource = self.checked.resource
+        tags = [f"project:{self.project.name}", f"user:{self.owner.email}"]
         return Plan(
             request=JobRequest.for_schedule(self.owner, self.project, self.job),
             description=with_notice(self._description(schedule), schedule.notice),
-            tags=[f"project:{self.project.name}", f"user:{self.owner.email}", f"resource:{pool}"],
-            pool=pool,
+            tags=[*tags, f"resource:{resource.name}"],
+            pool=resource.work_pool,
             times=times,
             after=after,
             active=active,

@@ -62,7 +62,7 @@ async def note_job(session: AsyncSession, deployment_id: UUID | None, job: JobV2
     await session.commit()
 
 
-async def note_losses(session: AsyncSession, resource_name: str) -> None:
+async def note_losses(session: AsyncSession, pool: str) -> None:
     """Note on the schedules of a resource that have lost what they need, what that is."""
     loss = (
         select(col(Schedule.id), _loss().label("notice"))
@@ -78,7 +78,7 @@ async def note_losses(session: AsyncSession, resource_name: str) -> None:
         )
         .outerjoin(Profile, col(Profile.id) == col(UserOAuth.profile_id))
         .where(
-            Resource.name == resource_name,
+            Resource.work_pool == pool,
             col(Schedule.notice).is_(None),
             col(Schedule.deployment_id).is_not(None),
         )
@@ -123,24 +123,24 @@ def _loss() -> ColumnElement[str | None]:
     )
 
 
-async def deployments_of(session: AsyncSession, resource_name: str) -> list[UUID]:
+async def deployments_of(session: AsyncSession, pool: str) -> list[UUID]:
     """The deployments of the schedules of a resource."""
-    found = await session.exec(_of_resource(resource_name))
+    found = await session.exec(_of_resource(pool))
     return [each.deployment_id for each in found if each.deployment_id is not None]
 
 
-async def untold(session: AsyncSession, resource_name: str) -> Sequence[Schedule]:
+async def untold(session: AsyncSession, pool: str) -> Sequence[Schedule]:
     """The schedules of a resource of whose notice Prefect is yet to be told."""
-    found = await session.exec(_of_resource(resource_name).where(col(Schedule.is_told).is_(False)))
+    found = await session.exec(_of_resource(pool).where(col(Schedule.is_told).is_(False)))
     return found.all()
 
 
-def _of_resource(name: str) -> SelectOfScalar[Schedule]:
+def _of_resource(pool: str) -> SelectOfScalar[Schedule]:
     return (
         select(Schedule)
         .join(ProjectV2, col(ProjectV2.id) == col(Schedule.project_id))
         .join(Resource, col(Resource.id) == col(ProjectV2.resource_id))
-        .where(Resource.name == name)
+        .where(Resource.work_pool == pool)
     )
 
 

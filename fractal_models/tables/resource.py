@@ -3,16 +3,27 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import CheckConstraint, Column, String
 from sqlmodel import Field, SQLModel
 
 from fractal_models.tables.columns import flag, json_object, timestamp
 
 
+def _first_name() -> Any:
+    """A unique name: unless another is given, the `name` that the row is made with."""
+
+    def name(context: Any) -> str:
+        return str(context.get_current_parameters()["name"])
+
+    column: Column[str] = Column(String, default=name, unique=True, nullable=False)
+    return Field(default=None, sa_column=column)
+
+
 class Resource(SQLModel, table=True):
     """Where jobs run: this machine, or a SLURM cluster by sudo or by SSH.
 
-    Each resource is also a Prefect work pool of the same name.
+    Each resource is also a Prefect work pool, which has the first name of the resource: a work pool
+    cannot be renamed.
     """
 
     __tablename__ = "resource"
@@ -27,6 +38,7 @@ class Resource(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     type: str
     name: str = Field(unique=True)
+    work_pool: str = _first_name()
     timestamp_created: datetime = timestamp()
     host: str | None = None
     prevent_new_submissions: bool = flag()

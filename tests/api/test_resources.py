@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.tables import Profile, Resource
 
@@ -101,13 +102,32 @@ async def test_a_resource_name_is_taken_once(admin: Any, local: dict[str, Any]) 
     assert local["name"] in answer.json()["detail"]
 
 
-async def test_a_resource_keeps_its_name(admin: Any, local: dict[str, Any]) -> None:
+async def test_a_renamed_resource_keeps_its_work_pool(
+    admin: Any, local: dict[str, Any], session: AsyncSession
+) -> None:
     made = await admin.ok("POST", "/admin/v2/resource/", json=local)
+    url = f"/admin/v2/resource/{made['id']}/"
 
-    answer = await admin.put(f"/admin/v2/resource/{made['id']}/", json={**local, "name": "another"})
+    changed = await admin.ok("PUT", url, json={**local, "name": "another"})
+    heir = await admin.ok("POST", "/admin/v2/resource/", json=local)
+
+    assert changed == {**made, "name": "another"}
+    renamed, new = [await session.get_one(Resource, each["id"]) for each in (made, heir)]
+    assert renamed.work_pool == local["name"]
+    assert new.work_pool == f"{local['name']}-2"
+
+
+async def test_a_resource_is_not_renamed_to_a_name_that_is_taken(
+    admin: Any, local: dict[str, Any], resource: Resource
+) -> None:
+    made = await admin.ok("POST", "/admin/v2/resource/", json=local)
+    url = f"/admin/v2/resource/{made['id']}/"
+
+    answer = await admin.put(url, json={**local, "name": resource.name})
 
     assert answer.status_code == 422
-    assert "work pool" in answer.json()["detail"]
+    assert resource.name in answer.json()["detail"]
+    assert await admin.ok("GET", url) == made
 
 
 async def test_a_resource_in_use_is_not_deleted(

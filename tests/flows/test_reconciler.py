@@ -31,7 +31,14 @@ from flows.submission import create_job
 from fractal_models.database import saved_id
 from fractal_models.schemas.job import JobCreate
 from fractal_models.settings import Settings
-from fractal_models.tables import DatasetV2, JobV2, ProjectV2, UserOAuth, WorkflowV2
+from fractal_models.tables import (
+    DatasetV2,
+    JobV2,
+    ProjectV2,
+    Resource,
+    UserOAuth,
+    WorkflowV2,
+)
 from tests.lab import Lab
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -97,8 +104,9 @@ async def test_a_flow_run_that_was_made_but_not_written_down_is_the_jobs(
         prefect_api_url=stack.environment["PREFECT_API_URL"],
         prefect_auth_string=stack.prefect_auth,
     )
+    resource = Resource(name="local", work_pool="local")
     async with open_engine(settings) as engine:
-        made = await engine.submit_job(job, "local")
+        made = await engine.submit_job(job, resource)
     ended = await lab.ended({"id": saved_id(job)})
     assert (ended["status"], ended["flow_run_id"]) == ("done", str(made))
     flow_runs = await prefect.read_flow_runs(

@@ -63,9 +63,16 @@ REFUSED = [
     ("UPDATE resource SET type = 'slurm_sudo'", "jobs_slurm_python_worker_set"),
     ("UPDATE resource SET type = 'slurm_ssh'", "jobs_slurm_python_worker_set"),
     (
-        "INSERT INTO resource (type, name, timestamp_created, jobs_local_dir, jobs_poll_interval,"
-        " tasks_local_dir) SELECT type, name, now(), '/j', 5, '/t' FROM resource",
+        "INSERT INTO resource (type, name, work_pool, timestamp_created, jobs_local_dir,"
+        " jobs_poll_interval, tasks_local_dir)"
+        " SELECT type, name, 'x', now(), '/j', 5, '/t' FROM resource",
         "resource_name_key",
+    ),
+    (
+        "INSERT INTO resource (type, name, work_pool, timestamp_created, jobs_local_dir,"
+        " jobs_poll_interval, tasks_local_dir)"
+        " SELECT type, 'x', work_pool, now(), '/j', 5, '/t' FROM resource",
+        "resource_work_pool_key",
     ),
     (
         "INSERT INTO profile (resource_id, resource_type, name) SELECT resource_id, 'local', name"
@@ -281,8 +288,9 @@ DEFAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     (
         "resource",
-        "(type, name, timestamp_created, jobs_local_dir, jobs_poll_interval, tasks_local_dir)"
-        " VALUES ('local', 'n', now(), '/j', 5, '/t')",
+        "(type, name, work_pool, timestamp_created, jobs_local_dir, jobs_poll_interval,"
+        " tasks_local_dir)"
+        " VALUES ('local', 'n', 'n', now(), '/j', 5, '/t')",
         {
             "prevent_new_submissions": False,
             "jobs_runner_config": {},
