@@ -10,18 +10,22 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from flows import unit_runner
+from flows.last_words import printable
 
 BATCH_FILE = "batch.json"
 RESULTS_FILE = "results.jsonl"
 
-_READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds
+_READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds; no line is longer
+_YEAR_3000 = 32_503_680_000.0  # in seconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,35 @@ def batch_file(batch: Batch) -> bytes:
     return json.dumps(_content(batch)).encode()
 
 
+@dataclass(frozen=True)
+class BegunBatch:
+    """What a `batch.json` tells: the names of units by their indexes, and which attempt it is."""
+
+    names: Mapping[int, str]
+    attempt: int
+
+
+def begun_batch(folder: Path) -> BegunBatch | None:
+    """The batch in a folder; None if there is none yet.
+
+    Raises:
+        DamagedBatchError: its `batch.json` cannot be read.
+    """
+    content = _read_content(folder / BATCH_FILE)
+    if content is None:
+        return None
+    names = {unit["index"]: unit["name"] for unit in content["units"]}
+    return BegunBatch(names, content.get("attempt", 1))
+
+
 def units_of_batch(folder: Path) -> set[int] | None:
     """The indexes of the units of the batch in a folder; None if there is none yet.
 
     Raises:
         DamagedBatchError: its `batch.json` cannot be read.
     """
-    content = _read_content(folder / BATCH_FILE)
-    return None if content is None else {unit["index"] for unit in content["units"]}
+    begun = begun_batch(folder)
+    return None if begun is None else set(begun.names)
 
 
 def _content(batch: Batch) -> dict[str, Any]:
@@ -226,15 +251,51 @@ class UnitResult:
         return self.exit_code == 0 and self.error is None
 
 
+class _ResultLine(BaseModel):
+    """A line of results about a unit. Units can write it too, so nothing in it is believed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    index: NonNegativeInt
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None
+    signal: Annotated[int, Field(ge=1, le=255)] | None
+    error: Annotated[str, Field(max_length=10_000)] | None
+    started_at: Annotated[float, Field(ge=0, le=_YEAR_3000)]
+    ended_at: Annotated[float, Field(ge=0, le=_YEAR_3000)]
+    max_rss_kb: Annotated[int, Field(ge=0, lt=2**62)]
+    cpu_seconds: Annotated[float, Field(ge=0, le=1e12)]
+    host: Annotated[str, Field(max_length=255)]
+    has_output: bool
+    has_warnings: bool
+
+    def result(self) -> UnitResult:
+        """It, with texts that can be stored and shown anywhere."""
+        return UnitResult(
+            index=self.index,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            error=None if self.error is None else printable(self.error),
+            started_at=datetime.fromtimestamp(self.started_at, UTC),
+            ended_at=datetime.fromtimestamp(self.ended_at, UTC),
+            max_rss_kb=self.max_rss_kb,
+            cpu_seconds=self.cpu_seconds,
+            host=printable(self.host),
+            has_output=self.has_output,
+            has_warnings=self.has_warnings,
+        )
+
+
 class ResultsReader:
     """Reads a `results.jsonl` while it grows, each whole line once.
 
+    With `indexes`, a result of a unit that is not among these is none.
     `ended` says that the latest runner on the batch came to its end, `stopped` that it was told to.
     `runs_on` is the host of the latest runner, unless that has said that it and its units ended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, indexes: Iterable[int] | None = None) -> None:
         self.path = path
+        self._indexes = None if indexes is None else frozenset(indexes)
         self.ended = False
         self.stopped = False
         self.runs_on: str | None = None
@@ -254,6 +315,8 @@ class ResultsReader:
         except FileNotFoundError:
             return []
         whole = chunk[: chunk.rfind(b"\n") + 1]
+        if not whole and len(chunk) == _READ_AT_ONCE:
+            whole = chunk  # a line that is too long to be a result
         results = [result for line in whole.splitlines() if (result := self._parse(line))]
         self._offset += len(whole)
         return results
@@ -264,7 +327,7 @@ class ResultsReader:
             content = json.loads(line)
             if "format" in content:
                 self._begin(content["format"])
-                self.runs_on = content.get("host")
+                self.runs_on = _host_of(content)
                 return None
             if "killed" in content:
                 self.runs_on = None
@@ -273,12 +336,22 @@ class ResultsReader:
                 self.runs_on = None
                 self.ended, self.stopped = True, bool(content["stopped"])
                 return None
-            return _unit_result(content)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedResultsError(
-                f"{self.path}, line {self._line_number} is not a result of the unit runner "
-                f"({error!r}): {line[:200]!r}. Submit the job again: this one cannot go on."
-            ) from error
+            result = _ResultLine.model_validate(content).result()
+            if self._indexes is not None and result.index not in self._indexes:
+                raise ValueError(f"unit {result.index} is not in the batch")
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise self._damaged(line, why) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._damaged(line, repr(error)) from error
+        return result
+
+    def _damaged(self, line: bytes, why: str) -> DamagedResultsError:
+        return DamagedResultsError(
+            f"{self.path}, line {self._line_number} is not a result of the unit runner "
+            f"({why}): {line[:200]!r}. Submit the job again: this one cannot go on."
+        )
 
     def _begin(self, found: object) -> None:
         self.ended = self.stopped = False
@@ -292,19 +365,20 @@ def results_of(folder: Path) -> Iterator[list[UnitResult]]:
     """All results of a batch, or of the parts into which it was split.
 
     Raises:
+        DamagedBatchError: its `batch.json` cannot be read.
         DamagedResultsError: a file of results has a line that is none.
     """
+    indexes = units_of_batch(folder)
     for path in (folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))):
-        reader = ResultsReader(path)
+        reader = ResultsReader(path, indexes)
         while results := reader.read():
             yield results
 
 
-def _unit_result(content: dict[str, Any]) -> UnitResult:
-    times = {
-        name: datetime.fromtimestamp(content[name], UTC) for name in ("started_at", "ended_at")
-    }
-    return UnitResult(**(content | times))
+def _host_of(head: Mapping[str, object]) -> str | None:
+    """The host that a runner names when it begins."""
+    host = head.get("host")
+    return printable(host[:255]) if isinstance(host, str) else None
 
 
 @dataclass(frozen=True)

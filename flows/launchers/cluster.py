@@ -2,13 +2,27 @@
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
+from typing import Annotated, TypeVar
 
+from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
+
+from flows.last_words import printable
 from flows.launchers import cluster_files
-from flows.launchers.transport import CommandError, Completed, Transport, TransportError
+from flows.launchers.slurm_queue import LARGEST_JOB_ID
+from flows.launchers.transport import (
+    AnswerError,
+    Completed,
+    Transport,
+    TransportError,
+)
+
+_T = TypeVar("_T")
 
 # Reads the program from standard input, so that nothing of ours need be there.
 _BOOT = (
@@ -17,6 +31,10 @@ _BOOT = (
 )
 _TRANSFER_SECONDS = 600.0
 
+# Lines of SLURM's commands, among whatever a site prints beside them.
+_SUBMITTED = re.compile(rb"(?m)^\s*Submitted batch job (\d{1,10})(?: on cluster \S+)?\s*$")
+_MAX_ARRAY_SIZE = re.compile(rb"(?m)^\s*MaxArraySize\s*=\s*(\d{1,9})\s*$")
+
 # What SLURM says when it may take a job later: there are too many now, or it does not answer.
 _TOO_MANY = ("MaxSubmitJob", "temporarily unable to accept job", "Resource temporarily unavailable")
 _AWAY = (
@@ -24,6 +42,18 @@ _AWAY = (
     "Socket timed out",
     "Connection refused",
     "Zero Bytes were transmitted",
+)
+
+
+# What answers may be, so that reading them takes little memory: bytes of text, and entries in it.
+_LONGEST_LIST = 8 * 1024 * 1024
+_ENDS_AT_ONCE = 100
+_Said = Annotated[str, StringConstraints(max_length=cluster_files.TAIL)]
+_ENDS = TypeAdapter(
+    Annotated[list[tuple[_Said, set[NonNegativeInt]]], Field(max_length=_ENDS_AT_ONCE)],
+)
+_INDEX = TypeAdapter(
+    Annotated[list[tuple[str, NonNegativeInt]], Field(max_length=2 * cluster_files.FILES_AT_ONCE)]
 )
 
 
@@ -64,19 +94,16 @@ class Cluster:
         """What batches (by name: folder, bytes of the results that are known) did since.
 
         The answer has files of units, `units/<name>`, and whole lines of results,
-        `results/<batch>`, each after the files that it speaks of.
+        `results/<batch>`, each after the files that it speaks of. The names are as they were
+        answered: who uses them checks them.
 
         Raises:
             TransportError, CommandError: it did not work.
+            AnswerError: the answer is no such list.
         """
         request = {name: [str(folder), offset] for name, (folder, offset) in batches.items()}
         answer = await self._call("collect", stdin=json.dumps({"batches": request}).encode())
-        with tarfile.open(fileobj=io.BytesIO(answer), mode="r|") as archive:
-            return {
-                member.name: content.read()
-                for member in archive
-                if (content := archive.extractfile(member)) is not None
-            }
+        return unpacked(answer)
 
     async def tell_to_stop(self, folders: Iterable[PurePosixPath]) -> None:
         """Leave word in batch folders that the next SIGTERM stops them.
@@ -95,10 +122,18 @@ class Cluster:
 
         Raises:
             TransportError, CommandError: it did not work.
+            AnswerError: the answer is something else.
         """
         request = [(str(folder), str(output)) for folder, output in batches]
-        answer = await self._call("end", stdin=json.dumps(request).encode())
-        return [(said, set(unfinished)) for said, unfinished in json.loads(answer)]
+        ends: list[tuple[str, set[int]]] = []
+        for begin in range(0, len(request), _ENDS_AT_ONCE):
+            asked = request[begin : begin + _ENDS_AT_ONCE]
+            answer = await self._call("end", stdin=json.dumps(asked).encode())
+            found = _read(_ENDS, answer, "How batches ended")
+            if len(found) != len(asked):
+                raise AnswerError(f"The ends of {len(asked)} batches are {len(found)}.")
+            ends += [(printable(said), unfinished) for said, unfinished in found]
+        return ends
 
     async def submit(self, script: PurePosixPath) -> int:
         """Submit a script; the id of its SLURM job.
@@ -106,15 +141,17 @@ class Cluster:
         Raises:
             SubmissionRefusedError: SLURM refuses it for good.
             TooManyError: it refuses it at present.
-            BusyError: it is not known whether it took it.
+            BusyError: it is not known whether it took it, or under which id.
         """
-        command = ("sbatch", "--parsable", str(script))
         try:
-            answer = await self.transport.run(command)
-        except TransportError as error:
+            answer = await self.transport.run(("sbatch", str(script)))
+        except (TransportError, AnswerError) as error:
             raise BusyError(str(error)) from error
-        if answer.exit_code == 0:
-            return int(answer.stdout.decode().strip().split(";")[0])
+        found = {int(number) for number in _SUBMITTED.findall(answer.stdout)}
+        if len(found) == 1 and 0 < (job_id := found.pop()) <= LARGEST_JOB_ID:
+            return job_id
+        if found or answer.exit_code == 0:
+            raise BusyError(f"sbatch does not tell the number of its job: {answer.words}")
         if _says(answer, _TOO_MANY):
             raise TooManyError(answer.words)
         if _says(answer, _AWAY):
@@ -134,15 +171,16 @@ class Cluster:
         """The number that all indexes in a job array are below.
 
         Raises:
-            TransportError, BusyError: SLURM does not answer.
-            CommandError: it answers something else.
+            TransportError: SLURM cannot be asked.
+            BusyError: it does not answer, or something else.
         """
-        answer = await _checked(self.looking, "scontrol", "show", "config")
-        for line in answer.stdout.decode(errors="replace").splitlines():
-            name, _, value = line.partition("=")
-            if name.strip() == "MaxArraySize":
-                return int(value)
-        raise CommandError("scontrol show config does not tell MaxArraySize")
+        try:
+            answer = await self.looking.run(("scontrol", "show", "config"))
+        except AnswerError as error:
+            raise BusyError(str(error)) from error
+        if (found := _MAX_ARRAY_SIZE.search(answer.stdout)) is None:
+            raise BusyError(f"scontrol show config does not tell MaxArraySize: {answer.words}")
+        return max(1, int(found[1]))
 
     async def _call(self, *arguments: str, stdin: bytes = b"") -> bytes:
         program = Path(cluster_files.__file__).read_bytes()
@@ -163,6 +201,37 @@ async def _checked(transport: Transport, *command: str) -> Completed:
 
 def _says(answer: Completed, words: Sequence[str]) -> bool:
     return any(each in answer.words for each in words)
+
+
+def unpacked(answer: bytes) -> dict[str, bytes]:
+    """The contents by their names, of an answer of `cluster_files.collect`.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    index, _, contents = answer.partition(b"\n")
+    sizes = _read(_INDEX, index, "What units did")
+    ends = list(accumulate(size for _, size in sizes))
+    if len(contents) != (ends[-1] if ends else 0):
+        raise AnswerError(
+            f"What units did should have {ends[-1] if ends else 0} bytes, and has {len(contents)}."
+        )
+    found = {
+        name: contents[end - size : end] for (name, size), end in zip(sizes, ends, strict=True)
+    }
+    if len(found) < len(sizes):
+        raise AnswerError("What units did names a file twice.")
+    return found
+
+
+def _read(kind: TypeAdapter[_T], answer: bytes, what: str) -> _T:
+    if len(answer) > _LONGEST_LIST:
+        raise AnswerError(f"{what} is told in {len(answer)} bytes: too many to be read.")
+    try:
+        return kind.validate_json(answer)
+    except ValidationError as error:
+        why = error.errors(include_input=False)[0]["msg"]
+        raise AnswerError(f"{what} cannot be read: {why}: {answer[:200]!r}") from error
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

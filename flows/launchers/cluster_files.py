@@ -4,6 +4,10 @@ This program is sent to where units run, as the text of `python -c`'s standard i
 file, needs the standard library only, and runs with Python 3.8 and newer. What follows on standard
 input, and what comes out, is bytes.
 
+Units write where this reads, so only regular files are opened, never by a symbolic link, and what
+is not is treated as if it were not there. What they wrote into these is sent as it is: who asked
+for it does not trust it.
+
     receive FOLDER    unpack a tar archive from stdin into a folder, which only its owner can read
     collect           send what units did; stdin is a JSON object, see `collect`
     stop              let runners stop their batches; stdin is a JSON list of batch folders
@@ -15,16 +19,19 @@ input, and what comes out, is bytes.
 from __future__ import annotations
 
 import contextlib
-import io
+import errno
 import json
 import os
+import stat
 import sys
 import tarfile
 from typing import Any, BinaryIO, Iterator
 
 AT_ONCE = 16 * 1024 * 1024  # bytes that one `collect` sends, roughly
+FILES_AT_ONCE = 10000
 RESULTS_AT_ONCE = 64 * 1024
 LONGEST_LOG = 1024 * 1024  # of a longer one the middle is left out
+LONGEST_OUTPUT = 32 * 1024 * 1024  # of a longer one a byte more is sent, so that it shows
 TAIL = 4096
 
 
@@ -58,91 +65,116 @@ def receive(folder: str, archive: BinaryIO) -> None:
                 continue
             os.makedirs(os.path.dirname(path), exist_ok=True)
             partial = "%s.%d.partial" % (path, os.getpid())
-            with open(partial, "wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+            with open(partial, "xb") as file:
                 file.write(content.read())
             os.rename(partial, path)
 
 
 def collect(request: dict[str, Any], out: BinaryIO) -> None:
-    """Send, as a tar archive, the new results of batches, each after the files of its unit.
+    """Send the new results of batches, each after the files of its unit.
 
-    The request is `{"batches": {name: [folder, offset]}}`. A member `results/<name>` holds whole
-    lines of the batch's `results.jsonl` from that offset on, a member `units/<file>` is a log or an
-    output in the batch's `units_dir`.
+    The request is `{"batches": {name: [folder, offset]}}`. The answer is a line, a JSON list of
+    pairs of a name and a size, and then the contents one after the other. What is named
+    `results/<name>` holds whole lines of the batch's `results.jsonl` from that offset on, what is
+    named `units/<file>` is a log or an output in the batch's `units_dir`.
     """
-    with tarfile.open(fileobj=out, mode="w|") as tar:
-        sent = 0
-        for name, (folder, offset) in request["batches"].items():
-            lines = new_lines(os.path.join(folder, "results.jsonl"), offset)
-            if not lines:
-                continue
-            for file_name, content in files_of_units(folder, lines):
-                add(tar, "units/" + file_name, content)
-                sent += len(content)
-            add(tar, "results/" + name, lines)
-            sent += len(lines)
-            if sent > AT_ONCE:
-                return
+    found: list[tuple[str, bytes]] = []
+    size = 0
+    for name, (folder, offset) in request["batches"].items():
+        lines = new_lines(os.path.join(folder, "results.jsonl"), offset)
+        if not lines:
+            continue
+        batch, sent = read_batch(folder), b""
+        names = {unit["index"]: unit["name"] for unit in batch["units"]}
+        for line in lines.splitlines(keepends=True):
+            unit = names.get(index_in(line))
+            files = [] if unit is None else list(files_of_unit(batch, unit))
+            found += files
+            sent += line
+            size += len(line) + sum(len(content) for _, content in files)
+            if size > AT_ONCE or len(found) > FILES_AT_ONCE:
+                break
+        found.append(("results/" + name, sent))
+        if size > AT_ONCE or len(found) > FILES_AT_ONCE:
+            break
+    out.write(json.dumps([(name, len(content)) for name, content in found]).encode() + b"\n")
+    for _, content in found:
+        out.write(content)
 
 
 def new_lines(path: str, offset: int) -> bytes:
-    """The next whole lines of a file, perhaps not all of them."""
+    """The next whole lines of a file, perhaps not all of them; of one too long its beginning."""
+    with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+        file.seek(offset)
+        chunk = file.read(RESULTS_AT_ONCE)
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        return whole or (chunk if len(chunk) == RESULTS_AT_ONCE else b"")
+    return b""
+
+
+def files_of_unit(batch: dict[str, Any], name: str) -> Iterator[tuple[str, bytes]]:
+    """The files that a unit of this name has: of the attempt before, its log, its output."""
+    for ending in (".attempt-%d.log" % (batch.get("attempt", 1) - 1), ".log", ".out.json"):
+        path = os.path.join(batch["units_dir"], name + ending)
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            content = log_of(file) if ending.endswith(".log") else file.read(LONGEST_OUTPUT + 1)
+            yield "units/" + os.path.basename(path), content
+
+
+def log_of(file: BinaryIO) -> bytes:
+    """A log; of a long one the beginning and the end."""
+    if os.fstat(file.fileno()).st_size <= LONGEST_LOG:
+        return file.read(LONGEST_LOG)
+    begin = file.read(LONGEST_LOG // 2)
+    file.seek(-LONGEST_LOG // 2, os.SEEK_END)
+    return begin + b"\n[...]\n" + file.read(LONGEST_LOG // 2)
+
+
+def index_in(line: bytes) -> int | None:
+    """The unit that a line of results is about; None if it is about none."""
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            chunk = file.read(RESULTS_AT_ONCE)
-    except FileNotFoundError:
-        return b""
-    return chunk[: chunk.rfind(b"\n") + 1]
+        index = json.loads(line)["index"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return index if isinstance(index, int) else None
 
 
-def files_of_units(folder: str, lines: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files of the units that have a result in these lines."""
-    with open(os.path.join(folder, "batch.json"), encoding="utf-8") as file:
-        batch = json.load(file)
-    names = {unit["index"]: unit["name"] for unit in batch["units"]}
-    earlier = ".attempt-%d.log" % (batch.get("attempt", 1) - 1)
-    for line in lines.splitlines():
-        result = json.loads(line)
-        if "index" not in result:
-            continue
-        for ending in (earlier, ".log", ".out.json"):
-            with contextlib.suppress(FileNotFoundError):
-                path = os.path.join(batch["units_dir"], names[result["index"]] + ending)
-                yield os.path.basename(path), content_of(path)
+def read_batch(folder: str) -> dict[str, Any]:
+    """The content of a `batch.json`."""
+    with open_regular(os.path.join(folder, "batch.json")) as file:
+        batch: dict[str, Any] = json.load(file)
+    return batch
 
 
-def content_of(path: str) -> bytes:
-    """A file, or, if it is a long log, its beginning and end."""
-    with open(path, "rb") as file:
-        if not path.endswith(".log") or os.fstat(file.fileno()).st_size <= LONGEST_LOG:
-            return file.read()
-        begin = file.read(LONGEST_LOG // 2)
-        file.seek(-LONGEST_LOG // 2, os.SEEK_END)
-        return begin + b"\n[...]\n" + file.read()
-
-
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file to read it. Raises FileNotFoundError if there is none of this name."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+            raise FileNotFoundError(errno.ENOENT, "No regular file", path) from error
+        raise
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return os.fdopen(number, "rb")
+    os.close(number)
+    raise FileNotFoundError(errno.ENOENT, "No regular file", path)
 
 
 def stop(folders: list[str]) -> None:
     """Leave word that the next SIGTERM stops these batches."""
     for folder in folders:
-        with contextlib.suppress(FileNotFoundError):
-            open(os.path.join(folder, "stop"), "a").close()
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            open(os.path.join(folder, "stop"), "x").close()
 
 
 def tail(path: str) -> str:
     """The end of a file; nothing if it is not there."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
+    with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        return file.read(TAIL).decode(errors="replace")
+    return ""
 
 
 def unfinished(folder: str) -> list[int]:
@@ -152,20 +184,18 @@ def unfinished(folder: str) -> list[int]:
     """
     path = os.path.join(folder, "batch.json")
     try:
-        with open(path, encoding="utf-8") as file:
-            batch = json.load(file)
+        batch, begun = read_batch(folder), os.lstat(path).st_mtime
     except FileNotFoundError:
         return []
-    begun = os.stat(path).st_mtime
-    results = os.path.join(folder, "results.jsonl")
     known = set()
-    with contextlib.suppress(FileNotFoundError), open(results, "rb") as file:
-        known = {json.loads(line).get("index") for line in file if line.endswith(b"\n")}
+    results = os.path.join(folder, "results.jsonl")
+    with contextlib.suppress(FileNotFoundError), open_regular(results) as file:
+        known = {index_in(line) for line in file if line.endswith(b"\n")}
     found = []
     for unit in batch["units"]:
         arguments = os.path.join(batch["units_dir"], unit["name"] + ".args.json")
         with contextlib.suppress(FileNotFoundError):
-            if unit["index"] not in known and os.stat(arguments).st_mtime >= begun:
+            if unit["index"] not in known and os.lstat(arguments).st_mtime >= begun:
                 found.append(unit["index"])
     return found
 
@@ -175,3 +205,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except OSError as error:
         sys.exit(str(error))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        sys.exit("batch.json is damaged: %r" % error)

@@ -154,7 +154,9 @@ class _Results:
     def __init__(self, batch: Batch, on_results: OnResults) -> None:
         self.batch = batch
         self.on_results = on_results
-        self.reader = ResultsReader(batch.folder / RESULTS_FILE)
+        self.reader = ResultsReader(
+            batch.folder / RESULTS_FILE, [unit.index for unit in batch.units]
+        )
         self._seen: set[int] = set()
         self._pending: list[UnitResult] = []
         self._called_at = time.monotonic()

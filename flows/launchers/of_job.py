@@ -49,7 +49,7 @@ def launcher_of(
     looking = looking_transport(resource, profile)
     transport = looking if is_ssh else LocalTransport(profile.username)
     poll = max(float(resource.jobs_poll_interval), _SHORTEST_POLL)
-    queue_file = Path(resource.jobs_local_dir, f".slurm-queue-{resource.id}.json")
+    queue_file = Path(resource.jobs_local_dir, f".slurm-queue-{resource.id}-{profile.id}.json")
     return SlurmLauncher(
         SlurmJob(
             cluster=Cluster(
@@ -58,7 +58,7 @@ def launcher_of(
                 python=str(resource.jobs_slurm_python_worker),
                 home=PurePosixPath(str(job.working_dir_user)),
             ),
-            queue=SlurmQueue(queue_file, looking, poll),
+            queue=SlurmQueue(queue_file, looking, poll, profile.username),
             config=JobRunnerConfigSLURM.model_validate(config),
             home=Path(str(job.working_dir)),
             account=job.slurm_account,

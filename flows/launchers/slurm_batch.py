@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -17,14 +17,16 @@ from flows.launchers.base import (
     OnResults,
     ResultsReader,
     batch_file,
+    begun_batch,
     naming,
+    write_whole,
 )
 from flows.launchers.cluster import BusyError, SubmissionRefusedError, TooManyError
 from flows.launchers.sbatch import sbatch_script
 from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import JOB_NAME, ElementState, Snapshot
 from flows.launchers.slurm_state import SlurmState, Submission
-from flows.launchers.transport import TransportError
+from flows.launchers.transport import AnswerError, TransportError
 from flows.quantities import count
 
 # A submission whose answer was lost is known to SLURM after so long, or did not reach it.
@@ -32,6 +34,11 @@ _IN_FLIGHT_SECONDS = 5.0
 _TOO_MANY_SECONDS = 5.0
 _SHORTEST_PAUSE = 0.1
 _MOST_TRIES = 10
+_DEFAULT_MAX_ARRAY_SIZE = 1001
+_TELLS = 100  # characters of what a cluster answered
+# Of results, which have some 300 bytes for each unit, and an error's text. More is no result.
+_RESULTS_BYTES = 1024 * 1024
+_UNIT_BYTES = 16 * 1024
 
 # States in which SLURM's jobs end for reasons that have nothing to do with what they ran.
 _NOT_THEIR_FAULT = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED", "FORGOTTEN"}
@@ -46,17 +53,32 @@ _OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memor
 
 
 class _Part:
-    """A batch folder there, as far as it is mirrored here. `missing` units have no result yet."""
+    """A batch folder there, as far as it is mirrored here.
 
-    def __init__(self, number: int, folder: Path, missing: Iterable[int]) -> None:
+    `units` are the names of its units by their indexes, `missing` those without a result yet.
+    """
+
+    def __init__(self, number: int, folder: Path, units: Mapping[int, str]) -> None:
         self.number = number
         self.folder = folder / f"{number:06d}"
-        self.missing = dict.fromkeys(missing)
-        self.reader = ResultsReader(self.folder / RESULTS_FILE)
+        self.units = units
+        self.missing = dict.fromkeys(units)
+        self.reader = ResultsReader(self.folder / RESULTS_FILE, units)
+        self.most_bytes = _RESULTS_BYTES + len(units) * _UNIT_BYTES
         self.offset = _whole_lines(self.reader.path)
 
     def append(self, lines: bytes) -> None:
+        """Add new results to the mirrored file.
+
+        Raises:
+            AnswerError: they are more than so many units can have.
+        """
         path = self.reader.path
+        if self.offset + len(lines) > self.most_bytes:
+            raise AnswerError(
+                f"The cluster answers more than {self.most_bytes} bytes of results for {path}, "
+                f"which are of {count(len(self.units), 'unit')}."
+            )
         with naming(path):
             self.folder.mkdir(exist_ok=True)
             with path.open("ab") as file:
@@ -74,9 +96,13 @@ class SlurmBatch:
         self.batch = batch
         self.there = job.there(folder)
         self.units_dir = folder.parent.parent if batch is None else batch.units_dir
-        indexes = [] if batch is None else [unit.index for unit in batch.units]
+        begun = begun_batch(folder)
+        assert begun is not None  # it is written before anything is submitted
+        units = list(begun.names.items())
+        self._names = frozenset(begun.names.values())
+        self._endings = (".log", ".out.json", f".attempt-{begun.attempt - 1}.log")
         self.parts = [
-            _Part(number, folder, missing) for number, missing in enumerate(state.split(indexes))
+            _Part(number, folder, dict(part)) for number, part in enumerate(state.split(units))
         ]
         self.open = {part.number: part for part in self.parts}
         self.has_ended = asyncio.Event()
@@ -86,6 +112,7 @@ class SlurmBatch:
         self._woken = asyncio.Event()
         self._waits_for = ""
         self._submit_at = 0.0
+        self._begun = time.monotonic()
 
     @property
     def is_stopped(self) -> bool:
@@ -110,7 +137,6 @@ class SlurmBatch:
 
         While the cluster does not answer, nothing is known of it: it is asked again.
         """
-        begun = time.monotonic()
         for submission in self.state.submissions:
             if submission.job_id is not None:
                 await self.job.on_submitted(submission.job_id)
@@ -124,7 +150,7 @@ class SlurmBatch:
             self._wait_for(why)
             await on_results([])
             if self.open:
-                pause = max(_SHORTEST_PAUSE, (time.monotonic() - begun) / 10)
+                pause = max(_SHORTEST_PAUSE, (time.monotonic() - self._begun) / 10)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), min(pause, self.job.seconds))
         self.has_ended.set()
@@ -153,11 +179,20 @@ class SlurmBatch:
         due = [number for number in self.open if self.state.submission_of(number) is None]
         if not due:
             return
-        limit = await self.job.cluster.max_array_size()
+        limit = await self._max_array_size()
         for first in range(0, len(self.state.sizes), limit):
             within = [number for number in due if first <= number < first + limit]
             for begin in range(0, len(within), self._at_once):
                 await self._submit_array(within[begin : begin + self._at_once], offset=first)
+
+    async def _max_array_size(self) -> int:
+        """What the cluster tells, or, if it never tells it, what SLURM has by itself."""
+        try:
+            return await self.job.cluster.max_array_size()
+        except (TransportError, BusyError):
+            if time.monotonic() - self._begun < self.job.patience:
+                raise
+            return _DEFAULT_MAX_ARRAY_SIZE
 
     async def _submit_array(self, parts: list[int], offset: int) -> None:
         """Submit parts. It is written down before, lest it is not known afterwards."""
@@ -227,14 +262,30 @@ class SlurmBatch:
             await self._hand_over(on_results)
 
     def _mirror(self, found: Mapping[str, bytes]) -> None:
-        for path, content in found.items():
-            kind, _, name = path.partition("/")
-            if kind == "results":
-                self.parts[int(name)].append(content)
+        """Take what the cluster sent into the job's folder: only what this batch has to have.
+
+        Raises:
+            AnswerError: it sent something else, and nothing was taken.
+        """
+        results = {f"results/{number}": part for number, part in self.open.items()}
+        for name in found:
+            if name not in results and not self._is_file_of_unit(name):
+                raise AnswerError(
+                    f"The cluster answers with a file {name[:_TELLS]!r}, which this job has not."
+                )
+        for name, content in found.items():
+            if name in results:
+                results[name].append(content)
             else:
-                copy = self.units_dir / name
-                with naming(copy):
-                    copy.write_bytes(content)
+                write_whole(self.units_dir / name.removeprefix("units/"), content)
+
+    def _is_file_of_unit(self, name: str) -> bool:
+        """Whether a file that is sent under this name is one that a unit of this batch has."""
+        kind, _, file = name.partition("/")
+        return kind == "units" and any(
+            file.endswith(ending) and file.removesuffix(ending) in self._names
+            for ending in self._endings
+        )
 
     async def _hand_over(self, on_results: OnResults) -> None:
         for part in list(self.open.values()):

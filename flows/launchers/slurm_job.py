@@ -20,6 +20,7 @@ class SlurmJob:
 
     `home` is its folder here. `on_submitted` is told the id of each SLURM job, after an
     interruption once more; `say` what people should know. Results are looked for every `seconds`.
+    `patience` are the seconds that must pass before what a cluster says, or does not, is believed.
     """
 
     cluster: Cluster
@@ -31,6 +32,7 @@ class SlurmJob:
     seconds: float
     on_submitted: Callable[[int], Awaitable[None]]
     say: Callable[[str], None]
+    patience: float = 60.0
 
     def there(self, path: Path) -> PurePosixPath:
         """Where a file or folder of the job is on the cluster."""

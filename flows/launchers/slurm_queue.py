@@ -4,29 +4,41 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.last_words import printable
 from flows.launchers.base import write_whole
 from flows.launchers.transport import CommandError, Transport, TransportError
 
 # The name of all SLURM jobs of ours, by which they are asked for.
 JOB_NAME = "fractal"
 
-# Our comment, the array's id, the index in it, the state, its reason; also of those that ended so
-# recently that SLURM remembers them. Known they are by the comment: a controller that was killed
-# can give an id to another job.
+LARGEST_JOB_ID = 2**31 - 1  # that the database takes
+
+# Per line a mark, our comment, the array's id, the index in it, the state, its reason, and an end;
+# also of jobs that ended so recently that SLURM remembers them. Known they are by the comment: a
+# controller that was killed can give an id to another job. With the header it is an answer also
+# when there is no job.
+_MARK, _END = "fractal-job|", "|."
+_HEADER = f"{_MARK}COMMENT|ARRAY_JOB_ID|"
+_LINE = re.compile(
+    rf"{re.escape(_MARK)}(?P<token>fractal-[0-9a-f]{{32}})\|(?P<array>\d{{1,10}})\|(?P<index>\d{{1,9}})"
+    rf"\|(?P<state>[A-Z_]{{2,30}})\|(?P<reason>.{{0,500}}?){re.escape(_END)}"
+)
 _COMMAND = (
     "squeue",
-    "--noheader",
     "--array",
     "--states=all",
-    f"--name={JOB_NAME}",
-    "--format=%k|%F|%K|%T|%r",
+    f"--format={_MARK}%k|%F|%K|%T|%r{_END}",
 )
 _ASK_SECONDS = 60.0  # `squeue` waits that long for a controller that does not answer
+
+_LONGEST_ANSWER = 16 * 1024 * 1024  # some hundred thousand elements of arrays
+_COMPLAINT = b"squeue: error:"  # with exit code 0, as for a user whom it does not know
 
 # States in which a job runs, or may do so yet.
 _ALIVE = {
@@ -66,22 +78,26 @@ class Snapshot:
     """The state of all our jobs that SLURM remembers.
 
     `elements` are by the array's comment and the index in it, `arrays` the ids by comment. SLURM
-    was asked at `asked_at`, in seconds since the epoch: what was submitted by then is there.
+    was asked at `asked_at`, in seconds since the epoch. `not_read` are lines that could not be.
     """
 
     asked_at: float
     elements: dict[Element, ElementState]
     arrays: dict[str, int]
+    not_read: int = 0
 
 
 class SlurmQueue:
-    """Asks `squeue` for all processes that work for a resource on this host.
+    """Asks `squeue` for all processes that work for a resource on this host; of one user's jobs.
 
     The answer is kept in `path`. It is at most `interval` seconds old, or SLURM did not answer.
     """
 
-    def __init__(self, path: Path, transport: Transport, interval: float) -> None:
+    def __init__(
+        self, path: Path, transport: Transport, interval: float, user: str | None = None
+    ) -> None:
         self._path = path
+        self._command = _COMMAND if user is None else (*_COMMAND, f"--user={user}")
         self._transport = transport
         self._interval = interval
 
@@ -94,10 +110,13 @@ class SlurmQueue:
         return await asyncio.to_thread(self._read)
 
     async def _ask(self) -> None:
+        """Ask, and keep the answer; nothing of one that tells nothing of jobs."""
         asked_at = time.time()
-        answer = (await self._transport.run(_COMMAND, seconds=_ASK_SECONDS)).check()
-        content = {"asked_at": asked_at, "lines": answer.stdout.decode(errors="replace")}
-        await asyncio.to_thread(write_whole, self._path, json.dumps(content).encode())
+        answer = (await self._transport.run(self._command, seconds=_ASK_SECONDS)).check()
+        lines = answer.stdout[:_LONGEST_ANSWER].decode(errors="replace")
+        if _COMPLAINT not in answer.stderr and parse(asked_at, lines) is not None:
+            content = {"asked_at": asked_at, "lines": lines}
+            await asyncio.to_thread(write_whole, self._path, json.dumps(content).encode())
 
     def _read(self) -> Snapshot | None:
         try:
@@ -147,13 +166,28 @@ async def describe_queue(
     return answer.stdout.decode(errors="replace")
 
 
-def parse(asked_at: float, lines: str) -> Snapshot:
-    """The answer of `squeue` to `_COMMAND`; lines of what is no array are left out."""
+def parse(asked_at: float, lines: str) -> Snapshot | None:
+    """The answer of `squeue` to `_COMMAND`; None if there is nothing of one in it.
+
+    What is printed around it is left out, and so are lines of others, of what is no array, and such
+    as cannot be read. Of an element that is told of twice, as in a federation, the living counts.
+    """
     elements: dict[Element, ElementState] = {}
     arrays: dict[str, int] = {}
-    for line in lines.splitlines():
-        comment, array, index, state, reason = line.split("|", 4)
-        if index.isdigit():
-            elements[comment, int(index)] = ElementState(state, reason)
-            arrays[comment] = int(array)
-    return Snapshot(asked_at, elements, arrays)
+    begun, not_read = False, 0
+    for line in lines.split("\n"):
+        begun = begun or _HEADER in line
+        if _MARK not in line or _HEADER in line:
+            continue
+        found = _LINE.search(line)
+        if found is None or not 0 < int(found["array"]) <= LARGEST_JOB_ID:
+            not_read += 1
+            continue
+        element = found["token"], int(found["index"])
+        how = ElementState(found["state"], printable(found["reason"]))
+        if element not in elements or how.is_alive:
+            elements[element] = how
+            arrays[found["token"]] = int(found["array"])
+    if not begun and not elements:
+        return None
+    return Snapshot(asked_at, elements, arrays, not_read)

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import asyncssh
 
+from flows.last_words import printable
+
 _CONNECT_SECONDS = 15.0
 # A connection that is silent for so long, three times in a row, is given up.
 _KEEP_ALIVE_SECONDS = 10
@@ -19,8 +21,11 @@ _END_SECONDS = 5.0  # of a command that is told to end
 # SLURM hands it on to jobs: how strict the server is must not be felt in their files.
 _UMASK = 0o022
 _TELLS = 300  # characters of what a command said
-
-_READ_AT_ONCE = 64 * 1024
+# What answers may be anybody's: so much of its output is taken into memory, and what it says of
+# errors to their end only.
+LONGEST_ANSWER = 64 * 1024 * 1024
+_LONGEST_WORDS = 64 * 1024
+_PIECE = 64 * 1024
 
 # The settings and secrets of the platform are not for what users have run, which inherits also what
 # `sbatch` sees; and variables that override what a script says, are not for `sbatch`.
@@ -44,6 +49,10 @@ class CommandError(Exception):
     """A command ended with another exit code than 0; the message has its own words."""
 
 
+class AnswerError(CommandError):
+    """What a command answered cannot be used; the message has the beginning of it."""
+
+
 @dataclass(frozen=True)
 class Completed:
     """How a command ended, and what it wrote."""
@@ -56,8 +65,8 @@ class Completed:
     @property
     def words(self) -> str:
         """What it said, on one line, for people."""
-        said = (self.stderr or self.stdout).decode(errors="replace").split()
-        return " ".join(said)[-_TELLS:] or f"exit code {self.exit_code} and no word"
+        said = printable((self.stderr or self.stdout[-_LONGEST_WORDS:]).decode(errors="replace"))
+        return " ".join(said.split())[-_TELLS:] or f"exit code {self.exit_code} and no word"
 
     def check(self) -> "Completed":
         """This, if the exit code is 0.
@@ -78,10 +87,11 @@ class Transport(Protocol):
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
-        """Run a command to its end.
+        """Run a command to its end. Of its standard error, the last 64 KiB are kept.
 
         Raises:
             TransportError: it could not be run, or took longer than so many seconds.
+            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
         """
         ...
 
@@ -100,6 +110,7 @@ class FollowingTransport(Transport, Protocol):
 
         Raises:
             TransportError: it could not be run, or its end is not known.
+            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
         """
         ...
 
@@ -124,7 +135,8 @@ class LocalTransport:
         process = await self._start(command, stderr=asyncio.subprocess.PIPE)
         try:
             async with asyncio.timeout(seconds):
-                stdout, stderr = await process.communicate(stdin)
+                stdout, stderr = await _converse(command, stdin, *_pipes_of(process))
+                await process.wait()
         except TimeoutError as error:
             raise TransportError(f"{command[0]} did not end within {seconds:g} s.") from error
         finally:
@@ -137,8 +149,12 @@ class LocalTransport:
         process = await self._start(command, stderr=asyncio.subprocess.STDOUT)
         assert process.stdin is not None
         assert process.stdout is not None
+        left = LONGEST_ANSWER
         try:
             async for line in _lines_of(process.stdout):
+                left -= len(line)
+                if left < 0:
+                    raise _too_long(command)
                 on_line(line.decode(errors="replace"))
             return await process.wait()
         except asyncio.CancelledError:
@@ -184,21 +200,96 @@ class LocalTransport:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.communicate(), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                for pipe in (process.stdout, process.stderr):
+                    if pipe is not None:
+                        await _end_of(pipe)
+                await process.wait()
 
 
 async def _lines_of(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """The lines of an output. One that is too long comes in pieces."""
     rest = b""
-    while chunk := await stream.read(_READ_AT_ONCE):
+    while chunk := await stream.read(_PIECE):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line
-        if len(rest) > _READ_AT_ONCE:
+        if len(rest) > _PIECE:
             yield rest
             rest = b""
     if rest:
         yield rest
+
+
+def _pipes_of(
+    process: asyncio.subprocess.Process,
+) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return process.stdin, process.stdout, process.stderr
+
+
+class _Writer(Protocol):
+    def write(self, data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+    def write_eof(self) -> None: ...
+
+
+class _Reader(Protocol):
+    async def read(self, n: int = -1) -> bytes: ...
+
+
+async def _converse(
+    command: Sequence[str], content: bytes, stdin: _Writer, stdout: _Reader, stderr: _Reader
+) -> tuple[bytes, bytes]:
+    """Give a command its input, and read all of its output and the end of its errors."""
+    parts = (
+        asyncio.create_task(_feed(stdin, content)),
+        asyncio.create_task(_all_of(stdout, command)),
+        asyncio.create_task(_end_of(stderr)),
+    )
+    try:
+        _, output, errors = await asyncio.gather(*parts)
+    finally:
+        for part in parts:
+            part.cancel()
+    return output, errors
+
+
+async def _feed(stdin: _Writer, content: bytes) -> None:
+    """Write all input; a command may end without having read it."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(content)
+        await stdin.drain()
+        stdin.write_eof()
+
+
+async def _all_of(stdout: _Reader, command: Sequence[str]) -> bytes:
+    content = bytearray()
+    while piece := await stdout.read(_PIECE):
+        content += piece
+        if len(content) > LONGEST_ANSWER:
+            raise _too_long(command, f" It begins with: {_told(content)}")
+    return bytes(content)
+
+
+async def _end_of(output: _Reader) -> bytes:
+    content = b""
+    while piece := await output.read(_PIECE):
+        content = (content + piece)[-_LONGEST_WORDS:]
+    return content
+
+
+def _too_long(command: Sequence[str], told: str = "") -> AnswerError:
+    return AnswerError(
+        f"{command[0]} wrote more than {LONGEST_ANSWER >> 20} MiB, which no answer has.{told}"
+    )
+
+
+def _told(content: bytes | bytearray) -> str:
+    """The beginning of an answer, on one line, for people."""
+    return " ".join(printable(content[:_TELLS].decode(errors="replace")).split())
 
 
 class SSHTransport:
@@ -224,15 +315,25 @@ class SSHTransport:
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._connected()
-                ended = await connection.run(shlex.join(command), input=stdin, encoding=None)
+                process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+                    shlex.join(command), encoding=None
+                )
+                try:
+                    stdout, stderr = await _converse(
+                        command, stdin, process.stdin, process.stdout, process.stderr
+                    )
+                    await process.wait_closed()
+                finally:
+                    process.close()
         except (OSError, asyncssh.Error, TimeoutError) as error:
             await self.close()
             raise self._not_run(command, error) from error
-        exit_code = self._exit_code(command, ended.returncode)
-        return Completed(tuple(command), exit_code, _bytes(ended.stdout), _bytes(ended.stderr))
+        exit_code = self._exit_code(command, process.returncode)
+        return Completed(tuple(command), exit_code, stdout, stderr)
 
     async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
         """See `FollowingTransport.follow`."""
+        left = LONGEST_ANSWER
         try:
             connection = await self._connected()
             process = await connection.create_process(
@@ -240,6 +341,10 @@ class SSHTransport:
             )
             try:
                 while line := await process.stdout.readline():
+                    left -= len(line)
+                    if left < 0:
+                        process.stdin.write_eof()
+                        raise _too_long(command)
                     on_line(line.rstrip("\n"))
                 await process.wait_closed()
             except asyncio.CancelledError:
@@ -284,7 +389,3 @@ class SSHTransport:
         if code is None or code < 0:
             raise TransportError(f"{command[0]} ended on {self._host} with the connection.")
         return code
-
-
-def _bytes(output: object) -> bytes:
-    return output if isinstance(output, bytes) else b""

@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.launchers import cluster_files
+from flows.launchers.cluster import unpacked
 
 
 def call(*arguments: str, stdin: bytes = b"") -> bytes:
@@ -28,14 +30,10 @@ def archive(**files: str) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, text in files.items():
-            cluster_files.add(tar, name, text.encode())
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
     return out.getvalue()
-
-
-def members(answer: bytes) -> dict[str, str]:
-    with tarfile.open(fileobj=io.BytesIO(answer)) as tar:
-        found = {member.name: tar.extractfile(member) for member in tar}
-        return {name: file.read().decode() for name, file in found.items() if file}
 
 
 @pytest.fixture
@@ -54,7 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 def collect(folder: Path, offset: int = 0) -> dict[str, str]:
     request = {"batches": {"7": [str(folder), offset], "8": ["/nowhere", 0]}}
-    return members(call("collect", stdin=json.dumps(request).encode()))
+    found = unpacked(call("collect", stdin=json.dumps(request).encode()))
+    return {name: content.decode() for name, content in found.items()}
 
 
 def test_files_are_received_into_a_private_folder(tmp_path: Path) -> None:
@@ -101,6 +100,63 @@ def test_the_middle_of_a_long_log_is_left_out(folder: Path) -> None:
     log = collect(folder)["units/par-0.log"]
     assert len(log) < cluster_files.LONGEST_LOG + 10
     assert (log[0], log[-1]) == ("b", "e")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_regular_file_is_as_if_it_were_not_there(
+    folder: Path, make: Callable[[Path], None]
+) -> None:
+    for name in ("par-0.log", "par-1.out.json"):
+        (folder / name).unlink()
+        make(folder / name)
+    (folder / "output").unlink(missing_ok=True)
+    make(folder / "output")
+    assert list(collect(folder)) == ["units/par-1.attempt-1.log", "units/par-1.log", "results/7"]
+    request = json.dumps([[str(folder), str(folder / "output")]]).encode()
+    assert json.loads(call("end", stdin=request)) == [["", []]]
+    (folder / "results.jsonl").unlink()
+    make(folder / "results.jsonl")
+    assert collect(folder) == {}
+    make(folder / "stop")
+    call("stop", stdin=json.dumps([str(folder)]).encode())
+    (folder / "batch.json").unlink()
+    make(folder / "batch.json")
+    assert json.loads(call("end", stdin=request)) == [["", []]]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"index": "0"}', '{"index": 9}', "[" * 5000])
+def test_lines_that_are_no_results_are_sent_without_files(folder: Path, line: str) -> None:
+    (folder / "results.jsonl").write_text(f"{line}\n")
+    assert collect(folder) == {"results/7": f"{line}\n"}
+
+
+def test_of_a_line_that_does_not_end_the_beginning_is_sent(folder: Path) -> None:
+    (folder / "results.jsonl").write_text("x" * 2 * cluster_files.RESULTS_AT_ONCE)
+    assert collect(folder) == {"results/7": "x" * cluster_files.RESULTS_AT_ONCE}
+
+
+def test_of_a_long_output_so_much_is_sent_that_it_shows(folder: Path) -> None:
+    with (folder / "par-1.out.json").open("wb") as file:
+        file.truncate(2 * cluster_files.LONGEST_OUTPUT)
+    output = collect(folder)["units/par-1.out.json"]
+    assert len(output) == cluster_files.LONGEST_OUTPUT + 1
+
+
+def test_no_answer_is_much_longer_than_one_should_be(folder: Path) -> None:
+    for unit in range(2):
+        (folder / f"par-{unit}.out.json").write_bytes(b"x" * cluster_files.AT_ONCE)
+    found = collect(folder)
+    assert list(found) == [
+        "units/par-1.attempt-1.log",
+        "units/par-1.log",
+        "units/par-1.out.json",
+        "results/7",
+    ]
+    assert list(collect(folder, len(found["results/7"]))) == [
+        "units/par-0.log",
+        "units/par-0.out.json",
+        "results/7",
+    ]
 
 
 def test_word_is_left_that_batches_are_to_stop(folder: Path) -> None:

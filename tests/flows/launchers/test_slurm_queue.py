@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.launchers.slurm_queue import ElementState, SlurmQueue, parse
+from flows.launchers.slurm_queue import ElementState, SlurmQueue, Snapshot, parse
 from flows.launchers.transport import Completed, TransportError
 
-LINES = """\
-fractal-a|12|0|RUNNING|None
-fractal-a|12|1|PENDING|(Resources, Priority)
-fractal-b|13|0|TIMEOUT|TimeLimit
-(null)|14|N/A|RUNNING|None
+A, B = f"fractal-{'a' * 32}", f"fractal-{'b' * 32}"
+HEADER = "fractal-job|COMMENT|ARRAY_JOB_ID|ARRAY_TASK_ID|STATE|REASON|.\n"
+LINES = f"""\
+{HEADER}\
+fractal-job|{A}|12|0|RUNNING|None|.
+fractal-job|{A}|12|1|PENDING|(Resources, Priority)|.
+fractal-job|{B}|13|0|TIMEOUT|TimeLimit|.
+fractal-job|(null)|14|N/A|RUNNING|None|.
 """
 
 
@@ -35,14 +38,20 @@ class FakeSqueue:
         """Nothing is kept."""
 
 
+def read(lines: str) -> Snapshot:
+    snapshot = parse(1.0, lines)
+    assert snapshot is not None
+    return snapshot
+
+
 def test_elements_are_known_by_comment_and_index() -> None:
-    snapshot = parse(1.0, LINES)
+    snapshot = read(LINES)
     assert snapshot.elements == {
-        ("fractal-a", 0): ElementState("RUNNING", "None"),
-        ("fractal-a", 1): ElementState("PENDING", "(Resources, Priority)"),
-        ("fractal-b", 0): ElementState("TIMEOUT", "TimeLimit"),
+        (A, 0): ElementState("RUNNING", "None"),
+        (A, 1): ElementState("PENDING", "(Resources, Priority)"),
+        (B, 0): ElementState("TIMEOUT", "TimeLimit"),
     }
-    assert snapshot.arrays == {"fractal-a": 12, "fractal-b": 13}
+    assert snapshot.arrays == {A: 12, B: 13}
     assert [state.is_alive for state in snapshot.elements.values()] == [True, True, False]
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.launchers import transport as transport_module
 from flows.launchers.transport import (
+    AnswerError,
     CommandError,
     LocalTransport,
     SSHTransport,
@@ -59,6 +61,15 @@ async def test_a_command_that_takes_too_long_is_given_up(transport: Transport) -
     with pytest.raises(TransportError):
         await transport.run(("sleep", "30"), seconds=0.5)
     assert (await transport.run(("true",))).exit_code == 0
+
+
+async def test_endless_output_ends_the_command(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "LONGEST_ANSWER", 1 << 20)
+    with pytest.raises(AnswerError, match="yes wrote more than 1 MiB"):
+        await transport.run(("yes",))
+    assert (await transport.run(("true",), b"not read" * 100_000)).exit_code == 0
 
 
 async def test_settings_and_secrets_are_not_passed_on(
