@@ -1,15 +1,19 @@
 """What users do with their jobs, and administrators with any: look, stop, end, download."""
 
 import asyncio
+import errno
 import logging
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import IO
 
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from sqlalchemy import URL
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.background import BackgroundTask
 
 from api.errors import unprocessable
 from api.logs import read_log
@@ -17,6 +21,7 @@ from flows.engine import Engine, EngineUnavailableError, UnpublishedError
 from flows.history import WaitingLine, abandon_runs, end_job, request_stop, tell_waiting
 from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.job_lock import LockedError, holding_job
+from flows.left_files import open_left
 from flows.waiting import PREFECT_AWAY, waiting_line, without_worker
 from fractal_models.database import saved_id
 from fractal_models.rights import NotFoundError
@@ -26,6 +31,7 @@ from fractal_models.tables.columns import now
 
 _LOGGER = logging.getLogger("fractal.api")
 _ZIP = "application/x-zip-compressed"
+_PORTION_BYTES = 256 << 10
 
 
 def require_submitted(job: JobV2) -> None:
@@ -111,29 +117,57 @@ async def end_as_failed(
         ) from error
 
 
-async def zipped_folder(job: JobV2) -> FileResponse:
+async def zipped_folder(job: JobV2) -> StreamingResponse:
     """The folder of a job, zipped; the archive that was made at its end, if it has ended.
 
     Raises:
         NotFoundError: it has none, or that was removed.
     """
-    folder = Path(job.working_dir or "")
-    archive = archive_path(folder)
-    if job.working_dir is None or not (folder.is_dir() or archive.is_file()):
+    if job.working_dir is None:
         raise NotFoundError("The folder of job", job.id)
-    name = archive.name
-    if archive.is_file():
-        return FileResponse(archive, media_type=_ZIP, filename=name)
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-        temporary = Path(file.name)
-    await asyncio.to_thread(write_archive, folder, temporary)
-    cleanup = BackgroundTask(temporary.unlink)
-    return FileResponse(temporary, media_type=_ZIP, filename=name, background=cleanup)
+    folder = Path(job.working_dir)
+    try:
+        file = await asyncio.to_thread(_open_zip, folder)
+    except OSError as error:
+        _LOGGER.warning("The folder of job %s cannot be sent: %s", job.id, error)
+        raise NotFoundError("The folder of job", job.id) from error
+    headers = {
+        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-disposition": f'attachment; filename="{archive_path(folder).name}"',
+    }
+    return StreamingResponse(_portions(file), media_type=_ZIP, headers=headers)
+
+
+def _open_zip(folder: Path) -> IO[bytes]:
+    """The archive of a folder, or one that is made now, and gone when it is closed.
+
+    Raises:
+        OSError: neither is there, or can be read or written.
+    """
+    archive = archive_path(folder)
+    with suppress(FileNotFoundError):
+        return open_left(archive, below=archive.parent)
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # its reader closes it
+    try:
+        write_archive(folder, file)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
+def _portions(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while portion := file.read(_PORTION_BYTES):
+            yield portion
 
 
 async def _log_so_far(job: JobV2) -> str | None:
     """What is written in the folder of a job that has not ended, and then why it waits."""
     path = Path(job.working_dir or "", JOB_LOG)
-    if job.working_dir is None or not path.is_file():
+    if job.working_dir is None or not await asyncio.to_thread(path.is_file):
         return job.log
-    return f"{await read_log(path)}{job.log or ''}"
+    return f"{await read_log(path, folder=path.parent)}{job.log or ''}"

@@ -18,7 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.events.contents import Outcome
-from flows.job_folder import JobFolder, warnings_in, write_archive
+from flows.job_folder import JobFolder, archive_folder, warnings_in
 from flows.last_words import printable
 from flows.progress import show_summary
 from flows.stopping import outcome_of_stop
@@ -89,7 +89,7 @@ async def conclude_job(
         return
     await _show_summary(job, works, message, warnings_in(log))
     if folder.path.exists():
-        await asyncio.to_thread(write_archive, folder.path, folder.archive_path)
+        await asyncio.to_thread(archive_folder, folder.path)
 
 
 async def _show_summary(
@@ -122,7 +122,7 @@ def _finish_log(folder: JobFolder, message: str) -> str:
 
 def _read_executor_log(folder: JobFolder) -> str | None:
     with suppress(OSError):
-        return printable(folder.executor_log_path.read_text(errors="replace"))
+        return printable(folder.read_executor_log()) or None
     return None
 
 

@@ -23,10 +23,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
 from flows.engine import Engine, EngineUnavailableError, job_id_of
-from flows.job_folder import JobFolder
+from flows.job_folder import MOST_OF_A_LOG, JobFolder
 from flows.job_lock import LockedError, lock_job
 from flows.job_request import JobRequest, make_job
 from flows.launchers.of_job import launcher_of
+from flows.left_files import open_left, two_ends
 from flows.schedules.occurrences import TAG
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
@@ -151,10 +152,12 @@ class JobRun:
     def note_executor_errors(self, messages: set[str]) -> None:
         """Keep what a cluster says of units that it ended, each thing once."""
         path = self.folder.executor_log_path
-        known = path.read_text() if messages and path.exists() else ""
-        if new := sorted(message for message in messages if message not in known):
-            with path.open("a") as file:
-                file.writelines(f"{message}\n" for message in new)
+        if not messages:
+            return
+        with open_left(path, "ab", below=self.folder.path) as file:
+            known = two_ends(file, MOST_OF_A_LOG, str(path)).decode(errors="replace")
+            new = sorted(message for message in messages if message not in known)
+            file.write("".join(f"{message}\n" for message in new).encode())
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[AsyncSession]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.quantities import count, memory
+from flows.sentences import phrase
 from fractal_models.images import MergeResult, Scalar
 
 # Of a filter's values, and of the reasons why units failed.
@@ -74,7 +75,7 @@ def cause_of(reason: str) -> str:
     """A reason without what differs from unit to unit."""
     if found := _ENDED_BY_SLURM.search(reason):
         return f"ended by SLURM, {found[1]}"
-    return " ".join(reason.split())
+    return phrase(" ".join(reason.split()))
 
 
 def reasons(failed: Iterable[FailedUnit]) -> list[str]:

@@ -1,6 +1,7 @@
 """The units of one phase of a workflow task while they run."""
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -23,11 +24,16 @@ from flows.launchers.base import (
     results_of,
     units_of_batch,
 )
+from flows.left_files import read_left
 from flows.progress import Progress
 from flows.quantities import count
+from flows.sentences import words_of
 from flows.units import PlannedUnit, UnitPlan
 from fractal_models.images import InitOutput, InvalidTaskOutput, TaskOutput
 from fractal_models.schemas.meta import Retry
+from fractal_models.settings import get_settings
+
+logger = logging.getLogger(__name__)
 
 # How often ended units are written to the database.
 _RECORD_SECONDS = 0.5
@@ -88,6 +94,7 @@ class Phase(Generic[Output]):
         self._ended: set[int] = set()  # in the current attempt
         self._unrecorded: dict[int, EndedUnit] = {}
         self._recorded_at = time.monotonic()
+        self._output_bytes = 0  # that were read
 
     async def run(self, units: list[int], retry: Retry) -> None:
         """Run all units, which have these ids in the database.
@@ -171,8 +178,7 @@ class Phase(Generic[Output]):
     async def _lose(self, index: int, end: BatchEnd) -> None:
         """Give up a unit that has no result."""
         if (reason := end.reasons.get(index)) is not None:
-            log = history.log_path(self._units_dir, self.plan.units[index])
-            await asyncio.to_thread(add_last_line, log, reason)
+            await asyncio.to_thread(self._add_to_log, index, reason)
         elif end.stopped:
             reason = "stopped before it ended"
         self._fail(index, reason or f"lost. {_words(end)}", result=None)
@@ -244,14 +250,38 @@ class Phase(Generic[Output]):
         """The output of a unit, or why it failed."""
         if not result.succeeded:
             return describe_failure(result)
-        unit = self.plan.units[result.index]
-        path = self._units_dir / f"{unit.name}.out.json"
         try:
-            return self._parse(path.read_bytes() if result.has_output else None)
+            return self._parse(self._read_output(result))
         except (InvalidTaskOutput, OSError) as error:
-            log = history.log_path(self._units_dir, unit)
-            add_last_line(log, f"The unit failed: {error}")
-            return str(error)
+            why = words_of(error)
+            self._add_to_log(result.index, f"The unit failed: {why}")
+            return why
+
+    def _read_output(self, result: UnitResult) -> bytes | None:
+        """What a unit wrote as its output, within what is left to those of a phase together."""
+        if not result.has_output:
+            return None
+        most = get_settings().max_output_mb << 20
+        path = self._units_dir / f"{self.plan.units[result.index].name}.out.json"
+        try:
+            content = read_left(path, most - self._output_bytes, below=self._job.folder.path)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise InvalidTaskOutput(
+                f"The task's output {path} is too large: units of one phase may write "
+                f"{most >> 20:,} MiB in all (FRACTAL_MAX_OUTPUT_MB)."
+            ) from error
+        self._output_bytes += len(content)
+        return content
+
+    def _add_to_log(self, index: int, line: str) -> None:
+        """End the log of a unit with a line, if a unit left a log that can be written to."""
+        path = history.log_path(self._units_dir, self.plan.units[index])
+        try:
+            add_last_line(path, line, below=self._job.folder.path)
+        except OSError as error:
+            logger.warning("The log of a unit is left as it is: %s", error)
 
     def _succeed(self, result: UnitResult, output: Output) -> None:
         self.outputs[result.index] = output

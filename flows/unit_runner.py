@@ -7,13 +7,16 @@ In: `BATCH_DIR/batch.json`
 
     {"format": 2, "command": ["python", "task.py"], "max_parallel": 4, "args": {...},
      "units": [{"index": 0, "name": "000000", "args": {...}}], "units_dir": "/absolute/path",
-     "cwd": null (BATCH_DIR), "env": null, "grace_seconds": 5, "attempt": 1}
+     "cwd": null (BATCH_DIR/work), "env": null, "grace_seconds": 5, "attempt": 1}
 
 For every unit, `max_parallel` at once, `<command> --args-json A --out-json B` runs as a process
 group of its own. In `units_dir` the unit has `<name>.args.json` (A: `args` overridden by its own),
 `<name>.log` (its stdout and stderr) and, if it succeeded and wrote one, `<name>.out.json`. What a
 unit leaves running in its process group is killed when it ends. In attempt n > 1 the log of the
-attempt before is kept as `<name>.attempt-<n-1>.log`.
+attempt before is kept as `<name>.attempt-<n-1>.log`. Units may do what they like to their files and
+folders: what stands in the way of a file is removed, or put aside as `<file>.<time>.aside`; a
+working folder that a unit removed is made again. If the results themselves were removed or
+replaced, nobody would see what units do: the runner ends, and its units with it.
 
 Out: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in which they finish
 
@@ -62,6 +65,7 @@ import mmap
 import os
 import re
 import signal
+import stat
 import sys
 import time
 from collections import deque
@@ -78,6 +82,7 @@ BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
 ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
 WARNING = re.compile(rb"\bWARNING\b|:\d+: \w*Warning: ")
 SEARCHED_FOR_WARNINGS = 1024 * 1024
+NOT_REGULAR = "it is no regular file"
 LOCK_SECONDS = 0.2  # whoever asks whether the lock is held holds it for a moment
 GONE_SECONDS = 5.0
 SIGTERM_MAY_FOLLOW_SECONDS = 1.0
@@ -127,7 +132,7 @@ class Lock:
     def __init__(self, path: str, seconds: float) -> None:
         """Take it. Raises BlockingIOError if another one holds it for so many seconds."""
         self.path = path
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.file = open_regular(path, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -151,7 +156,7 @@ def read_batch(folder: str) -> dict[str, Any]:
     """The content of `batch.json`. Raises ValueError if it is not what it should be."""
     path = os.path.join(folder, "batch.json")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(open_regular(path, os.O_RDONLY), encoding="utf-8") as file:
             batch: dict[str, Any] = dict(json.load(file))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -295,17 +300,17 @@ class Unit:
         """Write the arguments, begin the log, remove what an interrupted execution left."""
         if attempt > 1:
             kept = f"{self.path}.attempt-{attempt - 1}.log"
-            if os.path.exists(self.log_path) and not os.path.exists(kept):
+            if os.path.lexists(self.log_path) and not os.path.lexists(kept):
                 os.rename(self.log_path, kept)
-        self.open_log(os.O_TRUNC)
-        for path in (self.out_path, self.partial_path):
+        for path in (self.log_path, self.out_path, self.partial_path, self.args_path):
             remove(path)
-        file = os.open(self.args_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self.open_log()
+        file = open_regular(self.args_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         write(file, self.args_path, json.dumps(args, indent=2))
         os.close(file)
 
-    def open_log(self, flags: int = 0) -> None:
-        self.log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o666)
+    def open_log(self) -> None:
+        self.log = open_regular(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def log_last_line(self, sentence: str) -> None:
         """End the log with a line, unless a runner that was killed has done so."""
@@ -329,7 +334,9 @@ class Unit:
         try:
             os.rename(self.partial_path, self.out_path)
         except FileNotFoundError:
-            return os.path.exists(self.out_path)  # named by a runner that was killed then
+            return os.path.lexists(self.out_path)  # named by a runner that was killed then
+        except OSError:  # the unit has put a folder there, which is no output either
+            return True
         return True
 
 
@@ -397,6 +404,7 @@ class Runner:
         self.attempt: int = batch.get("attempt", 1)
         self.grace_seconds = float(batch.get("grace_seconds", 5.0))
         self.environment = {**os.environ, **(batch.get("env") or {}), BATCH_VARIABLE: folder}
+        self.work = None if batch.get("cwd") else os.path.join(folder, "work")
         os.chdir(batch.get("cwd") or folder)
         self.executable = find_executable(self.command[0], self.environment)
         self.no_input = os.open(os.devnull, os.O_RDONLY)
@@ -486,6 +494,8 @@ class Runner:
     def start(self, content: dict[str, Any]) -> None:
         unit = Unit(content["index"], os.path.join(self.units_dir, content["name"]))
         unit.prepare({**self.common_args, **content["args"]}, self.attempt)
+        if self.work is not None:
+            enter(self.work)
         self.board.announce(unit)
         options = ["--args-json", unit.args_path, "--out-json", unit.partial_path]
         try:
@@ -702,9 +712,10 @@ class ResultsFile:
         self.host = os.uname().nodename
         self.known: set[int] = set()
         self.interrupted = False
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self.file = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self.identity = identity(os.fstat(self.file))
         whole_lines = 0
-        with open(path, "rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
@@ -713,6 +724,9 @@ class ResultsFile:
         os.ftruncate(self.file, whole_lines)
 
     def append(self, content: dict[str, Any]) -> None:
+        """Write a line. Raises OSError if it cannot be written where others read it."""
+        if identity(os.lstat(self.path)) != self.identity:
+            raise OSError(errno.ESTALE, "the file was replaced while units ran", self.path)
         write(self.file, self.path, json.dumps(content) + "\n")
 
     def append_killed(self, indexes: Iterable[int]) -> None:
@@ -772,11 +786,49 @@ def write(file: int, path: str, text: str) -> None:
         raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written", path)
 
 
+def open_regular(path: str, flags: int, dir_fd: int | None = None) -> int:
+    """Open a file in a folder that others write to, without waiting for anything.
+
+    Raises OSError, which names `path`, if it is not there, or no regular file: opening a named pipe
+    may take for ever, and a symbolic link leads elsewhere.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        file = os.open(path, flags, 0o666, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, socket or folder
+            raise OSError(errno.EINVAL, NOT_REGULAR, path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, NOT_REGULAR, path)
+    return file
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a file from another that has its name."""
+    return status.st_dev, status.st_ino
+
+
 def remove(path: str) -> None:
+    """Remove a file, or put aside the folder that is there instead."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         return
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+        os.rename(path, f"{path}.{time.time_ns()}.aside")
+
+
+def enter(folder: str) -> None:
+    """Make a folder the working folder, and make it, if it is not there (any more)."""
+    try:
+        os.chdir(folder)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        os.chdir(folder)
 
 
 def find_executable(name: str, environment: dict[str, str]) -> str | None:
@@ -802,6 +854,30 @@ def processes() -> list[int]:
     if not os.path.isdir("/proc"):
         return []
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def is_runner_of(process: int, folder: str) -> bool:
+    """Whether a process is a unit runner on a batch, or its guard; where there is no /proc, yes."""
+    if not os.path.isdir("/proc"):
+        return True
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            *words, its_folder, _ = [b"", *file.read().split(b"\0")]
+    except (OSError, ValueError):  # it has ended
+        return False
+    return its_folder == os.fsencode(folder) and any(
+        word.endswith(b"unit_runner.py") for word in words
+    )
+
+
+def kill_runners_of(folder: str) -> None:
+    """Kill the unit runners on a batch, and its units, also where its folder was removed."""
+    if os.path.isdir("/proc"):
+        for process in processes():
+            if is_runner_of(process, folder):
+                with contextlib.suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+    kill_processes_of(folder)
 
 
 def kill_processes_of(folder: str) -> set[str]:

@@ -188,7 +188,9 @@ async def _raise_for_failures(run: WorkflowTaskRun) -> None:
 def _raise_again(run: WorkflowTaskRun) -> None:
     """The job was interrupted after a workflow task had failed, before the job's end."""
     failed = [Path(unit.logfile) for unit in run.recorded_units if unit.status == "failed"]
-    told = f" The first, {failed[0]}:\n{last_lines(failed[0])}" if failed else ""
+    told = ""
+    if failed:
+        told = f" The first, {failed[0]}:\n{last_lines(failed[0], below=run.job.folder.path)}"
     raise WorkflowTaskFailedError(
         f"{run.title}: failed before the job was interrupted, with {len(failed)} of "
         f"{len(run.recorded_units)} units.{told}"

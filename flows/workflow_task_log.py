@@ -81,7 +81,7 @@ def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
                 "reason": failure.reason,
                 "exit": failure.exit,
                 "attempt": failure.attempt,
-                "log": last_lines(log_path(run.units_dir, unit)),
+                "log": last_lines(log_path(run.units_dir, unit), below=run.job.folder.path),
             }
         )
     return rows

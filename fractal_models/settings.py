@@ -210,6 +210,12 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         ge=1,
         description="MiB that a request may have which brings a file or a list of images",
     )
+    max_output_mb: int = Field(
+        default=256,
+        ge=1,
+        description="Largest output (--out-json, MiB) that the units of one phase of a task may "
+        "write, taken together",
+    )
     max_unpacked_mb: int = Field(
         default=2000, ge=1, description="MiB that the archive of a pixi project may have unpacked"
     )

@@ -1,5 +1,7 @@
 """The history of a dataset: runs of workflow tasks, their units, images and logs."""
 
+from pathlib import Path
+
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -20,6 +22,7 @@ from fractal_models.tables import (
     HistoryImageCache,
     HistoryRun,
     HistoryUnit,
+    JobV2,
     ProjectV2,
     TaskV2,
     WorkflowV2,
@@ -89,6 +92,19 @@ async def latest_unit_of_image(
         )
     )
     return found.first()
+
+
+async def folder_of_unit(session: AsyncSession, unit: HistoryUnit) -> Path | None:
+    """The folder of the job that a unit belongs to; None if it has none that the unit is in."""
+    found = await session.exec(
+        select(JobV2.working_dir)
+        .join(HistoryRun, col(HistoryRun.job_id) == col(JobV2.id))
+        .where(HistoryRun.id == unit.history_run_id)
+    )
+    folder = found.first()
+    if folder is None or not Path(unit.logfile or "").is_relative_to(folder):
+        return None
+    return Path(folder)
 
 
 async def task_statuses(

@@ -4,7 +4,7 @@ from operator import eq, ge, le
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, status
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
 
@@ -100,6 +100,6 @@ async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDe
 
 
 @router.get("/{job_id}/download/", response_class=FileResponse)
-async def download_any_job(job: _AnyJob) -> FileResponse:
+async def download_any_job(job: _AnyJob) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
     return await zipped_folder(job)

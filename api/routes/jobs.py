@@ -4,7 +4,7 @@ from typing import Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response, status
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from sqlmodel import col
 
 from api.dependencies import (
@@ -162,6 +162,6 @@ def _flow_run_of(job: JobV2) -> UUID:
 
 
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
-async def download_job(job: ReadableJob) -> FileResponse:
+async def download_job(job: ReadableJob) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
     return await zipped_folder(job)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fastapi import APIRouter, Response
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import (
     ReadableDataset,
@@ -14,7 +15,12 @@ from api.dependencies import (
 from api.documents import JsonDocument
 from api.logs import read_log
 from api.paging import PagingDep
-from api.queries.history import latest_unit_of_image, page_of_units, read_runs
+from api.queries.history import (
+    folder_of_unit,
+    latest_unit_of_image,
+    page_of_units,
+    read_runs,
+)
 from api.queries.images import page_of_images_with_status
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import Page
@@ -73,7 +79,7 @@ async def read_unit_log(run: ReadableHistoryRun, history_unit_id: int, session: 
     unit = await session.get(HistoryUnit, history_unit_id)
     if unit is None or unit.history_run_id != run.id:
         raise NotFoundError("History unit", history_unit_id)
-    return await _log_of(unit)
+    return await _log_of(session, unit)
 
 
 @router.post("/image-log/")
@@ -84,10 +90,12 @@ async def read_image_log(
     unit = await latest_unit_of_image(session, project, request)
     if unit is None:
         raise NotFoundError("A unit on image", request.zarr_url)
-    return await _log_of(unit)
+    return await _log_of(session, unit)
 
 
-async def _log_of(unit: HistoryUnit) -> str:
+async def _log_of(session: AsyncSession, unit: HistoryUnit) -> str:
     if unit.logfile is None:
         return "This unit has no log."
-    return await read_log(Path(unit.logfile))
+    path = Path(unit.logfile)
+    folder = await folder_of_unit(session, unit)
+    return await read_log(path, folder=path.parent if folder is None else folder)

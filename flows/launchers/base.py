@@ -20,12 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from flows import unit_runner
 from flows.last_words import printable
+from flows.left_files import open_left, read_left
 
 BATCH_FILE = "batch.json"
 RESULTS_FILE = "results.jsonl"
 
 _READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds; no line is longer
 _YEAR_3000 = 32_503_680_000.0  # in seconds since the epoch
+_LARGEST_BATCH = 1 << 30  # bytes; 100,000 units need some hundred MiB at most
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ class Batch:
 
     A unit's arguments are `common_args` overridden by its own. Its files are
     `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
-    environment of the runner; without `cwd` units run in `folder`. A unit that is stopped gets
-    SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again, as the next
-    `attempt`, their logs are kept as `<name>.attempt-<n>.log`. `meta` is what their task says of
-    the resources that they need; a launcher on a cluster decides by it how many run at once.
+    environment of the runner; without `cwd` units run in a folder `work` in `folder`. A unit that
+    is stopped gets SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again,
+    as the next `attempt`, their logs are kept as `<name>.attempt-<n>.log`. `meta` is what their
+    task says of the resources that they need; a launcher on a cluster decides by it how many run
+    at once.
     """
 
     folder: Path
@@ -109,10 +112,32 @@ def write_batch(batch: Batch) -> None:
     begun = _read_content(path)
     if begun is not None:
         _check_same(path, begun, content)
+    require_not_lost(batch, path)
     batch.folder.mkdir(parents=True, exist_ok=True)
     batch.units_dir.mkdir(parents=True, exist_ok=True)
     if begun != content:
         write_whole(path, json.dumps(content).encode())
+
+
+def require_not_lost(batch: Batch, path: Path) -> None:
+    """Raise DamagedBatchError if units have run, but a file that was there before is not there.
+
+    What ended of them is not known, and units that have ended must not run again.
+    """
+    if path.exists():
+        return
+    of_units = f".attempt-{batch.attempt - 1}.log" if batch.attempt > 1 else ".args.json"
+    with contextlib.suppress(FileNotFoundError):
+        left = {path.name for path in batch.units_dir.iterdir()}
+        if any(f"{unit.name}{of_units}" in left for unit in batch.units):
+            raise DamagedBatchError(_lost(path))
+
+
+def _lost(path: Path) -> str:
+    return (
+        f"{path} was removed or cut while units ran: what became of the units is not known, and "
+        "they are not run again. Submit the job again."
+    )
 
 
 def batch_file(batch: Batch) -> bytes:
@@ -170,7 +195,7 @@ def _content(batch: Batch) -> dict[str, Any]:
 
 def _read_content(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_left(path, _LARGEST_BATCH, below=path.parent))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -207,7 +232,9 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     try:
         with naming(partial):
-            partial.write_bytes(content)
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as file:
+                file.write(content)
             partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -306,13 +333,18 @@ class ResultsReader:
         """The results in the next whole lines, at most 256 KiB of them; none if nothing is new.
 
         A last line without newline is left for later: it is still being written, or was cut by a
-        crash. Raises DamagedResultsError, naming file and line, on another line that is no result.
+        crash. Raises DamagedResultsError, naming file and line, on another line that is no result,
+        and if the file was removed or cut.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_left(self.path, below=self.path.parent) as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    raise DamagedResultsError(_lost(self.path))
                 file.seek(self._offset)
                 chunk = file.read(_READ_AT_ONCE)
         except FileNotFoundError:
+            if self._offset:
+                raise DamagedResultsError(_lost(self.path)) from None
             return []
         whole = chunk[: chunk.rfind(b"\n") + 1]
         if not whole and len(chunk) == _READ_AT_ONCE:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from flows import unit_runner
 from flows.launchers.base import (
+    BATCH_FILE,
     RESULTS_FILE,
     Batch,
     BatchEnd,
@@ -20,15 +22,19 @@ from flows.launchers.base import (
     ResultsReader,
     UnitResult,
     naming,
+    require_not_lost,
     write_batch,
     write_whole,
 )
 from flows.launchers.transport import environment_of_programs
+from flows.left_files import open_left, read_end, read_left
+from flows.sentences import words_of
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 _LONGEST_SILENCE = 1.0
 _STDERR_TAIL = 4096
 _SIGNED_WITHIN = 0.5
+_SIGNATURE = 200  # bytes that a signed lock has at most
 _PROBE = bytes(64 * 1024)
 _HOST = os.uname().nodename
 _PROGRAM = "unit_runner.py"
@@ -53,7 +59,7 @@ class LocalLauncher:
         results = _Results(batch, on_results)
         try:
             if not runner.is_alive():
-                await asyncio.to_thread(write_batch, batch)
+                await asyncio.to_thread(_prepare, batch)
                 await results.hand_over()
                 if results.missing() and not runner.is_stopped:
                     _check_host(results.reader)
@@ -70,7 +76,7 @@ class LocalLauncher:
         return BatchEnd(
             missing=results.missing(),
             stopped=results.reader.stopped or runner.is_stopped,
-            stderr=runner.last_words(results.reader.ended),
+            stderr=await asyncio.to_thread(runner.last_words, results.reader.ended),
         )
 
     def how(self, batch: Batch) -> str:
@@ -87,6 +93,10 @@ class LocalLauncher:
         runner = self._runners.get(folder) or _Runner(folder)
         if folder in self._runners or runner.is_alive():
             runner.tell_to_stop()
+        if folder not in self._runners and not (folder / "lock").exists():
+            # It never ran, or its folder was removed while it does.
+            await asyncio.to_thread(unit_runner.kill_runners_of, str(folder))
+            return
         await runner.send(signal.SIGTERM)
         if await _ends_within(self.stop_timeout, runner):
             return
@@ -97,6 +107,15 @@ class LocalLauncher:
 
     async def close(self) -> None:
         """See `Launcher.close`: there are none."""
+
+
+def _prepare(batch: Batch) -> None:
+    """Write a batch that is to be run, unless what it did before was lost; see `write_batch`."""
+    is_new = not (batch.folder / BATCH_FILE).exists()
+    write_batch(batch)
+    require_not_lost(batch, batch.folder / RESULTS_FILE)
+    if is_new:  # its folder may have been removed while a runner worked on it, which went on
+        unit_runner.kill_runners_of(str(batch.folder.absolute()))
 
 
 async def _follow(runner: "_Runner", results: "_Results") -> None:
@@ -123,8 +142,8 @@ async def _ends_within(seconds: float, runner: "_Runner") -> bool:
 def is_running(folder: Path) -> bool:
     """Whether a unit runner works on the batch in this folder, whoever started it."""
     try:
-        file = (folder / "lock").open("rb")
-    except FileNotFoundError:
+        file = open_left(folder / "lock", below=folder)
+    except OSError:  # no runner holds what is not there, or is no file
         return False
     with file:
         try:
@@ -195,8 +214,9 @@ class _Runner:
         """Leave word that the next SIGTERM stops the batch; if it does not run, it never will."""
         self._must_not_start = True
         # If it cannot be written, as on a full disk, the units are to be ended all the same.
-        with contextlib.suppress(OSError):
-            (self.folder / unit_runner.STOP_FILE).touch()
+        path = self.folder / unit_runner.STOP_FILE
+        with contextlib.suppress(OSError), open_left(path, "ab", below=self.folder):
+            return
 
     async def start(self, python: str) -> None:
         """Start it, or, if this is cancelled, leave it to `send` to wait until it is started."""
@@ -207,10 +227,7 @@ class _Runner:
         program = _copy_of_unit_runner(self.folder.parent)
         if self._must_not_start:
             return
-        with (
-            (self.folder / "stdout").open("wb") as stdout,
-            (self.folder / "stderr").open("wb") as stderr,
-        ):
+        with self._emptied("stdout") as stdout, self._emptied("stderr") as stderr:
             self._process = subprocess.Popen(
                 # Isolated and without site-packages: starts faster, and nothing gets in its way.
                 [python, "-I", "-S", str(program), str(self.folder)],
@@ -220,6 +237,11 @@ class _Runner:
                 env=environment_of_programs(),
                 start_new_session=True,
             )
+
+    def _emptied(self, name: str) -> BinaryIO:
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        return path.open("xb")
 
     def is_alive(self) -> bool:
         """Whether the runner or its guard lives: a killed guard leaves its runner running."""
@@ -233,7 +255,7 @@ class _Runner:
         holder = await self._holder()
         if holder is not None:
             pid, host = holder
-            if host == _HOST:
+            if host == _HOST and unit_runner.is_runner_of(pid, str(self.folder)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         elif self._process is not None:
@@ -241,10 +263,10 @@ class _Runner:
 
     def last_words(self, came_to_its_end: bool) -> str:
         """The last 4 KiB of what it said; how it ended, if it did not come to its end silently."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / "stderr").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL))
-            if words := file.read().decode(errors="replace"):
-                return words
+        with contextlib.suppress(OSError):
+            words = read_end(self.folder / "stderr", _STDERR_TAIL, below=self.folder)
+            if words:
+                return words.decode(errors="replace")
         if came_to_its_end or self.is_stopped:
             return ""
         return f"The unit runner {self._how_it_ended()}. {self._why_it_is_silent()}".strip()
@@ -261,10 +283,10 @@ class _Runner:
         """What prevents writing into its folder, if anything does."""
         probe = self.folder / "probe"
         try:
-            with naming(probe):
-                probe.write_bytes(_PROBE)
+            with naming(probe), self._emptied(probe.name) as file:
+                file.write(_PROBE)
         except OSError as error:
-            return f"It cannot write files: {error}"
+            return f"It cannot write files: {words_of(error)}"
         finally:
             probe.unlink(missing_ok=True)
         return ""
@@ -273,8 +295,10 @@ class _Runner:
         """The process that holds the lock, and its host; it signs a moment after it took it."""
         deadline = time.monotonic() + _SIGNED_WITHIN
         while is_running(self.folder) and time.monotonic() < deadline:
-            if words := (self.folder / "lock").read_text().split():
-                return int(words[0]), words[1] if len(words) > 1 else _HOST  # of an older version
+            with contextlib.suppress(OSError, ValueError):
+                content = read_end(self.folder / "lock", _SIGNATURE, below=self.folder)
+                if words := content.decode().split():
+                    return int(words[0]), words[1] if len(words) > 1 else _HOST  # an older version
             await asyncio.sleep(_SHORTEST_PAUSE)
         return None
 
@@ -283,6 +307,8 @@ def _copy_of_unit_runner(folder: Path) -> Path:
     """The copy in `folder`, renewed if an older version made it; who runs it is not disturbed."""
     copy = folder / _PROGRAM
     own = Path(unit_runner.__file__).read_bytes()
-    if not copy.exists() or copy.read_bytes() != own:
-        write_whole(copy, own)
+    with contextlib.suppress(OSError):  # it is not there, or something else is
+        if read_left(copy, len(own), below=folder) == own:
+            return copy
+    write_whole(copy, own)
     return copy

@@ -287,10 +287,45 @@ def test_environment_and_folder_are_the_batchs(batch: BatchFolder) -> None:
     assert batch.log(0) == f"green in {batch.work}, {os.environ['HOME']}\n"
 
 
-def test_without_a_folder_units_run_in_that_of_the_batch(batch: BatchFolder) -> None:
+def test_without_a_folder_units_run_in_one_in_that_of_the_batch(batch: BatchFolder) -> None:
     batch.fill_with_shell("pwd", cwd=None)
     batch.run()
-    assert batch.log(0) == f"{batch.folder}\n"
+    assert batch.log(0) == f"{batch.folder}/work\n"
+
+
+def test_a_unit_that_removes_its_working_folder_harms_nobody(batch: BatchFolder) -> None:
+    batch.fill_with_shell('echo > leftover; rm -r "$PWD"', units=3, cwd=None, max_parallel=1)
+    assert batch.run().returncode == 0
+    assert [result["exit_code"] for result in batch.results().values()] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("obstacle", ["mkfifo", "mkdir", "ln -s /dev/null", "ln -s nowhere"])
+def test_what_a_unit_puts_in_place_of_anothers_files_is_not_used(
+    batch: BatchFolder, obstacle: str
+) -> None:
+    """The first unit is in the way of the second one."""
+    other = batch.units_dir / "000001"
+    files = [f"{other}{ending}" for ending in (".args.json", ".log", ".out.json.partial")]
+    script = f"test $1 = 1 || for i in {' '.join(files)}; do {obstacle} $i; done; echo {{}} > $out"
+    batch.fill_with_shell(f"{script}; echo $1", units=2, max_parallel=1)
+    assert batch.run().returncode == 0
+    assert [result["exit_code"] for result in batch.results().values()] == [0, 0]
+    assert batch.log(1) == "1\n"
+    assert (batch.units_dir / "000001.out.json").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("what", ["{batch}", "{batch}/results.jsonl"])
+def test_a_runner_whose_results_are_removed_ends_with_its_units(
+    batch: BatchFolder, what: str
+) -> None:
+    """Nobody would see what they do."""
+    removed = what.format(batch=batch.folder)
+    batch.fill_with_shell(f"echo $1 >> ran; test $1 = 1 || exec sleep 60; rm -r {removed}", units=9)
+    ended = batch.run()
+    assert ended.returncode == unit_runner.EXIT_NOT_WRITTEN
+    assert f"{batch.folder}/results.jsonl" in ended.stderr
+    assert sorted((batch.work / "ran").read_text().split()) == ["0", "1"]
+    assert not batch.members()
 
 
 def test_a_unit_killed_by_a_signal_is_failed_and_its_log_says_so(batch: BatchFolder) -> None:

@@ -3,12 +3,13 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -339,27 +340,85 @@ async def test_a_batch_whose_runner_on_another_host_is_known_to_have_ended_is_go
     assert job.ran() == [1, 2]
 
 
-@pytest.fixture
-def bystander() -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(["sleep", "1000"]) as process:
+@contextmanager
+def running(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that waits, and has these arguments."""
+    code = "import time; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", code, *arguments]) as process:
         yield process
         process.kill()
 
 
+@pytest.fixture
+def runner(job: Job) -> Iterator["subprocess.Popen[bytes]"]:
+    """What looks like a unit runner on the batch of the job."""
+    with running("unit_runner.py", str(job.batch("true").folder)) as process:
+        yield process
+
+
 @pytest.mark.parametrize("host", ["elsewhere", None])
 async def test_only_a_runner_of_this_host_is_signalled(
-    job: Job, bystander: "subprocess.Popen[bytes]", host: str | None
+    job: Job, runner: "subprocess.Popen[bytes]", host: str | None
 ) -> None:
     """Without a host, the lock was written by an older version, of this host."""
+    await stop_by_lock(job, runner.pid, host)
+    assert lives(runner.pid) is (host is not None)
+
+
+async def test_a_unit_cannot_have_another_process_killed_by_writing_the_lock(job: Job) -> None:
+    with running("unit_runner.py", "of another batch") as process:
+        await stop_by_lock(job, process.pid, None)
+        assert lives(process.pid)
+
+
+async def stop_by_lock(job: Job, pid: int, host: str | None) -> None:
+    """Stop a batch whose lock is held, and names this process."""
     batch = job.batch("true")
     batch.folder.mkdir(parents=True)
     with (batch.folder / "lock").open("w") as lock:
-        lock.write(f"{bystander.pid} {host or ''}\n")
+        lock.write(f"{pid} {host or ''}\n")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         await LocalLauncher(stop_timeout=0.1).stop(batch.folder)
         assert is_running(batch.folder)
-    assert lives(bystander.pid) is (host is not None)
+
+
+@pytest.mark.parametrize("removed", ["batches", "batches/0/results.jsonl", "batches/0/batch.json"])
+async def test_a_batch_whose_files_are_removed_while_units_run_is_not_run_again(
+    job: Job, removed: str
+) -> None:
+    batch = job.batch(WAITS, units=4)
+    following = asyncio.create_task(job.run(batch))
+    await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
+    path = job.folder / removed
+    await asyncio.to_thread(shutil.rmtree if path.is_dir() else Path.unlink, path)
+    if removed.endswith("batch.json"):  # which is needed only to go on
+        os.kill(job.runner_pid(), signal.SIGKILL)
+        await following
+    else:
+        with pytest.raises(DamagedFileError, match=str(batch.folder)):
+            await following
+    await LocalLauncher(stop_timeout=2.0).stop(batch.folder)
+    with pytest.raises(DamagedFileError, match=str(batch.folder)):
+        await job.run(batch)
+    assert not any(lives(pid) for pid in pids(job, [0, 1]))
+    assert sorted(job.ran()) == [0, 1]
+
+
+async def test_a_runner_whose_whole_folder_was_removed_ends_before_the_next_one(job: Job) -> None:
+    """As when the folder of a job is removed, and then its process is killed."""
+    batch = job.batch(WAITS, units=2)
+    following = asyncio.create_task(job.run(batch))
+    await until(lambda: (job.work / "pid.0").exists() and (job.work / "pid.1").exists())
+    before = pids(job, [0, 1])
+    for name in ("batches", "units"):
+        shutil.rmtree(job.folder / name)
+    with pytest.raises(DamagedFileError):
+        await following
+    (job.work / "go").touch()
+    await job.run(batch)
+    assert not any(lives(pid) for pid in before)
+    assert [result.exit_code for result in job.results] == [0, 0]
 
 
 async def test_a_batch_whose_guard_is_killed_is_followed_to_its_end(job: Job) -> None:
@@ -507,7 +566,7 @@ async def test_a_batch_that_is_stopped_while_its_runner_is_being_started_is_not_
 
 
 async def test_a_runner_that_signs_the_lock_late_is_stopped(
-    job: Job, bystander: "subprocess.Popen[bytes]"
+    job: Job, runner: "subprocess.Popen[bytes]"
 ) -> None:
     """It does so in this event loop, which `stop` must not block."""
     folder = job.batch("true").folder
@@ -516,10 +575,10 @@ async def test_a_runner_that_signs_the_lock_late_is_stopped(
         fcntl.flock(lock, fcntl.LOCK_EX)
         stopping = asyncio.create_task(LocalLauncher(stop_timeout=0.1).stop(folder))
         await until((folder / "stop").exists)
-        lock.write(f"{bystander.pid} {os.uname().nodename}\n")
+        lock.write(f"{runner.pid} {os.uname().nodename}\n")
         lock.flush()
         await stopping
-    assert not lives(bystander.pid)
+    assert not lives(runner.pid)
 
 
 async def test_stopping_what_does_not_run_does_nothing(job: Job) -> None:

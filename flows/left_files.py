@@ -1,0 +1,80 @@
+"""Files that units may have made, or put something else in the place of.
+
+Whoever can run a task can leave a named pipe, a symbolic link, a folder or a terabyte of nothing
+where a file should be. What is opened here does not block, does not lead elsewhere, and is read up
+to a size. Errors are OSErrors that name the file.
+"""
+
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from flows.unit_runner import NOT_REGULAR, open_regular
+
+_FLAGS = {"rb": os.O_RDONLY, "ab": os.O_RDWR | os.O_APPEND | os.O_CREAT}
+
+
+def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> BinaryIO:
+    """Open a regular file, to be read or (`ab`) to be read and appended to.
+
+    `below` is the folder that nobody else can replace; no folder between the two, and not the file
+    itself, may be a symbolic link.
+
+    Raises:
+        FileNotFoundError: it is not there (and to be read).
+        OSError: it is something else than a regular file, or cannot be opened.
+    """
+    *folders, name = path.relative_to(below).parts
+    folder = os.open(below, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for each in folders:
+            within, folder = folder, _open_folder(each, folder, path)
+            os.close(within)
+        file = open_regular(name, _FLAGS[mode], dir_fd=folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(folder)
+    return os.fdopen(file, "rb" if mode == "rb" else "a+b")
+
+
+def _open_folder(name: str, within: int, path: Path) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+    except NotADirectoryError as error:  # a symbolic link is none either
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from error
+
+
+def read_left(path: Path, max_bytes: int, *, below: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: as `open_left`, or it has more than so many bytes.
+    """
+    with open_left(path, below=below) as file:
+        size = file.seek(0, os.SEEK_END)  # asked for more, Python takes room for all of that
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+        file.seek(0)
+        return file.read(size)
+
+
+def read_end(path: Path, max_bytes: int, *, below: Path) -> bytes:
+    """The end of a file. Raises OSError, as `open_left`."""
+    with open_left(path, below=below) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
+        return file.read(max_bytes)
+
+
+def two_ends(file: BinaryIO, max_bytes: int, name: str) -> bytes:
+    """A file, or, if it has more than so many bytes, its two ends with a word between them."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size <= max_bytes:
+        return file.read(max_bytes)
+    begin = file.read(max_bytes // 2)
+    file.seek(size - max_bytes // 2)
+    end = file.read(max_bytes // 2)
+    left_out = size - len(begin) - len(end)
+    return b"\n\n".join([begin, f"[... {left_out} bytes left out, see {name} ...]".encode(), end])

@@ -1,0 +1,45 @@
+"""Errors as sentences: what people read in the log of a job and in the Prefect UI."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+# Whose exceptions have sentences as messages, as ValueErrors have.
+_OWN = ("api.", "deployments.", "flows.", "fractal_models.")
+
+
+def sentence(words: str) -> str:
+    """Words that end as a sentence does, with one full stop; nothing stays nothing."""
+    words = words.strip()
+    return words if not words or words.endswith((".", "!", "?", ".)")) else f"{words}."
+
+
+def phrase(words: str) -> str:
+    """Words to be gone on from: without the full stop of a sentence."""
+    return words.strip().removesuffix(".")
+
+
+def words_of(error: BaseException) -> str:
+    """An error in words, without what only developers could use.
+
+    An OSError names its file, an error of the database only what PostgreSQL said: neither the
+    statement nor its parameters, which may be an image list.
+    """
+    if isinstance(error, SQLAlchemyError):
+        cause = getattr(error, "orig", None) or error
+        said = str(cause).partition("\n")[0].partition(">: ")
+        return sentence(f"The database did not do what was asked: {said[2] or said[0]}")
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {str(error.filename)!r}" if error.filename is not None else ""
+        return sentence(f"{error.strerror}{where}")
+    if isinstance(error, ValidationError):
+        return sentence("; ".join(_problems(error)))
+    if isinstance(error, ValueError) or type(error).__module__.startswith(_OWN):
+        return sentence(str(error)) or f"{type(error).__name__}."
+    return f"{type(error).__name__}: {sentence(str(error).partition(chr(10))[0])}".strip()
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        yield f"{'.'.join(map(str, each['loc'])) or error.title}: {each['msg']}"
