@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test chaos lint lock clean
+.PHONY: demo test chaos nightly lint lock clean
 
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
@@ -16,6 +16,11 @@ test: $(READY) browser slurm
 # Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50 --on slurm_sudo".
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
+
+# Hours: compare with fractal-server, and what else takes long, e.g. NIGHTLY="--seed 7".
+nightly: $(READY)
+	$(BIN)/python -m tests.differential --requests 5000 --workflows 2000 $(NIGHTLY)
+	$(BIN)/python benchmarks/chaos.py --rounds 50 $(CHAOS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

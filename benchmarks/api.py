@@ -5,34 +5,26 @@
 Both get the same projects, tasks, jobs, image lists and histories. The medians of the same requests
 are taken with nothing else to do, and while a job of `--units` units runs; `goal` tells how many
 times faster we mean to be. `fractal-server` needs Python 3.12 or newer, and is installed into an
-environment of its own; without one (`--python ''`), only this API is measured.
+environment in the user's cache; without one (`--python ''`), only this API is measured.
 """
 
 import argparse
 import asyncio
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import asyncpg
-import httpx
 from sqlalchemy import URL
 
-from deployments.demo.client import AwayError, DemoError, FractalClient
-from deployments.services import Service, usable_port
-from deployments.stack import Stack, StackOptions, running_stack
-from fractal_models.schemas.base import CONTRACT_VERSION
+from benchmarks.reference import ADMIN, PASSWORD, running_reference
+from deployments.demo.client import FractalClient
+from deployments.stack import StackOptions, running_stack
 
-ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 PROJECTS, TASKS, JOBS, PAGE_SIZE = 30, 100, 200, 50
 UNIT = "sh -c 'sleep 0.1'"
 
@@ -128,8 +120,11 @@ def main() -> None:
             if not options.python:
                 compare([ours], options)
                 return
-            with running_reference(stack, Path(folder, "reference"), options.python) as reference:
-                compare([ours, reference], options)
+            with running_reference(
+                stack.postgres.fractal, Path(folder, "reference"), options.python
+            ) as running:
+                client = FractalClient(running.api_url, ADMIN, PASSWORD)
+                compare([ours, Subject("reference", client, running.database)], options)
 
 
 def compare(subjects: list[Subject], options: argparse.Namespace) -> None:
@@ -284,71 +279,6 @@ def _units_of(subject: Subject, job: int) -> int:
         return found
 
     return asyncio.run(count())
-
-
-@contextmanager
-def running_reference(stack: Stack, folder: Path, python: str) -> Iterator[Subject]:
-    """`fractal-server` in an environment of its own, with a database on the stack's server."""
-    folder.mkdir()
-    program = _install(folder / "venv", python)
-    socket = str(stack.postgres.fractal.query["host"])
-    database = stack.postgres.fractal.set(database="reference")
-    asyncio.run(_create_database(stack.postgres.fractal))
-    environment = {
-        **os.environ,
-        "POSTGRES_HOST": socket,
-        "POSTGRES_USER": "postgres",
-        "POSTGRES_DB": "reference",
-        "JWT_SECRET_KEY": "a secret of the benchmark, of 32 characters or more",
-        "JWT_EXPIRE_SECONDS": "36000",
-        "FRACTAL_DEFAULT_GROUP_NAME": "All",
-        "FRACTAL_LOGGING_LEVEL": "30",
-    }
-    options = ["--resource", "default", "--profile", "default", "--admin-email", ADMIN]
-    options += ["--admin-pwd", PASSWORD, "--admin-project-dir", str(folder / "projects")]
-    for command in (["set-db"], ["init-db-data", *options]):
-        _run([program, *command], cwd=folder, env=environment)
-    port = usable_port("127.0.0.1", 0, "--port")
-    service = Service(
-        "reference", [program, "start", "--port", str(port)], environment, folder / "log"
-    )
-    service.start()
-    try:
-        yield Subject("reference", _logged_in(f"http://127.0.0.1:{port}"), database)
-    finally:
-        service.stop()
-
-
-def _install(venv: Path, python: str) -> str:
-    uv = str(Path(sys.executable).with_name("uv"))
-    _run([uv, "venv", "--quiet", "--python", python, "--no-python-downloads", str(venv)])
-    package = f"fractal-server=={CONTRACT_VERSION}"
-    _run([uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python"), package])
-    return str(venv / "bin/fractalctl")
-
-
-def _run(command: list[str], **options: Any) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
-async def _create_database(url: URL) -> None:
-    connection = await asyncpg.connect(
-        url.set(drivername="postgresql").render_as_string(hide_password=False)
-    )
-    await connection.execute("CREATE DATABASE reference")
-    await connection.close()
-
-
-def _logged_in(api_url: str) -> FractalClient:
-    """A client, as soon as the server answers."""
-    for _ in range(300):
-        try:
-            return FractalClient(api_url, ADMIN, PASSWORD)
-        except (AwayError, DemoError, httpx.HTTPError):
-            time.sleep(0.2)
-    raise SystemExit("fractal-server does not answer.")
 
 
 if __name__ == "__main__":
