@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, null
+from sqlalchemy import ColumnElement, Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,6 +15,7 @@ from fractal_models.tables import (
     LinkUserProjectV2,
     ProjectV2,
     TaskGroupV2,
+    UserOAuth,
     WorkflowV2,
 )
 
@@ -37,6 +38,14 @@ async def list_jobs(session: AsyncSession, *where: Any, log: bool = True) -> str
     )
     document: str = found.scalar_one()
     return document
+
+
+def in_projects_of(user: UserOAuth) -> ColumnElement[bool]:
+    """Of a job: its project is there, and the user owns it or has joined it."""
+    joined = select(LinkUserProjectV2.project_id).where(
+        LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified)
+    )
+    return _JOBS.c.project_id.in_(joined)
 
 
 async def latest_job(session: AsyncSession, *where: Any) -> JobRead | None:

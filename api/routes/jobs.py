@@ -27,7 +27,7 @@ from api.documents import JsonDocument
 from api.errors import unavailable, unprocessable
 from api.jobs import hand_over, read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
-from api.queries.jobs import latest_job, list_jobs
+from api.queries.jobs import in_projects_of, latest_job, list_jobs
 from flows.launchers.of_job import looking_transport
 from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
@@ -65,8 +65,8 @@ async def submit_job(
 
 @router.get("/job/", response_model=list[JobRead])
 async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> Response:
-    """The jobs that the user submitted, the newest first."""
-    return JsonDocument(await list_jobs(session, col(JobV2.user_email) == user.email, log=log))
+    """The jobs of all projects that the user owns or has joined, the newest first."""
+    return JsonDocument(await list_jobs(session, in_projects_of(user), log=log))
 
 
 @router.get("/job/squeue/")

@@ -44,13 +44,16 @@ class HistoryUnitRead(Output):
 
 
 class TaskStatusSimple(Output):
-    """How a workflow task stands on a dataset, where it has no images of its own."""
+    """How a workflow task stands on a dataset on which it never began."""
 
     status: UnitStatus
 
 
 class TaskStatusImages(TaskStatusSimple):
-    """How a workflow task stands on a dataset: its images by the status of their latest unit."""
+    """How a workflow task stands on a dataset: its images by the status of their latest unit.
+
+    `num_available_images` passed its type filters when it last began; null if it ran on more.
+    """
 
     num_available_images: int | None = 0
     num_submitted_images: int = 0

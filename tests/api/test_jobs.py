@@ -117,6 +117,21 @@ async def test_jobs_are_listed_for_the_project_the_workflow_and_the_user(
     assert await other.ok("GET", "/api/v2/job/") == []
 
 
+async def test_jobs_are_listed_for_all_who_have_joined_their_project(
+    owner: Any,
+    project: dict[str, Any],
+    job: dict[str, Any],
+    new_person: Callable[..., Awaitable[Any]],
+    invite: Callable[..., Awaitable[None]],
+) -> None:
+    guest, invited = await new_person(), await new_person()
+    await invite(guest, project, "r")
+    await invite(invited, project, "r", is_verified=False)
+
+    assert await guest.ok("GET", "/api/v2/job/") == [job]
+    assert await invited.ok("GET", "/api/v2/job/") == []
+
+
 async def test_logs_are_left_out_of_a_list_on_request(owner: Any, job: dict[str, Any]) -> None:
     await owner.ok("GET", f"{url(job)}stop/")
     base = f"/api/v2/project/{job['project_id']}/job/"

@@ -40,8 +40,9 @@ async def test_a_user_has_one_project_of_a_name(
     await other.ok("POST", "/api/v2/project/", json={"name": project["name"]})
 
 
-async def test_a_project_goes_with_what_is_in_it_but_its_jobs_stay(
+async def test_a_project_goes_with_what_is_in_it_but_its_jobs_stay_for_administrators(
     owner: Any,
+    admin: Any,
     project: dict[str, Any],
     dataset: dict[str, Any],
     runnable: dict[str, Any],
@@ -53,13 +54,15 @@ async def test_a_project_goes_with_what_is_in_it_but_its_jobs_stay(
     refused = await owner.delete(url)
     await owner.ok("GET", f"{url}job/{job['id']}/stop/")
     deleted = await owner.delete(url)
-    jobs = {each["id"]: each for each in await owner.ok("GET", "/api/v2/job/")}
+    listed = {each["id"] for each in await owner.ok("GET", "/api/v2/job/")}
+    [kept] = (await admin.ok("GET", f"/admin/v2/job/?id={job['id']}"))["items"]
 
     assert refused.status_code == 422
     assert f"Job {job['id']}" in refused.json()["detail"]
     assert deleted.status_code == 204
-    assert jobs[job["id"]]["project_id"] is None
-    assert jobs[job["id"]]["project_dump"]["name"] == project["name"]
+    assert job["id"] not in listed
+    assert kept["project_id"] is None
+    assert kept["project_dump"]["name"] == project["name"]
 
 
 async def test_a_dataset_has_a_folder_of_its_own(owner: Any) -> None:

@@ -205,7 +205,7 @@ async def test_the_latest_job_tells_how_its_tasks_stand(
     assert latest["task_statuses"] == {
         str(history["workflowtask_id"]): {
             "status": "done",
-            "num_available_images": 1,
+            "num_available_images": None,  # fewer than it has statuses of, from runs before
             "num_submitted_images": 1,
             "num_done_images": 1,
             "num_failed_images": 1,
