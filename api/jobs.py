@@ -79,7 +79,7 @@ async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None
     job_id = saved_id(job)
     await request_stop(session, job_id, "Stopped through the Fractal API.")
     reason = "The job was stopped before it began."
-    end = partial(end_job, session, job_id, outcome="stopped", reason=reason, log=reason)
+    end = partial(end_job, session, job_id, outcome="stopped", reason=reason)
     if job.flow_run_id is None and await end(only_without_flow_run=True):
         return
     await session.refresh(job, ["flow_run_id"])
@@ -108,8 +108,8 @@ async def end_as_failed(
             if job.flow_run_id is not None:
                 await engine.cancel_at_once(job.flow_run_id, reason)
             await abandon_runs(session, job)
-            log = "\n".join(filter(None, [await _log_so_far(job), reason]))
-            await end_job(session, saved_id(job), outcome="failed", reason=reason, log=log)
+            story = await _log_so_far(job) or ""
+            await end_job(session, saved_id(job), outcome="failed", reason=reason, story=story)
             await session.refresh(job)
     except LockedError as error:
         raise unprocessable(

@@ -197,7 +197,7 @@ def _how_it_hangs(stack: Stack, job: Job) -> str:
     open_jobs = {job.id: job for job in stack.open_jobs()}
     if (found := open_jobs.get(job.id)) is None:
         return f"job {job.id} has ended, but the API did not tell"
-    log = Path(found.folder or "", "job.log")
+    log = Path(found.folder or "", "workflow.log")
     last = log.read_text().splitlines()[-1:] if log.exists() else "(no log)"
     lines = job.journal.read_text().splitlines()
     last_unit = f"{time.time() - loads(lines[-1])['at']:.0f} s ago" if lines else "never"

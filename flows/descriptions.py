@@ -13,7 +13,7 @@ first, with the checks of the REST API and the rights of the user that is named;
 the run fails and says why. `POST /api/v2/project/<id>/job/submit/` makes the job, and then a run
 like this one.
 
-**Log**: here, in short. `job.log` in the job's folder (`JobV2.working_dir`) has it whole, and
+**Log**: here, in short. `workflow.log` in the job's folder (`JobV2.working_dir`) has it whole, and
 becomes `JobV2.log` when the job ends. Each unit has a log of its own beside its arguments, in
 `<order>_<task>/` in that folder.
 

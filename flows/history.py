@@ -18,6 +18,7 @@ from flows.events import outbox
 from flows.events.contents import Outcome
 from flows.last_words import printable
 from flows.launchers.base import UnitResult
+from flows.log_of_failure import log_of_failure
 from flows.units import PlannedUnit
 from fractal_models.database import saved_id
 from fractal_models.image_list import remove_images, write_images
@@ -36,13 +37,14 @@ async def end_job(
     *,
     outcome: Outcome,
     reason: str,
-    log: str,
+    story: str = "",
     executor_error_log: str | None = None,
     only_without_flow_run: bool = False,
 ) -> bool:
-    """Give a submitted job its end, with the event that tells of it, and commit.
+    """Give a submitted job its end, with its log and the event that tells of it, and commit.
 
-    False if it had ended before or, `only_without_flow_run`, has one by now: nothing changes.
+    `story` is what was logged while it ran. False if it had ended before or,
+    `only_without_flow_run`, has one by now: nothing changes.
     """
     ended_at = now()
     end = (
@@ -51,7 +53,7 @@ async def end_job(
         .values(
             status="done" if outcome == "done" else "failed",
             end_timestamp=ended_at,
-            log=log,
+            log=story if outcome == "done" else log_of_failure(job_id, reason, story),
             executor_error_log=executor_error_log,
         )
     )
@@ -196,19 +198,13 @@ async def units_of_run(session: AsyncSession, run_id: int) -> list[RecordedUnit]
 
 
 async def images_done(session: AsyncSession, run_ids: Sequence[int]) -> set[str]:
-    """The images of the units of these runs that are done; none if all units are.
-
-    (A run whose units were all done has failed for what they made together.)
-    """
-    found = await session.execute(
-        select(HistoryUnit.status, HistoryUnit.zarr_urls).where(
-            col(HistoryUnit.history_run_id).in_(run_ids)
+    """The images of the units of these runs that are done."""
+    found = await session.exec(
+        select(HistoryUnit.zarr_urls).where(
+            col(HistoryUnit.history_run_id).in_(run_ids), HistoryUnit.status == "done"
         )
     )
-    units = found.tuples().all()
-    if all(status == "done" for status, _ in units):
-        return set()
-    return {url for status, urls in units if status == "done" for url in urls}
+    return {url for urls in found for url in urls}
 
 
 async def create_units(
@@ -295,7 +291,7 @@ class RunEnd:
     written: Sequence[Image]  # the images that are new or updated
     num_new_images: int
     removed: Sequence[str]
-    all_units_fail: bool  # a compound task's units succeed or fail together
+    all_units_fail: bool  # also those that succeeded, as what they made together is not kept
     reason: str  # why it failed
 
     @property
@@ -382,11 +378,11 @@ async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
             end = RunEnd(
                 status="failed",
                 num_units=len(units),
-                num_failed_units=sum(unit.status != "done" for unit in units),
+                num_failed_units=len(units),
                 written=(),
                 num_new_images=0,
                 removed=(),
-                all_units_fail=False,
+                all_units_fail=True,
                 reason="It was interrupted, and the job did not go on with it.",
             )
             await close_run(session, job, saved_id(run), run.workflowtask_dump, end)

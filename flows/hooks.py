@@ -74,20 +74,21 @@ async def conclude_job(
     folder = JobFolder.of(job)
     works = await work_of_job(session, saved_id(job))
     reason = printable(reason.strip())
-    message = f"Job {outcome}. {reason}".strip()
-    log = await asyncio.to_thread(_finish_log, folder, message)
+    sentence, _, _ = reason.partition("\n")
+    message = f"Job {outcome}. {sentence}".strip()
+    story = await asyncio.to_thread(_finish_log, folder, message)
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
     ended = await history.end_job(
         session,
         saved_id(job),
         outcome=outcome,
         reason=reason,
-        log=log,
+        story=story,
         executor_error_log=executor_log,
     )
     if not ended:
         return
-    await _show_summary(job, works, message, warnings_in(log))
+    await _show_summary(job, works, message, warnings_in(story))
     if folder.path.exists():
         await asyncio.to_thread(archive_folder, folder.path)
 
@@ -98,7 +99,7 @@ async def _show_summary(
     if job.flow_run_id is None:
         return  # there is no place to show it
     ended = EndedJob(
-        how=message.partition("\n")[0],
+        how=message,
         seconds=(now() - job.start_timestamp).total_seconds(),
         folder=job.working_dir,
         remote_folder=job.working_dir_user,
@@ -109,7 +110,7 @@ async def _show_summary(
 
 
 def _finish_log(folder: JobFolder, message: str) -> str:
-    """The job's whole log. A job whose folder cannot be written still gets its end."""
+    """What was logged, and a last line. A job whose folder cannot be written gets its end, too."""
     try:
         folder.log(message)
         return printable(folder.read_log())
@@ -135,7 +136,7 @@ async def open_history_run(
     with _kept(run):
         async with run.job.database() as session:
             run.history_run_id = await history.open_run(
-                session, run.job.job, run.dump, len(run.inputs)
+                session, run.job.job, run.dump, run.num_available_images
             )
 
 

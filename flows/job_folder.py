@@ -14,7 +14,7 @@ from flows.left_files import open_left, two_ends
 from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
 
-JOB_LOG = "job.log"
+JOB_LOG = "workflow.log"  # as Fractal calls it
 EXECUTOR_LOG = "executor_error.log"
 MOST_OF_A_LOG = 4 << 20  # bytes; of a longer one its two ends are read
 
@@ -29,7 +29,7 @@ _WARNING_LINE = re.compile(rf"^[\d-]+ [\d:.]+\+00:00 {_WARNING}(.+)$", re.MULTIL
 class JobFolder:
     """The files of one job.
 
-    `job.log` tells the story of the job. `<order>_<task name>/` holds the units of a workflow
+    `workflow.log` tells the story of the job. `<order>_<task name>/` holds the units of a workflow
     task (arguments, output and log of each), `<order>_<task name>/batches/` how they were run.
     """
 

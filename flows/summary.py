@@ -48,7 +48,7 @@ def _table(works: Sequence[Work]) -> str:
 def _row(work: Work) -> tuple[str, ...]:
     return (
         _escaped(work.title or "All"),
-        "" if work.title is None else str(work.num_images),
+        "" if work.num_images is None else str(work.num_images),
         *(str(number) for number in (work.num_units, work.num_done, work.num_failed)),
         str(work.num_retries),
         _known(work.wall_seconds, duration),

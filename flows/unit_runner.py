@@ -63,7 +63,6 @@ import json
 import math
 import mmap
 import os
-import re
 import signal
 import stat
 import sys
@@ -80,9 +79,9 @@ STOP_FILE = "stop"
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
 ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
-WARNING = re.compile(rb"\bWARNING\b|:\d+: \w*Warning: ")
-SEARCHED_FOR_WARNINGS = 1024 * 1024
 NOT_REGULAR = "it is no regular file"
+WARNING = b"warning"  # in any case, as Fractal has it
+READ_AT_ONCE = 1024 * 1024
 LOCK_SECONDS = 0.2  # whoever asks whether the lock is held holds it for a moment
 GONE_SECONDS = 5.0
 SIGTERM_MAY_FOLLOW_SECONDS = 1.0
@@ -322,9 +321,13 @@ class Unit:
         write(self.log, self.log_path, begin + line)
 
     def has_warnings(self) -> bool:
-        if os.fstat(self.log).st_size == 0:
-            return False
-        return bool(WARNING.search(os.pread(self.log, SEARCHED_FOR_WARNINGS, 0)))
+        position, read = 0, b""
+        while piece := os.pread(self.log, READ_AT_ONCE, position):
+            read = read[1 - len(WARNING) :] + piece.lower()  # it may begin in the piece before
+            if WARNING in read:
+                return True
+            position += len(piece)
+        return False
 
     def settle_output(self, succeeded: bool) -> bool:
         """Give the output its name if the unit succeeded, else remove it; whether there is one."""

@@ -4,11 +4,11 @@ A unit is one execution of a task's command. Planning is pure; launchers write t
 """
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fractal_models.images import ParallelizationItem, Scalar
+from fractal_models.images import ParallelizationItem, Scalar, identity
 
 TaskType = Literal[
     "compound", "converter_compound", "non_parallel", "converter_non_parallel", "parallel"
@@ -108,14 +108,18 @@ def plan_compute_phase(
 ) -> UnitPlan:
     """The second phase of a compound task: one unit per item, none for an empty list.
 
-    Items with the same `zarr_url` are units of their own, even if their `init_args` are equal.
+    Items with the same `zarr_url` are units of their own if their `init_args` differ; equal items
+    are one, as two units would write the same image at the same time.
 
     Raises:
         PlanError: as `plan_first_phase`.
     """
+    items: dict[Hashable, ParallelizationItem] = {}
+    for item in parallelization_list:
+        items.setdefault((item.zarr_url, identity(item.init_args)), item)
     own = [
         ({"zarr_url": item.zarr_url, "init_args": item.init_args}, [item.zarr_url])
-        for item in parallelization_list
+        for item in items.values()
     ]
     return _plan(
         "parallel", command_parallel, args_parallel, own, reserved=("zarr_url", "init_args")

@@ -8,13 +8,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a workflow task of a job was, or all of them (without a title), and what it took.
+    """What a workflow task of a job was, or all of them, and what it took.
+
+    All of them have neither a title nor a number of images.
 
     What was measured is of the units' latest attempts; it is None where nothing was.
     """
 
     title: str | None
-    num_images: int
+    num_images: int | None
     num_units: int
     num_done: int
     num_failed: int
@@ -38,7 +40,11 @@ _WORK = text(
         CASE WHEN run.id IS NOT NULL THEN min(concat_ws(' ', run.workflowtask_dump->>'order',
             coalesce(nullif(run.workflowtask_dump->>'alias', ''),
                      run.workflowtask_dump->'task'->>'name'))) END,
-        max(run.num_available_images),
+        CASE WHEN run.id IS NOT NULL THEN coalesce(CASE
+            WHEN min(run.workflowtask_dump->>'task_type') LIKE 'converter%' THEN 0
+            WHEN min(run.workflowtask_dump->>'task_type') = 'compound'
+                THEN max(cardinality(unit.zarr_urls))  -- those of the init unit
+            ELSE sum(cardinality(unit.zarr_urls)) END, 0)::int END,
         count(unit.id),
         count(*) FILTER (WHERE unit.status = 'done'),
         count(*) FILTER (WHERE unit.status = 'failed'),

@@ -21,11 +21,20 @@ from flows.units import PlanError
 from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
-from fractal_models.images import InitOutput, TaskOutput, parse_init_output, parse_task_output
+from fractal_models.images import (
+    ImageListError,
+    InitOutput,
+    TaskOutput,
+    parse_init_output,
+    parse_task_output,
+)
 
 
 class WorkflowTaskFailedError(Exception):
-    """Units of a workflow task failed; the message says how many and names the first."""
+    """Units of a workflow task failed, or what they made together cannot be taken over.
+
+    The first line of the message says how many, or what; then come the last lines of the first log.
+    """
 
 
 class ResourceClosedError(Exception):
@@ -120,6 +129,9 @@ async def execute(run: WorkflowTaskRun) -> State[Any] | None:
     except (WorkflowTaskFailedError, JobStoppedError, PlanError) as why:
         run.why_it_failed = why
         return Failed(message=str(why))
+    except ImageListError as why:
+        run.why_it_failed = WorkflowTaskFailedError(f"{run.title}: {why}")
+        return Failed(message=str(run.why_it_failed))
     return None
 
 
@@ -142,10 +154,10 @@ async def _execute(run: WorkflowTaskRun) -> None:
         try:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
-            run.merged = await asyncio.to_thread(run.merge, last_phase)
+            await asyncio.to_thread(run.merge, last_phase)
             run.job.say(f"{run.title} was broken off {how_far(run)}")
             raise
-    run.merged = await asyncio.to_thread(run.merge, last_phase)
+    await asyncio.to_thread(run.merge, last_phase)
     await _raise_for_failures(run)
     run.job.say(f"{run.title} ended {how_far(run)}")
     warn(run)
@@ -177,20 +189,18 @@ async def _run_phase(
 async def _raise_for_failures(run: WorkflowTaskRun) -> None:
     if not run.failures:
         return
-    await tell_failures(run)
+    log_of_first = await tell_failures(run)
     first = lab_book.cause_of(run.failures[0][2].reason)
+    failed = f"{len(run.failures)} of {count(run.num_units, 'unit')} failed"
     raise WorkflowTaskFailedError(
-        f"{run.title}: {len(run.failures)} of {count(run.num_units, 'unit')} failed, the first "
-        f"with: {first}."
+        f"{run.title}: {failed}, the first with: {first}.\n{log_of_first}".strip()
     )
 
 
 def _raise_again(run: WorkflowTaskRun) -> None:
     """The job was interrupted after a workflow task had failed, before the job's end."""
     failed = [Path(unit.logfile) for unit in run.recorded_units if unit.status == "failed"]
-    told = ""
-    if failed:
-        told = f" The first, {failed[0]}:\n{last_lines(failed[0], below=run.job.folder.path)}"
+    told = f"\n{last_lines(failed[0], below=run.job.folder.path)}" if failed else ""
     raise WorkflowTaskFailedError(
         f"{run.title}: failed before the job was interrupted, with {len(failed)} of "
         f"{len(run.recorded_units)} units.{told}"

@@ -36,15 +36,20 @@ def how_far(run: WorkflowTaskRun) -> str:
     return f"after {duration(seconds)}, {units} done. {lab_book.image_list(run.merged)}"
 
 
-async def tell_failures(run: WorkflowTaskRun) -> None:
-    """Tell which units failed and why: by reason in the log, one by one in the table."""
+async def tell_failures(run: WorkflowTaskRun) -> str:
+    """Tell which units failed and why: by reason in the log, one by one in the table.
+
+    Returns the last lines of the log of the first.
+    """
     rows = await asyncio.to_thread(_rows_of_failures, run)
     await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
     told = [f"{run.title} failed {how_far(run)}", *lab_book.reasons(_failed_units(run))]
-    if rows[0]["log"]:
-        told.append(f"The log of the first ends with:\n{rows[0]['log']}")
+    log_of_first = str(rows[0]["log"])
+    if log_of_first:
+        told.append(f"The log of the first ends with:\n{log_of_first}")
     run.job.say("\n".join(told), logging.ERROR)
     warn(run)
+    return log_of_first
 
 
 def warn(run: WorkflowTaskRun) -> None:

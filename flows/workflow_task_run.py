@@ -1,6 +1,6 @@
 """One workflow task of a job: which images it sees, what its units made of the image list."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flows.history import RecordedUnit, RunEnd, Status, order_of
@@ -23,6 +23,7 @@ from fractal_models.database import saved_id
 from fractal_models.images import (
     FilterError,
     Image,
+    ImageListError,
     InitOutput,
     MergeResult,
     Scalar,
@@ -59,6 +60,7 @@ class WorkflowTaskRun:
         self.began = self.earlier.timestamp_started if self.earlier else now()
         self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
         self.merged: MergeResult | None = None
+        self.is_mergeable = True  # what its units made of the image list
         self.history_run_id: int | None = None
         self.recorded_status: str | None = None  # and units: of an executor before this one
         self.recorded_units: list[RecordedUnit] = []
@@ -67,6 +69,7 @@ class WorkflowTaskRun:
         self.not_recorded: Exception | None = None  # why, if the database refused
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none
+        self.num_available_images = 0  # that pass the type filters
         self.problem: FilterError | None = None
         try:
             self.type_filters = task_type_filters(
@@ -89,7 +92,9 @@ class WorkflowTaskRun:
             began_with = {url for unit in first for url in unit.zarr_urls}
             self.inputs = [i for i in self.job.images if i["zarr_url"] in began_with]
             return
-        self.inputs = filter_images(self.job.images, self.type_filters, self.job.attribute_filters)
+        available = filter_images(self.job.images, self.type_filters, {})
+        self.num_available_images = len(available)
+        self.inputs = filter_images(available, {}, self.job.attribute_filters)
         self.inputs = [image for image in self.inputs if image["zarr_url"] not in done_before]
         if (wanted := self.wanted_statuses) is not None:
             self.inputs = [i for i in self.inputs if statuses.get(i["zarr_url"], "unset") in wanted]
@@ -179,33 +184,44 @@ class WorkflowTaskRun:
     def num_succeeded(self) -> int:
         return sum(len(phase.outputs) for phase in self.phases)
 
-    def merge(self, last_phase: Phase[TaskOutput]) -> MergeResult | None:
-        """The image list with the outputs of the units that succeeded.
-
-        A compound task's units succeed or fail together, so unless all of them succeeded the list
-        stays as it is.
+    def merge(self, last_phase: Phase[TaskOutput]) -> None:
+        """Take over into the image list what the units that succeeded made.
 
         Raises:
-            ImageListError: the outputs break the rules of image lists.
+            ImageListError: their outputs break the rules of image lists.
         """
-        succeeded, units = len(last_phase.outputs), len(last_phase.plan.units)
-        if succeeded < units and (self.is_compound or not succeeded):
-            return None
-        processed = self.inputs
-        if self.type == "parallel":
-            urls = {unit.zarr_urls[0] for unit in last_phase.units_that(last_phase.outputs)}
-            processed = [image for image in self.inputs if image["zarr_url"] in urls]
-        return merge_images(
-            self.job.images,
-            [last_phase.outputs[index] for index in sorted(last_phase.outputs)],
-            input_images=processed,
-            zarr_dir=self.job.zarr_dir,
-            output_types=self.task["output_types"],
-        )
+        outputs = last_phase.outputs
+        if not outputs and last_phase.plan.units:
+            return
+        try:
+            self.merged = merge_images(
+                self.job.images,
+                [outputs[index] for index in sorted(outputs)],
+                input_images=self._processed(last_phase),
+                zarr_dir=self.job.zarr_dir,
+                output_types=self.task["output_types"],
+            )
+        except ImageListError:
+            self.is_mergeable = False
+            raise
+
+    def _processed(self, last_phase: Phase[TaskOutput]) -> list[Image]:
+        """The images that it was given, without those on which a unit failed."""
+        if not last_phase.failures:
+            return self.inputs
+        succeeded = self._urls_of(last_phase, last_phase.outputs)
+        failed = self._urls_of(last_phase, last_phase.failures)
+        return [image for image in self.inputs if image["zarr_url"] in succeeded - failed]
+
+    @staticmethod
+    def _urls_of(phase: Phase[TaskOutput], indices: Iterable[int]) -> set[str]:
+        return {url for unit in phase.units_that(indices) for url in unit.zarr_urls}
 
     def end(self, status: Status, reason: str) -> RunEnd:
         """What is to be recorded of this workflow task, and why it failed, if it did."""
-        together = self.is_compound and status == "failed"
+        # The units of a compound task succeed or fail together, and so do those that made
+        # together what cannot be taken over.
+        together = status == "failed" and (self.is_compound or not self.is_mergeable)
         merged = self.merged
         return RunEnd(
             status=status,

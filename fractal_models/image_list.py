@@ -52,9 +52,10 @@ _WRITE = text(
     FROM jsonb_array_elements(:images) WITH ORDINALITY AS listed(image, place)
     ORDER BY place
     ON CONFLICT (dataset_id, zarr_url)
-    DO UPDATE SET attributes = excluded.attributes, types = excluded.types
-    WHERE (datasetimage.attributes, datasetimage.types)
-        IS DISTINCT FROM (excluded.attributes, excluded.types)
+    DO UPDATE SET origin = excluded.origin,
+        attributes = excluded.attributes, types = excluded.types
+    WHERE (datasetimage.origin, datasetimage.attributes, datasetimage.types)
+        IS DISTINCT FROM (excluded.origin, excluded.attributes, excluded.types)
     """
 ).bindparams(bindparam("images", type_=JSONB))
 

@@ -13,6 +13,7 @@ from fractal_models.images.filters import (
     merge_type_filters,
     task_type_filters,
 )
+from fractal_models.images.identity import identity
 from fractal_models.images.merge import ImageListError, MergeResult, merge_images
 from fractal_models.images.outputs import (
     ImageListUpdate,
@@ -58,6 +59,7 @@ __all__ = [
     "TypeFilters",
     "ZarrUrl",
     "filter_images",
+    "identity",
     "merge_images",
     "merge_type_filters",
     "normalize_url",

@@ -1,10 +1,11 @@
 """Which images a task sees."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from fractal_models.images.identity import identity
 from fractal_models.images.schema import Image, ImageError, ImageTypes, Scalar, check_keys
 
 # The attribute that tells clients, and lets them filter by, how an image's latest unit of a
@@ -26,18 +27,13 @@ def _kind(value: Scalar) -> str:
     return "string" if isinstance(value, str) else "number"
 
 
-def _identity(value: Scalar) -> Hashable:
-    """Equal for equal scalars only: `True` is not 1, but 1 is 1.0 (JSON has one kind of number)."""
-    return isinstance(value, bool), value
-
-
 def _check_values(values: list[Scalar]) -> list[Scalar]:
     if not values:
         raise FilterError("is empty: give the values to keep, or leave the attribute out")
     kinds = sorted({_kind(value) for value in values})
     if len(kinds) > 1:
         raise FilterError(f"mixes {' and '.join(kinds)} values: give values of one kind")
-    if len({_identity(value) for value in values}) < len(values):
+    if len({identity(value) for value in values}) < len(values):
         raise FilterError(f"has a value twice: {values!r}")
     return values
 
@@ -60,13 +56,13 @@ def filter_images(
     """
     wanted_types = list(type_filters.items())
     wanted_values = [
-        (key, {_identity(value) for value in values}) for key, values in attribute_filters.items()
+        (key, {identity(value) for value in values}) for key, values in attribute_filters.items()
     ]
     return [
         image
         for image in images
         if all(image["types"].get(key, False) is value for key, value in wanted_types)
-        and all(_identity(image["attributes"].get(key)) in values for key, values in wanted_values)
+        and all(identity(image["attributes"].get(key)) in values for key, values in wanted_values)
     ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fractal_models.images.identity import identity
 from fractal_models.images.outputs import ImageListUpdate, TaskOutput
 from fractal_models.images.schema import Image, ImageError, normalize_url
 
@@ -41,10 +42,11 @@ def merge_images(
 ) -> MergeResult:
     """Apply the outputs of a task's successful units to a dataset's image list.
 
-    An update starts from the attributes and types of its `origin`, if it names one, else from the
-    image's own, in both cases as they were before the task; so the order of outputs does not
-    matter but for the order of new images, which are appended as they first appear. An image that
-    is known keeps its place and its own `origin`.
+    An update starts from the attributes and types of its `origin`, if it names another image, else
+    from the image's own, in both cases as they were before the task; so the order of outputs does
+    not matter but for the order of new images, which are appended as they first appear. An origin
+    that is not in the list is kept as it is told, and there is nothing to start from. An image that
+    is known keeps its place, and its own `origin` if the update names no other.
 
     Args:
         images: the dataset's list, each URL once; neither it nor its images are changed (the
@@ -57,7 +59,7 @@ def merge_images(
 
     Raises:
         ImageListError: contradicting updates of an image, update and removal of the same image,
-            removal of an unknown image, an unknown origin, a new image outside `zarr_dir`.
+            removal of an unknown image, a new image outside `zarr_dir`.
     """
     known = {image["zarr_url"]: image for image in images}
     updates, removals = _collect(outputs)
@@ -65,7 +67,6 @@ def merge_images(
         return _all_updated(images, input_images, output_types)
     added = [url for url in updates if url not in known]
     _check_removals(updates, removals, known)
-    _check_origins(updates, known)
     _check_added(added, zarr_dir)
 
     merged = dict(known)
@@ -101,15 +102,22 @@ def _all_updated(
 def _updated(
     update: ImageListUpdate, known: Mapping[str, Image], output_types: Mapping[str, bool]
 ) -> Image:
-    image = known.get(update.zarr_url)
-    base = known.get(update.origin or update.zarr_url) or {"attributes": {}, "types": {}}
-    attributes = {**base["attributes"], **(update.attributes or {})}
+    image = known.get(update.zarr_url, _NO_IMAGE)
+    origin, start = update.origin, image
+    if origin is not None and origin != update.zarr_url:
+        start = known.get(origin, _NO_IMAGE)
+    elif image is not _NO_IMAGE:
+        origin = image["origin"]
+    attributes = {**start["attributes"], **(update.attributes or {})}
     return {
         "zarr_url": update.zarr_url,
-        "origin": image["origin"] if image else update.origin,
+        "origin": origin,
         "attributes": {key: value for key, value in attributes.items() if value is not None},
-        "types": {**base["types"], **(update.types or {}), **output_types},
+        "types": {**start["types"], **(update.types or {}), **output_types},
     }
+
+
+_NO_IMAGE: Image = {"origin": None, "attributes": {}, "types": {}}
 
 
 def _collect(
@@ -134,10 +142,10 @@ def _collect(
 
 
 def _content(update: ImageListUpdate) -> Hashable:
-    """Equal for updates that say the same; `True`, 1 and 1.0 are told apart."""
+    """Equal for updates that say the same."""
     return (
         update.origin,
-        frozenset((key, type(value), value) for key, value in (update.attributes or {}).items()),
+        frozenset((key, identity(value)) for key, value in (update.attributes or {}).items()),
         frozenset((update.types or {}).items()),
     )
 
@@ -154,20 +162,6 @@ def _check_removals(
         raise ImageListError(
             f"The task's outputs remove {_named(unknown)}, not in the dataset's image list: "
             "image_list_removals must name images of the dataset."
-        )
-
-
-def _check_origins(updates: Mapping[str, ImageListUpdate], known: Mapping[str, Image]) -> None:
-    unknown = [
-        update.origin
-        for update in updates.values()
-        if update.origin is not None and update.origin not in known
-    ]
-    if unknown:
-        raise ImageListError(
-            f"The task's outputs give the origin {_named(dict.fromkeys(unknown))}, not in the "
-            "dataset's image list: origin must name an image that was there before the task, or "
-            "be left out."
         )
 
 

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Image = dict[str, Any]
 """An image as stored: the dump of a `SingleImage`, with all of its four fields."""
@@ -88,7 +88,7 @@ Scalar = Annotated[int | float | str | bool, BeforeValidator(_check_scalar)]
 ZarrUrl = Annotated[str, Field(min_length=1), AfterValidator(normalize_url)]
 ImageAttributes = Annotated[dict[str, Scalar], BeforeValidator(check_keys)]
 ImageAttributesUpdate = Annotated[dict[str, Scalar | None], BeforeValidator(check_keys)]
-ImageTypes = Annotated[dict[str, StrictBool], BeforeValidator(check_keys)]
+ImageTypes = Annotated[dict[str, bool], BeforeValidator(check_keys)]
 
 
 class SingleImage(BaseModel):

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.job_lock import holding_job
 from fractal_models.settings import Settings
-from fractal_models.tables import HistoryRun, JobV2, Resource
+from fractal_models.tables import HistoryRun, HistoryUnit, JobV2, Resource
 from tests.lab import Lab, eventually
 
 Submit = Callable[..., Awaitable[Any]]
@@ -70,7 +70,7 @@ async def test_a_job_is_read_stopped_and_downloaded_as_by_its_user(
 ) -> None:
     folder = Path(job["working_dir"])
     folder.mkdir(parents=True)
-    (folder / "job.log").write_text("so far")
+    (folder / "workflow.log").write_text("so far")
 
     assert await admin.ok("GET", url(job)) == job
     assert (await admin.ok("GET", f"{url(job)}?show_tmp_logs=true"))["log"] == "so far"
@@ -94,15 +94,20 @@ async def test_a_job_that_nobody_executes_is_ended_with_all_that_it_began(
         num_available_images=0,
     )
     session.add(run)
+    await session.flush()
+    unit = HistoryUnit(history_run_id=run.id, status="done")
+    session.add(unit)
     await session.commit()
 
     ended = await admin.ok("PATCH", url(job), json={"status": "failed"})
 
     assert ended["status"] == "failed"
     assert ended["end_timestamp"] is not None
+    assert ended["log"].startswith(f"JOB ERROR in Fractal job {job['id']}: ")
     assert f"by administrator {admin.user.email}" in ended["log"]
-    await session.refresh(run)
-    assert run.status == "failed"
+    for each in (run, unit):
+        await session.refresh(each)
+        assert each.status == "failed"  # nobody will take over what the unit made
     assert (await admin.patch(url(job), json={"status": "failed"})).status_code == 422
     project = f"/api/v2/project/{job['project_id']}/"
     assert (await owner.delete(project)).status_code == 204  # nothing waits for the job any more

@@ -343,7 +343,7 @@ async def test_a_job_runs_and_its_files_are_downloaded(ann: Client, things: Thin
 
     assert done["status"] == "done", done["log"]
     assert await ann("job", "list", things["project"]) == job
-    assert "Job" in next(logs.rglob("job.log")).read_text()
+    assert "Job" in next(logs.rglob("workflow.log")).read_text()
     again = ("job", "download-logs", things["project"], job, "--output", logs)
     assert "already exists" in await ann.refused(*again)
     assert "ended already" in await ann.refused("job", "stop", things["project"], job)

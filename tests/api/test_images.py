@@ -108,7 +108,7 @@ async def test_pages_go_on_where_the_one_before_ended(owner: Any, plate: str) ->
         ("", {"attribute_filters": {"well": []}}, "empty"),
         ("", {"attribute_filters": {"well": ["A1", 1]}}, "mixes"),
         ("", {"attribute_filters": {"well": "A1"}}, "list"),
-        ("", {"type_filters": {"is_3D": "yes"}}, "boolean"),
+        ("", {"type_filters": {"is_3D": "maybe"}}, "boolean"),
         ("", {"filters": {}}, "Extra inputs"),
     ],
 )
@@ -268,12 +268,16 @@ SCALARS = st.one_of(st.booleans(), st.integers(-2, 2), st.sampled_from([0.0, 1.0
 KEYS = st.sampled_from(["a", "b"])
 IMAGES_BY_URL = st.dictionaries(
     st.sampled_from([f"/{number}" for number in range(8)]),
-    st.tuples(st.dictionaries(KEYS, SCALARS), st.dictionaries(KEYS, st.booleans())),
+    st.tuples(
+        st.none() | st.sampled_from(["/1", "/gone"]),
+        st.dictionaries(KEYS, SCALARS),
+        st.dictionaries(KEYS, st.booleans()),
+    ),
     max_size=6,
 ).map(
     lambda contents: {
-        url: {"zarr_url": url, "origin": None, "attributes": attributes, "types": types}
-        for url, (attributes, types) in contents.items()
+        url: {"zarr_url": url, "origin": origin, "attributes": attributes, "types": types}
+        for url, (origin, attributes, types) in contents.items()
     }
 )
 

@@ -25,7 +25,7 @@ def folder(job: dict[str, Any]) -> Path:
     """The folder of the job, with a log."""
     folder = Path(job["working_dir"])
     folder.mkdir(parents=True)
-    (folder / "job.log").write_text("so far, so good")
+    (folder / "workflow.log").write_text("so far, so good")
     return folder
 
 
@@ -152,6 +152,7 @@ async def test_a_job_that_waits_for_prefect_ends_when_it_is_stopped(
 
     assert stopped.status_code == 202
     assert ended["status"] == "failed"
+    assert ended["log"].startswith(f"JOB ERROR in Fractal job {job['id']}: ")
     assert "stopped" in ended["log"]
     assert ended["end_timestamp"] is not None
     assert again.status_code == 422
@@ -189,7 +190,7 @@ async def test_the_folder_of_a_job_is_downloaded(
 
     assert running.headers["content-type"] == "application/x-zip-compressed"
     with zipfile.ZipFile(io.BytesIO(running.content)) as archive:
-        [name] = [name for name in archive.namelist() if name.endswith("job.log")]
+        [name] = [name for name in archive.namelist() if name.endswith("workflow.log")]
         assert archive.read(name) == b"so far, so good"
     assert ended.content == b"made at the end"
 

@@ -123,13 +123,48 @@ async def test_a_unit_that_fails_leaves_the_others_alone(
     assert told is None or told in log
 
 
-async def test_the_units_of_a_compound_task_fail_together(lab: Lab) -> None:
+async def test_the_units_of_a_compound_task_fail_together_but_what_some_made_is_kept(
+    lab: Lab,
+) -> None:
     dataset = await lab.dataset("A", "B")
     workflow = await lab.workflow(("Copy", {"args_parallel": {"fail_on": ["B_copy"]}}))
-    assert (await lab.run(workflow, dataset))["status"] == "failed"
-    assert list(await lab.images(dataset)) == ["A", "B"]
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "failed"
+    assert list(await lab.images(dataset)) == ["A", "B", "A_copy"]
     run, _ = await lab.history(workflow, dataset)
     assert (run["num_done_units"], run["num_failed_units"]) == (0, 3)
+    shown = job["log"].splitlines()[:3]
+    assert shown[0].startswith(f"JOB ERROR in Fractal job {job['id']}: 0 Copy: 1 of 3 units failed")
+    assert shown[1:] == ["TRACEBACK:", "this copy cannot be made"]
+
+
+async def test_units_fail_together_where_what_they_made_cannot_be_taken_over(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B")
+    gone = {"image_list_removals": ["/data/gone"]}
+    args = {"args_parallel": {"fail_on": ["B"], "how": "output", "output": gone}}
+    workflow = await lab.workflow(("Process", args))
+    job = await lab.run(workflow, dataset)
+    assert job["status"] == "failed"
+    assert job["log"].startswith(f"JOB ERROR in Fractal job {job['id']}: 0 Process: ")
+    assert "remove '/data/gone'" in job["log"].splitlines()[0]
+    assert list(await lab.images(dataset)) == ["A", "B"]
+    run, _ = await lab.history(workflow, dataset)
+    assert (run["num_done_units"], run["num_failed_units"]) == (0, 2)
+    request = {"attribute_filters": {"__wftask_dataset_image_status__": ["failed", "unset"]}}
+    again = await lab.run(workflow, dataset, **request)
+    assert "0 Process begins, on 2 of 2 images" in again["log"]
+
+
+async def test_images_are_available_to_a_task_by_its_type_filters(lab: Lab) -> None:
+    dataset = await lab.dataset("A", "B", "C", types={"raw": True})
+    request = {"attribute_filters": {"well": ["A"]}, "type_filters": {"raw": True}}
+    workflow = await lab.workflow("Process")
+    job = await lab.run(workflow, dataset, **request)
+    assert job["status"] == "done"
+    query = {"dataset_id": dataset["id"], "workflow_id": workflow["id"]}
+    latest = await lab.ok("GET", f"{lab.base}/latest-job/", params=query)
+    (status,) = latest["task_statuses"].values()
+    assert (status["num_available_images"], status["num_done_images"]) == (3, 1)
 
 
 async def test_tasks_after_a_failed_one_do_not_run(lab: Lab) -> None:
@@ -210,7 +245,7 @@ async def test_the_job_folder_is_zipped_and_served(lab: Lab) -> None:
     answer = await lab.client.get(f"{lab.base}/job/{job['id']}/download/")
     assert answer.headers["content-type"] == "application/x-zip-compressed"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert {"job.log", "0_process/par-000000.log"} <= set(archive.namelist())
+        assert {"workflow.log", "0_process/par-000000.log"} <= set(archive.namelist())
         args = json.loads(archive.read("0_process/par-000000.args.json"))
     assert args == {"zarr_url": f"{dataset['zarr_dir']}/A"}
 

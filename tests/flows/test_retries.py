@@ -94,7 +94,7 @@ async def test_a_job_that_waits_to_try_again_can_be_stopped(
     fields["meta_parallel"]["retry"]["delay_seconds"] = 3600
     workflow = await journal_lab.workflow((name, fields))
     job = await journal_lab.submit(workflow, dataset)
-    log = Path(job["working_dir"], "job.log")
+    log = Path(job["working_dir"], "workflow.log")
 
     async def waits() -> bool:
         return log.exists() and "will run again in 3600 s" in log.read_text()

@@ -381,8 +381,9 @@ def test_a_bare_name_is_looked_up_in_the_path_of_the_batch(batch: BatchFolder) -
     [
         ("", False),
         ("all is well", False),
-        ("no warnings, WARNINGS, PREWARNING", False),
-        ("Warning: said in passing", False),
+        ("warn, WARN-ING", False),
+        ("no warnings to speak of", True),
+        ("PREWARNINGS", True),
         ("WARNING: low contrast", True),
         ("2024-05-01 12:00:00; WARNING; low contrast", True),
         ("first line\n/lib/site.py:12: UserWarning: low contrast", True),
@@ -393,6 +394,16 @@ def test_warnings_are_found_in_the_log(batch: BatchFolder, log: str, expected: b
     batch.fill_with_shell("cat text")
     batch.run()
     assert batch.results()[0]["has_warnings"] is expected
+
+
+@pytest.mark.parametrize("before", [2**20, 2**20 - 1, 2**20 - 6, 2**20 - 7, 3 * 2**20 + 5])
+def test_warnings_are_found_anywhere_in_a_long_log(batch: BatchFolder, before: int) -> None:
+    (batch.work / "0").write_text("x" * before + "WaRnInG" + "x" * 2**20)
+    (batch.work / "1").write_text("x" * before + "WaRn\nInG" + "x" * 2**20)
+    batch.fill_with_shell("cat $1", units=2)
+    batch.run()
+    results = batch.results()
+    assert [results[index]["has_warnings"] for index in range(2)] == [True, False]
 
 
 def test_a_warning_of_python_is_found(batch: BatchFolder) -> None:

@@ -123,6 +123,25 @@ def test_the_second_phase_has_a_unit_per_item() -> None:
     )
 
 
+def test_equal_items_of_a_parallelization_list_are_one_unit() -> None:
+    all_args = [
+        {},
+        {"a": [1, {"b": 2.0, "c": None}]},
+        {"a": [1.0, {"c": None, "b": 2}]},
+        {"a": [True, {"b": 2, "c": None}]},
+        {"a": [{"b": 2, "c": None}, 1]},
+        {},
+    ]
+    items = [ParallelizationItem(zarr_url="/a", init_args=args) for args in all_args]
+    items.append(ParallelizationItem(zarr_url="/b"))
+    planned = plan_compute_phase(items, args_parallel=None, command_parallel="par")
+    assert [(unit.index, unit.args["zarr_url"]) for unit in planned.units] == [
+        *((index, "/a") for index in range(4)),
+        (4, "/b"),
+    ]
+    assert [unit.args["init_args"] for unit in planned.units[:4]] == [*all_args[:2], *all_args[3:5]]
+
+
 def test_an_empty_parallelization_list_plans_no_unit() -> None:
     assert plan_compute_phase([], args_parallel=None, command_parallel="par").units == []
 

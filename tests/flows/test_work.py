@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.work import Work, work_of_job
@@ -43,7 +44,12 @@ async def _job(session: AsyncSession, dataset_id: int) -> int:
 
 
 async def _run(
-    session: AsyncSession, dataset_id: int, job_id: int, order: int, *units: dict[str, Any]
+    session: AsyncSession,
+    dataset_id: int,
+    job_id: int,
+    order: int,
+    *units: dict[str, Any],
+    task_type: str = "parallel",
 ) -> None:
     """A workflow task, named `task` and aliased after the first, with these units."""
     run = HistoryRun(
@@ -53,6 +59,7 @@ async def _run(
             "order": order,
             "alias": "by another name" if order else None,
             "task": {"name": "task"},
+            "task_type": task_type,
         },
         status="done",
         num_available_images=7,
@@ -67,6 +74,7 @@ async def _run(
 def _done(memory: int, seconds: float, attempt: int = 1) -> dict[str, Any]:
     return {
         "status": "done",
+        "zarr_urls": ["/a"],
         "ended_at": BEGAN + timedelta(seconds=seconds),
         "max_rss_kb": memory,
         "cpu_seconds": 2.5,
@@ -79,14 +87,14 @@ async def test_the_work_of_a_job_is_told_by_workflow_task_and_as_a_whole(
 ) -> None:
     dataset = await _dataset(session)
     job, other = await _job(session, dataset), await _job(session, dataset)
-    lost = {"status": "failed", "attempt": 2}
+    lost = {"status": "failed", "attempt": 2, "zarr_urls": ["/b"]}
     await _run(session, dataset, job, 0, _done(100, 3), _done(300, 9, attempt=3), _done(800, 4))
     await _run(session, dataset, job, 1, _done(200, 70), lost)
     await _run(session, dataset, other, 0, _done(9000, 1000))
     assert await work_of_job(session, job) == [
-        Work("0 task", 7, 3, 3, 0, 2, 9.0, 7.5, 300.0, 800),
-        Work("1 by another name", 7, 2, 1, 1, 1, 10.0, 2.5, 200.0, 200),
-        Work(None, 7, 5, 4, 1, 3, 70.0, 10.0, 250.0, 800),
+        Work("0 task", 3, 3, 3, 0, 2, 9.0, 7.5, 300.0, 800),
+        Work("1 by another name", 2, 2, 1, 1, 1, 10.0, 2.5, 200.0, 200),
+        Work(None, None, 5, 4, 1, 3, 70.0, 10.0, 250.0, 800),
     ]
 
 
@@ -94,8 +102,31 @@ async def test_what_was_not_measured_is_unknown(session: AsyncSession) -> None:
     dataset = await _dataset(session)
     job = await _job(session, dataset)
     await _run(session, dataset, job, 0)
-    nothing = (7, 0, 0, 0, 0, None, None, None, None)
-    assert await work_of_job(session, job) == [Work("0 task", *nothing), Work(None, *nothing)]
+    nothing = (0, 0, 0, 0, None, None, None, None)
+    assert await work_of_job(session, job) == [
+        Work("0 task", 0, *nothing),
+        Work(None, None, *nothing),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task_type", "expected"),
+    [("compound", 2), ("converter_compound", 0), ("non_parallel", 2), ("parallel", 2)],
+)
+async def test_the_images_of_a_workflow_task_are_those_that_it_was_given(
+    session: AsyncSession, task_type: str, expected: int
+) -> None:
+    dataset = await _dataset(session)
+    job = await _job(session, dataset)
+    images = {
+        "compound": [["/a", "/b"], ["/c"], ["/d"], ["/e"]],
+        "converter_compound": [[], ["/c"]],
+        "non_parallel": [["/a", "/b"]],
+        "parallel": [["/a"], ["/b"]],
+    }[task_type]
+    units = [{**_done(1, 1), "zarr_urls": urls} for urls in images]
+    await _run(session, dataset, job, 0, *units, task_type=task_type)
+    assert (await work_of_job(session, job))[0].num_images == expected
 
 
 async def test_a_job_that_began_nothing_has_no_work(session: AsyncSession) -> None:

@@ -84,7 +84,7 @@ def test_invalid_attribute_filters_are_refused(filters: dict[str, Any], told: st
         TypeAdapter(AttributeFilters).validate_python(filters)
 
 
-@pytest.mark.parametrize("filters", [{"t": 1}, {"t": None}, {"": True}, {"t": True, " t": False}])
+@pytest.mark.parametrize("filters", [{"t": 2}, {"t": None}, {"": True}, {"t": True, " t": False}])
 def test_invalid_type_filters_are_refused(filters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(TypeFilters).validate_python(filters)

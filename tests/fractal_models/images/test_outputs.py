@@ -50,6 +50,17 @@ def test_a_full_task_output_is_read() -> None:
     assert repr(parse_task_output(text.encode())) == repr(expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(True, True), (1, True), ("true", True), ("yes", True), (0.0, False), ("off", False)],
+)
+def test_types_are_what_pydantic_reads_as_booleans(given: object, expected: bool) -> None:
+    text = json.dumps({"image_list_updates": [{"zarr_url": "/a", "types": {"t": given}}]})
+    [read] = parse_task_output(text).image_list_updates
+    assert read.types is not None
+    assert read.types["t"] is expected
+
+
 def test_a_parallelization_list_is_read() -> None:
     items = '{"zarr_url": "/a/", "init_args": {"x": [1, null]}}, {"zarr_url": "/a"}'
     assert parse_init_output(f'{{"parallelization_list": [{items}]}}') == InitOutput(
@@ -80,6 +91,7 @@ def update(**fields: object) -> dict[str, object]:
         ),
         (update(attributes={"w": 1, "w ": 2}), "image_list_updates[1].attributes: has the key 'w'"),
         (update(types={"t": None}), "image_list_updates[1].types.t: Input should be a valid boo"),
+        (update(types={"t": 2}), "image_list_updates[1].types.t: Input should be a valid boolean"),
         ({"image_list_updates": [{}]}, "image_list_updates[0].zarr_url: Field required"),
         ({"image_list_updates": None}, "image_list_updates: Input should be a valid array"),
         ({"image_list_removals": ["/a", 3]}, "image_list_removals[1]: Input should be a valid str"),
