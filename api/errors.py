@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -19,6 +18,7 @@ from flows.launchers.transport import CommandError, TransportError
 from flows.pauses import PauseRefusedError
 from flows.submission import JobRefusedError
 from fractal_models.database import is_outage
+from fractal_models.exact_json import JsonError
 from fractal_models.rights import ForbiddenError, NotFoundError
 from fractal_models.workflow_tasks import UnfitError
 
@@ -190,7 +190,7 @@ async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
 
 async def _unstorable(_: Request, error: StatementError) -> JSONResponse:
     """A value that the database cannot hold, or that cannot be written as its JSON."""
-    if not isinstance(error, DBAPIError) and not isinstance(error.orig, orjson.JSONEncodeError):
+    if not isinstance(error, DBAPIError) and not isinstance(error.orig, JsonError):
         raise error
     told = str(error.orig).rpartition(">: ")[2]
     return _answer(

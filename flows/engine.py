@@ -104,7 +104,7 @@ class Engine:
         return await self._create_flow_run(
             f"run-job/{resource.work_pool}",
             name=job_title(job),
-            parameters=JobRequest.of(job).model_dump(mode="json"),
+            parameters=JobRequest.of(job).as_parameters(),
             # The time tells apart the jobs of several databases that share a Prefect server; the
             # count lets a job whose flow run was deleted have another.
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",

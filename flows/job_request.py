@@ -1,7 +1,7 @@
 """What a run that begins in Prefect asks for, and the job that it makes of it."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, NonNegativeInt, ValidationError
@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.schedules import rows
 from flows.schedules.occurrences import TAG, begins_by_itself
 from flows.submission import JobRefusedError, NotNowError, create_job
-from fractal_models.images import AttributeFilters, TypeFilters
+from fractal_models.images import AttributeFilters, Scalar, TypeFilters, is_beyond_64_bits
 from fractal_models.rights import (
     NotFoundError,
     dataset_in,
@@ -81,6 +81,19 @@ class JobRequest(BaseModel):
             worker_init=wanted.worker_init,
         )
 
+    def as_parameters(self) -> dict[str, Any]:
+        """The parameters as Prefect can list them.
+
+        Its API fails on integers of more than 64 bits. It has the nearest floating-point numbers
+        instead; what a job filters by is in the job's row.
+        """
+        parameters = self.model_dump(mode="json")
+        parameters["attribute_filters"] = {
+            key: list(dict.fromkeys(map(_listable, values)))
+            for key, values in self.attribute_filters.items()
+        }
+        return parameters
+
     def as_submitted(self) -> JobCreate:
         """The request as the REST API takes it.
 
@@ -98,6 +111,10 @@ class JobRequest(BaseModel):
             )
         except ValidationError as error:
             raise JobRefusedError(problems_of(error)) from error
+
+
+def _listable(value: Scalar) -> Scalar:
+    return float(value) if is_beyond_64_bits(value) else value
 
 
 async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun) -> JobV2:

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, Protocol
 
 import asyncpg
-import orjson
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.exact_json import dumps, loads
 
 # Classes of SQLSTATE: connection exception, insufficient resources, operator intervention.
 _OUTAGES = ("08", "53", "57")
@@ -84,13 +85,13 @@ def _watch_host(connected: socket.socket) -> None:
 
 
 def make_engine(url: URL, *, pool_size: int = 5) -> AsyncEngine:
-    """An engine whose JSON is read and written by orjson: image lists are long."""
+    """An engine whose JSON keeps numbers as they are."""
     engine = create_async_engine(
         url,
         async_creator=partial(connect, url),
         pool_size=pool_size,
         json_serializer=_dump_json,
-        json_deserializer=orjson.loads,
+        json_deserializer=loads,
     )
     event.listen(engine.sync_engine, "checkout", _discard_closed)
     return engine
@@ -117,7 +118,7 @@ def saved_id(row: _Row) -> int:
 
 
 def _dump_json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return dumps(value).decode()
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

@@ -5,11 +5,11 @@ A list can be of 100,000 images, so each statement takes or gives all of them as
 
 from collections.abc import Sequence
 
-import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fractal_models.exact_json import loads
 from fractal_models.images import Image
 
 # An image of the table as a JSON object, with its fields in their order.
@@ -21,7 +21,7 @@ IMAGE_JSON = """json_build_object(
 async def read_images(session: AsyncSession, dataset_id: int | None) -> list[Image]:
     """The images of a dataset, in their order."""
     found = await session.execute(_READ, {"dataset_id": dataset_id})
-    images: list[Image] = orjson.loads(found.scalar_one())
+    images: list[Image] = loads(found.scalar_one())
     return images
 
 

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
+from fractal_models.exact_json import JsonError, loads
 from fractal_models.schemas.manifest import Manifest, TaskManifest
 from fractal_models.schemas.task import task_type_of
 from fractal_models.tables import TaskV2
@@ -24,7 +25,9 @@ def read_manifest(text: str, path: str) -> Manifest:
         PackageError: it is not a valid manifest.
     """
     try:
-        return Manifest.model_validate_json(text)
+        return Manifest.model_validate(loads(text))
+    except JsonError as error:
+        raise PackageError(f"The manifest {path} is invalid: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()

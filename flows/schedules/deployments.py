@@ -100,7 +100,7 @@ class ScheduleDeployments:
                 work_pool_name=plan.pool,
                 parameter_openapi_schema=form,
                 enforce_parameter_schema=True,
-                parameters=plan.request.model_dump(mode="json"),
+                parameters=plan.request.as_parameters(),
                 description=plan.description,
                 tags=[TAG, *plan.tags],
                 schedules=list(plan.times or ()),
@@ -117,7 +117,7 @@ class ScheduleDeployments:
         """
         deployment = found.deployment
         update = DeploymentUpdate(
-            parameters=plan.request.model_dump(mode="json"),
+            parameters=plan.request.as_parameters(),
             description=plan.description,
             paused=not plan.active,
         )

@@ -10,6 +10,7 @@ from fractal_models.images.filters import (
     FilterError,
     TypeFilters,
     filter_images,
+    is_beyond_64_bits,
     merge_type_filters,
     task_type_filters,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "ZarrUrl",
     "filter_images",
     "identity",
+    "is_beyond_64_bits",
     "merge_images",
     "merge_type_filters",
     "normalize_url",

@@ -1,7 +1,7 @@
 """Which images a task sees."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, TypeGuard
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -36,6 +36,11 @@ def _check_values(values: list[Scalar]) -> list[Scalar]:
     if len({identity(value) for value in values}) < len(values):
         raise FilterError(f"has a value twice: {values!r}")
     return values
+
+
+def is_beyond_64_bits(value: Scalar) -> TypeGuard[int]:
+    """Whether a value is an integer that not every program can hold."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 AttributeFilters = Annotated[

@@ -1,12 +1,13 @@
 """What a task writes to its `--out-json` file."""
 
 from dataclasses import field, fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
+from fractal_models.exact_json import dumps
 from fractal_models.images.schema import (
     ImageAttributesUpdate,
     ImageError,
@@ -16,6 +17,11 @@ from fractal_models.images.schema import (
 
 # Slotted dataclasses: a third faster than models where 100,000 units have an output each.
 _STRICT = ConfigDict(extra="forbid")
+
+
+def _finite(arguments: dict[str, Any]) -> dict[str, Any]:
+    dumps(arguments)  # which refuses what would be lost
+    return arguments
 
 
 class InvalidTaskOutput(ImageError):
@@ -48,7 +54,7 @@ class ParallelizationItem:
     """One unit of a compound task's second phase."""
 
     zarr_url: ZarrUrl
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: Annotated[dict[str, Any], AfterValidator(_finite)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

@@ -3,9 +3,9 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
 
-from fractal_models.images import AttributeFilters, TypeFilters
+from fractal_models.images import AttributeFilters, TypeFilters, is_beyond_64_bits
 from fractal_models.schemas.base import (
     Input,
     JsonObject,
@@ -56,12 +56,22 @@ class After(Input):
     dataset_id: int
 
 
+def _listable(filters: AttributeFilters) -> AttributeFilters:
+    if any(is_beyond_64_bits(value) for values in filters.values() for value in values):
+        raise ValueError("Prefect, which keeps schedules, has no integers of more than 64 bits")
+    return filters
+
+
+ListableFilters = Annotated[AttributeFilters, AfterValidator(_listable)]
+
+
 class ScheduledJob(JobCreate):
     """What a schedule runs."""
 
     workflow_id: int
     dataset_id: int
     images: Images = "all"
+    attribute_filters: ListableFilters = {}
 
 
 class ScheduleCreate(ScheduledJob):
@@ -90,7 +100,7 @@ class ScheduleUpdate(Input):
     last_task_index: TaskIndex | None = None
     slurm_account: SlurmAccount | None = None
     worker_init: NonEmpty | None = None
-    attribute_filters: AttributeFilters = {}
+    attribute_filters: ListableFilters = {}
     type_filters: TypeFilters = {}
     images: Images = "all"
     active: bool = True

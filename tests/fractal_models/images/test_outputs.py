@@ -61,6 +61,15 @@ def test_types_are_what_pydantic_reads_as_booleans(given: object, expected: bool
     assert read.types["t"] is expected
 
 
+def test_numbers_are_kept_as_they_came() -> None:
+    numbers = {"whole": 10**25, "real": 1.0, "large": 1e25, "negative": -(2**70)}
+    update = {"image_list_updates": [{"zarr_url": "/a", "attributes": numbers}]}
+    item = {"parallelization_list": [{"zarr_url": "/a", "init_args": numbers}]}
+    [updated] = parse_task_output(json.dumps(update)).image_list_updates
+    [planned] = parse_init_output(json.dumps(item)).parallelization_list
+    assert repr(updated.attributes) == repr(planned.init_args) == repr(numbers)
+
+
 def test_a_parallelization_list_is_read() -> None:
     items = '{"zarr_url": "/a/", "init_args": {"x": [1, null]}}, {"zarr_url": "/a"}'
     assert parse_init_output(f'{{"parallelization_list": [{items}]}}') == InitOutput(
@@ -118,6 +127,10 @@ def test_an_invalid_task_output_is_told_with_its_place(output: object, told: str
         (
             {"parallelization_list": [{"zarr_url": "/a", "init_args": None}]},
             "parallelization_list[0].init_args: Input should be an object",
+        ),
+        (
+            {"parallelization_list": [{"zarr_url": "/a", "init_args": {"x": [float("nan")]}}]},
+            "parallelization_list[0].init_args: nan is no number that JSON has in x[0]",
         ),
         ({"parallelization_list": [{}]}, "parallelization_list[0].zarr_url: Field required"),
     ],
