@@ -15,6 +15,8 @@ from pydantic import (
     ValidationError,
 )
 
+from fractal_models.exact_json import dumps
+
 # The version of the REST contract that is served, which clients compare with their own.
 CONTRACT_VERSION = "2.25.4"
 
@@ -22,7 +24,7 @@ CONTRACT_VERSION = "2.25.4"
 class Input(BaseModel):
     """A request body. Unknown fields are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent, for partial updates."""
@@ -61,6 +63,11 @@ def unique(values: list[Any]) -> list[Any]:
     return values
 
 
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    dumps(value)  # which refuses numbers that would be lost
+    return value
+
+
 NonEmpty = Annotated[
     str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(_without_nul)
 ]
@@ -71,7 +78,7 @@ UniqueIds = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique)]
 UniqueStrings = Annotated[list[NonEmpty], AfterValidator(unique)]
 UniquePaths = Annotated[list[AbsolutePath], AfterValidator(unique)]
 UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(unique)]
-JsonObject = dict[str, Any]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
 
 

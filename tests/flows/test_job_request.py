@@ -12,6 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import AwaitingRetry
 
 from deployments.stack import Stack
+from flows.job_request import JobRequest
 from tests.journal import Journal
 from tests.lab import Lab, eventually, logged_in
 
@@ -230,3 +231,16 @@ async def test_a_stopped_job_can_be_retried(
     await eventually(lambda: journal_lab.job(job), lambda now: now["status"] == "submitted")
     assert (await journal_lab.ended(job))["status"] == "done"
     assert sorted(Path(url).name for _, url in journal.ended()) == ["A", "B", "C", "D"]
+
+
+def test_prefect_is_given_no_integers_that_it_cannot_list() -> None:
+    filters = {"n": [10**25, 10**25 + 1, 2**63 - 1, -(2**63), 1.5], "well": ["A", "B"]}
+    request = JobRequest(
+        user="me@example.org", project="1", workflow="2", dataset="3", attribute_filters=filters
+    )
+    parameters = request.as_parameters()
+    assert parameters["attribute_filters"] == {
+        "n": [1e25, 2**63 - 1, -(2**63), 1.5],
+        "well": ["A", "B"],
+    }
+    JobRequest(**parameters)  # as the flow takes them
