@@ -107,7 +107,7 @@ def main() -> None:
         ignore_cleanup_errors=True,  # units of the last job may still write
     ) as folder:
         stack_options = StackOptions(
-            data_dir=Path(folder, "stack"),
+            data_dir=Path(folder),
             port=0,
             prefect_port=0,
             admin_email=ADMIN,

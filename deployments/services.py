@@ -17,6 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from fractal_models.private_files import open_private, private_folder
+from fractal_models.settings import SECRETS
+
 _STOP_SECONDS = 90  # a worker waits for its flow runs to end their units
 _TAIL_BYTES = 16 * 1024
 _CLOCK_SECONDS = 10  # when a process was started seems to change when the clock is adjusted
@@ -72,7 +75,10 @@ class Part(abc.ABC):
 
 @dataclass
 class Service(Part):
-    """A child process that writes to a log file of its own."""
+    """A child process that writes to a log file of its own, which is private.
+
+    Of this process's environment it gets all but secrets: those that it needs are in its own.
+    """
 
     name: str
     command: Sequence[str]
@@ -85,8 +91,8 @@ class Service(Part):
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        private_folder(self.log.parent)
+        with open_private(self.log, "ab") as log:
             self._begin = log.tell()
             if not self.started:
                 self._told = self._begin
@@ -94,7 +100,7 @@ class Service(Part):
             with _undisturbed():  # else a process could be started that nobody knows
                 self.process = subprocess.Popen(
                     self.command,
-                    env={**os.environ, **log_format(self.name), **self.environment},
+                    env={**_without_secrets(), **log_format(self.name), **self.environment},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -140,6 +146,10 @@ class Service(Part):
                 self._told += len(line)
                 text = line.decode(errors="replace").rstrip()
                 yield text if text.startswith(name) else name + text
+
+
+def _without_secrets() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 
 @contextmanager
@@ -231,7 +241,8 @@ def remember(services: Sequence[Service], path: Path) -> None:
         if s.process is not None and s.ended() is None
     ]
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(processes))
+    with open_private(partial, "w") as file:
+        json.dump(processes, file)
     partial.replace(path)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import os
 import secrets
 import time
 from collections import defaultdict, deque
@@ -30,6 +31,8 @@ from deployments.services import (
     wait_until,
 )
 from fractal_models.database import open_database
+from fractal_models.private_files import open_private, private_folder
+from fractal_models.settings import API_SECRETS
 
 _START_SECONDS = 120.0
 # A part that dies so often in so short a time is not started again.
@@ -142,9 +145,9 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
             prefect_url = f"http://127.0.0.1:{prefect_port}"
             environment = _environment(postgres, prefect_url, secret, data_dir)
             services = [
-                _prefect_server(prefect_port, postgres, environment, secret, data_dir),
+                _prefect_server(prefect_port, postgres, environment, data_dir),
                 _service("worker", data_dir, environment, "--resource", initialised.resource_name),
-                _service("api", data_dir, environment, "--host", options.host, "--port", str(port)),
+                _api(data_dir, environment, secret, "--host", options.host, "--port", str(port)),
             ]
             stack = Stack(
                 data_dir=data_dir,
@@ -169,8 +172,10 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
 def _locked(data_dir: Path) -> Iterator[None]:
     """The data directory, made if need be, and used by nobody else."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("w")
+        make_data_dir(data_dir)
+        for name in ("logs", "prefect"):
+            private_folder(data_dir / name)
+        lock = open_private(data_dir / "lock", "w")
     except OSError as error:
         reason = "it is a file" if data_dir.is_file() else error.strerror
         raise StackError(
@@ -188,6 +193,25 @@ def _locked(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def make_data_dir(data_dir: Path) -> None:
+    """Make a data directory: private, but that root's has parts of other OS users, as PostgreSQL.
+
+    Raises:
+        StackError: it is in a folder where anybody may make it, and somebody else did.
+    """
+    is_root = os.geteuid() == 0
+    if not data_dir.exists():
+        data_dir.mkdir(mode=0o700, parents=True)
+    found = data_dir.stat()
+    if found.st_uid == os.geteuid() and is_root:
+        data_dir.chmod(0o755)
+    elif found.st_uid != os.geteuid() and data_dir.parent.stat().st_mode & 0o002:
+        raise StackError(
+            f"The data directory {data_dir} is another user's, who could read and change all: "
+            "choose another with --data-dir."
+        )
+
+
 def _secrets(path: Path) -> dict[str, str]:
     """The secrets of this data directory, made at its first start, readable by the owner only."""
     if not path.exists():
@@ -196,8 +220,8 @@ def _secrets(path: Path) -> dict[str, str]:
             "prefect_auth": f"fractal:{secrets.token_urlsafe(16)}",
         }
         partial = path.with_name(f"{path.name}.partial")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(made))
+        with open_private(partial, "w") as file:
+            json.dump(made, file)
         partial.replace(path)
     try:
         found: dict[str, str] = json.loads(path.read_text())
@@ -225,9 +249,9 @@ async def _prepare(
 def _environment(
     postgres: EmbeddedPostgres, prefect_url: str, secret: dict[str, str], data_dir: Path
 ) -> dict[str, str]:
+    """What the worker needs; the REST API needs more, the Prefect server less."""
     return {
         "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
-        "FRACTAL_JWT_SECRET": secret["jwt_secret"],
         "FRACTAL_DATA_DIR": str(data_dir),
         "PREFECT_API_URL": f"{prefect_url}/api",
         "PREFECT_API_AUTH_STRING": secret["prefect_auth"],
@@ -236,17 +260,13 @@ def _environment(
 
 
 def _prefect_server(
-    port: int,
-    postgres: EmbeddedPostgres,
-    environment: dict[str, str],
-    secret: dict[str, str],
-    data_dir: Path,
+    port: int, postgres: EmbeddedPostgres, environment: dict[str, str], data_dir: Path
 ) -> Service:
     """The Prefect server; as `prefect server start` does it, but without a process in between."""
     database_url = postgres.prefect.render_as_string(hide_password=False)
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
-        "PREFECT_SERVER_API_AUTH_STRING": secret["prefect_auth"],
+        "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
@@ -256,7 +276,16 @@ def _prefect_server(
         "prefect.server.api.server:create_app",
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
     )
-    return Service("prefect", command, {**environment, **own}, data_dir / "logs" / "prefect.log")
+    of_prefect = {k: v for k, v in environment.items() if k.startswith("PREFECT_")}
+    return Service("prefect", command, {**of_prefect, **own}, data_dir / "logs" / "prefect.log")
+
+
+def _api(
+    data_dir: Path, environment: dict[str, str], secret: dict[str, str], *arguments: str
+) -> Service:
+    given = {name: os.environ[name] for name in API_SECRETS if name in os.environ}
+    own = {**environment, **given, "FRACTAL_JWT_SECRET": secret["jwt_secret"]}
+    return _service("api", data_dir, own, *arguments)
 
 
 def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments: str) -> Service:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from flows.left_files import open_left, two_ends
+from fractal_models.private_files import open_private, private_folder
 from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
 
@@ -57,8 +58,11 @@ class JobFolder:
         return archive_path(self.path)
 
     def create(self) -> None:
-        """Make the folder, if it is not there from an earlier start of the job."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the folder, if it is not there from an earlier start of the job; it is private."""
+        if not self.path.parent.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.chmod(0o711)  # OS users of jobs pass it, and cannot list it
+        private_folder(self.path)
 
     def units_dir(self, order: int, task_name: str, retry: int = 0) -> Path:
         """The folder of a workflow task's units; of the job's retries, each has its own."""
@@ -103,11 +107,11 @@ def archive_path(folder: Path) -> Path:
 
 
 def archive_folder(folder: Path) -> None:
-    """Zip a folder, into its archive beside it, which is whole as soon as it is there."""
+    """Zip a folder, into its archive beside it: private, and whole as soon as it is there."""
     target = archive_path(folder)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as file:
+        with open_private(partial, "xb") as file:
             write_archive(folder, file)
         partial.replace(target)
     finally:

@@ -12,11 +12,11 @@ from typing import BinaryIO, Literal
 
 from flows.unit_runner import NOT_REGULAR, open_regular
 
-_FLAGS = {"rb": os.O_RDONLY, "ab": os.O_RDWR | os.O_APPEND | os.O_CREAT}
+_FLAGS = {"rb": os.O_RDONLY, "ab": os.O_RDWR | os.O_APPEND}
 
 
 def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> BinaryIO:
-    """Open a regular file, to be read or (`ab`) to be read and appended to.
+    """Open a regular file, to be read or (`ab`) to be read and appended to; made, it is private.
 
     `below` is the folder that nobody else can replace; no folder between the two, and not the file
     itself, may be a symbolic link.
@@ -31,12 +31,22 @@ def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> B
         for each in folders:
             within, folder = folder, _open_folder(each, folder, path)
             os.close(within)
-        file = open_regular(name, _FLAGS[mode], dir_fd=folder)
+        file = _open_file(name, mode, folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(folder)
     return os.fdopen(file, "rb" if mode == "rb" else "a+b")
+
+
+def _open_file(name: str, mode: Literal["rb", "ab"], folder: int) -> int:
+    """Open it, or make it: the kernel may refuse to open another's file with a flag to make it."""
+    try:
+        return open_regular(name, _FLAGS[mode], dir_fd=folder)
+    except FileNotFoundError:
+        if mode == "rb":
+            raise
+        return open_regular(name, _FLAGS[mode] | os.O_CREAT, dir_fd=folder, mode=0o600)
 
 
 def _open_folder(name: str, within: int, path: Path) -> int:

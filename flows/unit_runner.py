@@ -789,7 +789,7 @@ def write(file: int, path: str, text: str) -> None:
         raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written", path)
 
 
-def open_regular(path: str, flags: int, dir_fd: int | None = None) -> int:
+def open_regular(path: str, flags: int, dir_fd: int | None = None, mode: int = 0o666) -> int:
     """Open a file in a folder that others write to, without waiting for anything.
 
     Raises OSError, which names `path`, if it is not there, or no regular file: opening a named pipe
@@ -797,7 +797,7 @@ def open_regular(path: str, flags: int, dir_fd: int | None = None) -> int:
     """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        file = os.open(path, flags, 0o666, dir_fd=dir_fd)
+        file = os.open(path, flags, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, socket or folder
             raise OSError(errno.EINVAL, NOT_REGULAR, path) from error

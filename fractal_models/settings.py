@@ -1,5 +1,6 @@
 """All configuration of the platform, read in one place from `FRACTAL_*` environment variables."""
 
+import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -20,6 +21,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+# Variables with secrets, of which each process is given those that it needs; and those that nobody
+# but the REST API needs: who has them can be any user of it.
+API_SECRETS = ("FRACTAL_JWT_SECRET", "FRACTAL_OAUTH_CLIENT_SECRET")
+SECRETS = (
+    *API_SECRETS,
+    "FRACTAL_DATABASE_URL",
+    "FRACTAL_SMTP_PASSWORD",
+    "FRACTAL_PREFECT_AUTH_STRING",
+    "PREFECT_API_AUTH_STRING",
+)
+
 _MIN_SECRET_LENGTH = 16
 _FROM_ENVIRONMENT = SettingsConfigDict(
     env_prefix="FRACTAL_", env_ignore_empty=True, populate_by_name=True
@@ -28,6 +40,12 @@ _FROM_ENVIRONMENT = SettingsConfigDict(
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message names each one and how to set it."""
+
+
+def default_data_dir() -> Path:
+    """Where the embedded stack is: in a home, but for root, whose home PostgreSQL cannot enter."""
+    home = Path("~/.fractal-prefect").expanduser()
+    return home if os.geteuid() != 0 or home.exists() else Path("/var/lib/fractal-prefect")
 
 
 class DatabaseSettings(BaseSettings):
@@ -42,7 +60,7 @@ class DatabaseSettings(BaseSettings):
         description="PostgreSQL database of the Fractal schema, postgresql://user:password@host/name"
     )
     data_dir: Path = Field(
-        default=Path("~/.fractal-prefect"),
+        default_factory=default_data_dir,
         description="Folder of the embedded stack and of default locations",
     )
     default_group: str = Field(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from deployments.demo.client import DemoError, FractalClient
 from deployments.demo.report import follow, show_history
-from deployments.stack import Stack, StackOptions, running_stack
+from deployments.stack import Stack, StackOptions, make_data_dir, running_stack
 
 PACKAGE, VERSION = "fractal-tasks-core", "2.1.0"
 LABEL, FEATURES = "nuclei", "nuclei_features"
@@ -31,7 +31,7 @@ def run_demo(data_dir: Path, output: Path, wells: int, keep: bool) -> None:
     """
     out = Console()
     data_dir = data_dir.expanduser().absolute()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(data_dir)
     password = _password(data_dir / "demo-password")
     options = StackOptions(
         data_dir=data_dir, port=0, prefect_port=0, admin_email=ADMIN, admin_password=password

@@ -1,12 +1,15 @@
 """Where task environments are made: on this machine, or on a cluster that is reached by SSH."""
 
+import abc
 import asyncio
+import shlex
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prefect.logging import get_run_logger
+from prefect_shell import ShellOperation
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -16,8 +19,10 @@ from flows.activities.commands import find_uv, interpreter_of, program
 from flows.launchers.of_job import ssh_transport
 from flows.launchers.transport import (
     CommandError,
-    FollowingTransport,
     LocalTransport,
+    SSHTransport,
+    Transport,
+    variables_of_ours,
 )
 from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 
@@ -38,7 +43,7 @@ mv -- "$1.partial" "$1"
 """
 
 
-class Site:
+class Site(abc.ABC):
     """A machine, as the user who makes environments there.
 
     `python` is an interpreter there, of version 3.8 or newer; `uv` the path of uv, where it is
@@ -51,7 +56,7 @@ class Site:
 
     def __init__(
         self,
-        transport: FollowingTransport,
+        transport: Transport,
         python: str,
         *,
         is_own: bool = False,
@@ -66,23 +71,12 @@ class Site:
         self.pip_cache_dir = pip_cache_dir
         self.pixi_cache_dir = pixi_cache_dir
 
+    @abc.abstractmethod
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """Run shell commands until one fails, their output in the Prefect log; its lines.
 
-        When this is cancelled, or this process or the connection goes, they are ended. The error of
-        one that fails has the end of the output.
+        When this is cancelled, they are ended. The error of one that fails has the end of it.
         """
-        log, lines = get_run_logger(), list[str]()
-
-        def hear(line: str) -> None:
-            log.info("%s", line)
-            lines.append(line)
-
-        script = "\n".join(_script(commands))
-        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
-        if await self._transport.follow(listening, hear) != 0:
-            raise _failed(lines)
-        return lines
 
     async def output(self, *command: str, seconds: float = _SECONDS) -> str:
         """What a command prints that takes no longer than so many seconds."""
@@ -105,9 +99,75 @@ class Site:
         await self.output("sh", "-c", _REMOVE, "remove", folder)
 
 
+class LocalSite(Site):
+    """This machine, as the user of this process or, by sudo, as another one."""
+
+    async def shell(self, commands: Sequence[str]) -> list[str]:
+        """See `Site.shell`."""
+        hidden = dict.fromkeys(variables_of_ours(), "")
+        operation = ShellOperation(
+            commands=self._commands(commands), log_prefix=None, env=hidden, working_dir=Path("/")
+        )
+        async with operation:
+            process = await operation.atrigger()
+            try:
+                await process.await_for_completion()
+            except RuntimeError as error:
+                raise _failed(await process.afetch_result()) from error
+            lines: list[str] = await process.afetch_result()
+            return lines
+
+    def _commands(self, commands: Sequence[str]) -> list[str]:
+        return _script(commands)
+
+
+class AccountSite(LocalSite):
+    """This machine, as another OS user, whose commands end with who listens to them."""
+
+    def __init__(self, username: str, python: str, tasks_folder: Path, uv: str | None) -> None:
+        transport = LocalTransport(username, python)
+        super().__init__(
+            transport,
+            python,
+            uv=uv,
+            pip_cache_dir=str(tasks_folder / ".cache" / "pip"),
+            pixi_cache_dir=str(tasks_folder / ".cache" / "pixi"),
+        )
+        self._prefix = transport.prefix()
+
+    def _commands(self, commands: Sequence[str]) -> list[str]:
+        script = "\n".join(_script(commands))
+        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
+        return [f"exec {shlex.join([*self._prefix, *listening])}"]
+
+
+class RemoteSite(Site):
+    """A cluster that is reached by SSH, as the user of a profile."""
+
+    def __init__(
+        self, transport: SSHTransport, python: str, pixi_cache_dir: str | None = None
+    ) -> None:
+        super().__init__(transport, python, pixi_cache_dir=pixi_cache_dir)
+        self._ssh = transport
+
+    async def shell(self, commands: Sequence[str]) -> list[str]:
+        """See `Site.shell`. They are ended too when the connection is lost."""
+        log, lines = get_run_logger(), list[str]()
+
+        def hear(line: str) -> None:
+            log.info("%s", line)
+            lines.append(line)
+
+        script = "\n".join(_script(commands))
+        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
+        if await self._ssh.follow(listening, hear) != 0:
+            raise _failed(lines)
+        return lines
+
+
 def own_site() -> Site:
     """This machine, as the user of this process."""
-    return Site(LocalTransport(), sys.executable, is_own=True, uv=find_uv())
+    return LocalSite(LocalTransport(), sys.executable, is_own=True, uv=find_uv())
 
 
 async def account_site(username: str, python: str, tasks_folder: Path) -> Site:
@@ -118,15 +178,10 @@ async def account_site(username: str, python: str, tasks_folder: Path) -> Site:
     """
     account = Account.named(username)
     await asyncio.to_thread(account.give, tasks_folder)
-    site = Site(
-        LocalTransport(username, python),
-        python,
-        pip_cache_dir=str(tasks_folder / ".cache" / "pip"),
-        pixi_cache_dir=str(tasks_folder / ".cache" / "pixi"),
-    )
     uv = find_uv()
-    if uv is not None and await site.existing([uv]):
-        site.uv = uv
+    site = AccountSite(username, python, tasks_folder, uv)
+    if uv is not None and not await site.existing([uv]):
+        site.uv = None
     return site
 
 
@@ -153,7 +208,7 @@ async def open_site(session: AsyncSession, group: TaskGroupV2) -> AsyncIterator[
     transport = ssh_transport(resource, profile)
     try:
         python = str(resource.jobs_slurm_python_worker)
-        yield Site(transport, python, pixi_cache_dir=profile.pixi_cache_dir)
+        yield RemoteSite(transport, python, profile.pixi_cache_dir)
     finally:
         await transport.close()
 

@@ -1,9 +1,10 @@
 """Run a shell script as long as somebody listens: `python while_connected.py SCRIPT`.
 
-When standard input ends, as it does with an SSH connection, the script and all that it started are
-told to end (srun then ends its job), and what is left a moment later is killed. This program is
-sent as the text of `python -c`: it is one file, needs the standard library only, and runs with
-Python 3.8 and newer.
+When standard input ends, as it does with an SSH connection, or at SIGTERM, the script and all that
+it started are told to end (srun then ends its job), and what is left a moment later is killed.
+
+This program is sent as the text of `python -c`: it is one file, needs the standard library only,
+and runs with Python 3.8 and newer.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Callable
 
 GRACE_SECONDS = 2.0
-ending = threading.Event()
+ending, ended = threading.Event(), threading.Event()
 
 
 def main(script: str) -> None:
@@ -27,17 +29,25 @@ def main(script: str) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    listening = threading.Thread(target=end_with_input, args=(process.pid,), daemon=True)
-    listening.start()
+    signal.signal(signal.SIGTERM, lambda *_: start(end, process.pid))
+    start(end_with_input, process.pid)
     code = process.wait()
     if ending.is_set():
-        listening.join()
-    os._exit(code if code >= 0 else 128 - code)  # without waiting for the thread
+        ended.wait()
+    os._exit(code if code >= 0 else 128 - code)  # without waiting for the threads
+
+
+def start(work: Callable[[int], None], group: int) -> None:
+    threading.Thread(target=work, args=(group,), daemon=True).start()
 
 
 def end_with_input(group: int) -> None:
     while os.read(0, 4096):
         pass
+    end(group)
+
+
+def end(group: int) -> None:
     ending.set()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
@@ -46,6 +56,7 @@ def end_with_input(group: int) -> None:
             os.killpg(group, 0)  # fails when nothing is left
             time.sleep(0.05)
         os.killpg(group, signal.SIGKILL)
+    ended.set()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from flows import unit_runner
 from flows.last_words import printable
 from flows.left_files import open_left, read_left
+from fractal_models.private_files import open_private
 
 BATCH_FILE = "batch.json"
 RESULTS_FILE = "results.jsonl"
@@ -228,12 +229,12 @@ def _check_same(path: Path, begun: dict[str, Any], content: dict[str, Any]) -> N
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file which is whole as soon as it is there. An OSError names the file."""
+    """Write a private file which is whole as soon as it is there. An OSError names the file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     try:
         with naming(partial):
             partial.unlink(missing_ok=True)
-            with partial.open("xb") as file:
+            with open_private(partial, "xb") as file:
                 file.write(content)
             partial.replace(path)
     except OSError:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,9 +36,15 @@ _EXECUTE = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 _KILL_GROUP = "import os, sys; os.killpg(int(sys.argv[1]), 9)"
 
 
+def variables_of_ours() -> list[str]:
+    """The variables of this process that are the platform's own."""
+    return [name for name in os.environ if name.startswith(_NOT_PASSED_ON)]
+
+
 def environment_of_programs() -> dict[str, str]:
     """The environment of this process, less what is the platform's own."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(_NOT_PASSED_ON)}
+    ours = variables_of_ours()
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 class TransportError(Exception):
@@ -100,21 +106,6 @@ class Transport(Protocol):
         ...
 
 
-class FollowingTransport(Transport, Protocol):
-    """A transport over which the output of a command can be heard as it comes."""
-
-    async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
-        """Run a command that may take long, and hear each line of its output; its exit code.
-
-        It must end when its standard input does: so it is told to when this is cancelled.
-
-        Raises:
-            TransportError: it could not be run, or its end is not known.
-            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
-        """
-        ...
-
-
 class LocalTransport:
     """Runs commands on this machine: as this user or, by `sudo -n`, as another one.
 
@@ -132,7 +123,7 @@ class LocalTransport:
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
         """See `Transport.run`."""
-        process = await self._start(command, stderr=asyncio.subprocess.PIPE)
+        process = await self._start(command)
         try:
             async with asyncio.timeout(seconds):
                 stdout, stderr = await _converse(command, stdin, *_pipes_of(process))
@@ -144,28 +135,6 @@ class LocalTransport:
                 await self._end(process)
         return Completed(tuple(command), process.returncode or 0, stdout, stderr)
 
-    async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
-        """See `FollowingTransport.follow`."""
-        process = await self._start(command, stderr=asyncio.subprocess.STDOUT)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        left = LONGEST_ANSWER
-        try:
-            async for line in _lines_of(process.stdout):
-                left -= len(line)
-                if left < 0:
-                    raise _too_long(command)
-                on_line(line.decode(errors="replace"))
-            return await process.wait()
-        except asyncio.CancelledError:
-            process.stdin.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _END_SECONDS)
-            raise
-        finally:
-            if process.returncode is None:
-                await self._end(process)
-
     async def close(self) -> None:
         """There is nothing to let go of."""
 
@@ -173,7 +142,7 @@ class LocalTransport:
         """What comes before a command to have it run as the user."""
         return [*self._sudo, *((*self._python, _EXECUTE) if self._python else ())]
 
-    async def _start(self, command: Sequence[str], stderr: int) -> asyncio.subprocess.Process:
+    async def _start(self, command: Sequence[str]) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *self.prefix(),
@@ -183,7 +152,7 @@ class LocalTransport:
                 umask=_UMASK,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
+                stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,  # a signal for this process is none for the command
             )
         except OSError as error:
@@ -205,20 +174,6 @@ class LocalTransport:
                     if pipe is not None:
                         await _end_of(pipe)
                 await process.wait()
-
-
-async def _lines_of(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """The lines of an output. One that is too long comes in pieces."""
-    rest = b""
-    while chunk := await stream.read(_PIECE):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > _PIECE:
-            yield rest
-            rest = b""
-    if rest:
-        yield rest
 
 
 def _pipes_of(
@@ -332,7 +287,14 @@ class SSHTransport:
         return Completed(tuple(command), exit_code, stdout, stderr)
 
     async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
-        """See `FollowingTransport.follow`."""
+        """Run a command that may take long, and hear each line of its output; its exit code.
+
+        It must end when its standard input does: so it is told to when this is cancelled.
+
+        Raises:
+            TransportError: it could not be run, or its end is not known.
+            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
+        """
         left = LONGEST_ANSWER
         try:
             connection = await self._connected()

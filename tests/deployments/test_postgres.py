@@ -23,11 +23,10 @@ LONG = "SELECT count(*) FROM generate_series(1, 1000000000)"
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     # Not below pytest's folder, which it closes to other users: PostgreSQL runs as another one.
-    with (
-        tempfile.TemporaryDirectory(prefix="fractal-embedded-") as folder,
-        embedded_postgres(Path(folder, "postgres")) as server,
-    ):
-        yield server
+    with tempfile.TemporaryDirectory(prefix="fractal-embedded-") as folder:
+        Path(folder).chmod(0o755)
+        with embedded_postgres(Path(folder, "postgres")) as server:
+            yield server
 
 
 def connect(url: URL) -> "asyncpg.Connection":

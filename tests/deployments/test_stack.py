@@ -41,6 +41,7 @@ class FirstStart:
 def first() -> Iterator[FirstStart]:
     # Not below pytest's folder, which it closes to other users: PostgreSQL runs as another one.
     with tempfile.TemporaryDirectory(prefix="fractal-up-") as folder:
+        Path(folder).chmod(0o755)
         data_dir = Path(folder, "data")
         up = Up(data_dir)
         try:

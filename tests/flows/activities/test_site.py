@@ -6,20 +6,20 @@ from collections.abc import AsyncIterator
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows.activities.site import Site
+from flows.activities.site import RemoteSite
 from flows.launchers.transport import CommandError, SSHTransport, TransportError
 from tests.cluster import Cluster
 from tests.lab import eventually
 
 
 @pytest.fixture
-async def site(cluster: Cluster) -> AsyncIterator[Site]:
+async def site(cluster: Cluster) -> AsyncIterator[RemoteSite]:
     cluster.known_hosts.write_text(cluster.host_key)
     transport = SSHTransport(
         f"127.0.0.1:{cluster.ssh_port}", cluster.user, cluster.key_path, cluster.known_hosts
     )
     with disable_run_logger():
-        yield Site(transport, "/usr/bin/python3")
+        yield RemoteSite(transport, "/usr/bin/python3")
     await transport.close()
 
 
@@ -29,7 +29,7 @@ async def sleepers(cluster: Cluster, seconds: int) -> str:
 
 
 async def test_the_output_of_commands_is_told_and_the_first_failure_ends_them(
-    site: Site,
+    site: RemoteSite,
 ) -> None:
     assert await site.shell(["echo one", "echo two >&2"]) == [
         "+ echo one",
@@ -41,7 +41,7 @@ async def test_the_output_of_commands_is_told_and_the_first_failure_ends_them(
         await site.shell(["echo no such thing", "false", "echo never"])
 
 
-async def test_commands_end_when_they_are_cancelled(site: Site, cluster: Cluster) -> None:
+async def test_commands_end_when_they_are_cancelled(site: RemoteSite, cluster: Cluster) -> None:
     working = asyncio.create_task(site.shell(["sleep 1001"]))
     await eventually(lambda: sleepers(cluster, 1001), bool)
     working.cancel()
@@ -50,7 +50,7 @@ async def test_commands_end_when_they_are_cancelled(site: Site, cluster: Cluster
     assert await sleepers(cluster, 1001) == ""
 
 
-async def test_commands_end_when_the_connection_is_cut(site: Site, cluster: Cluster) -> None:
+async def test_commands_end_when_the_connection_is_cut(site: RemoteSite, cluster: Cluster) -> None:
     working = asyncio.create_task(site.shell(["sleep 1002"]))
     await eventually(lambda: sleepers(cluster, 1002), bool)
     cluster.kill("sshd")
@@ -61,7 +61,7 @@ async def test_commands_end_when_the_connection_is_cut(site: Site, cluster: Clus
     assert await site.output("id", "-un") == cluster.user
 
 
-async def test_the_job_of_a_command_ends_with_it(site: Site, cluster: Cluster) -> None:
+async def test_the_job_of_a_command_ends_with_it(site: RemoteSite, cluster: Cluster) -> None:
     working = asyncio.create_task(
         site.shell(["srun --partition=main --mem=50M sh -c 'sleep 1003'"])
     )
