@@ -237,6 +237,11 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
     max_unpacked_mb: int = Field(
         default=2000, ge=1, description="MiB that the archive of a pixi project may have unpacked"
     )
+    slurm_patience_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        description="Seconds before a SLURM job is doubted of which the cluster does not tell",
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",

@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.accounts import Account, ProfileError
 from flows.activities import while_connected
 from flows.activities.commands import find_uv, interpreter_of, program
+from flows.launchers.framing import run_command
 from flows.launchers.of_job import ssh_transport
 from flows.launchers.transport import (
     CommandError,
@@ -80,8 +81,8 @@ class Site(abc.ABC):
 
     async def output(self, *command: str, seconds: float = _SECONDS) -> str:
         """What a command prints that takes no longer than so many seconds."""
-        ended = await self._transport.run(command, seconds=seconds)
-        return ended.check().stdout.decode(errors="replace").strip()
+        answer = await run_command(self._transport, self.python, *command, seconds=seconds)
+        return answer.decode(errors="replace").strip()
 
     async def write(self, path: str, content: bytes) -> None:
         """Write a file that all may read, in a folder that is made if need be."""

@@ -7,13 +7,14 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, TypeVar
 
 from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
 from flows.last_words import printable
 from flows.launchers import cluster_files
+from flows.launchers.framing import run_program
 from flows.launchers.slurm_queue import LARGEST_JOB_ID
 from flows.launchers.transport import (
     AnswerError,
@@ -24,15 +25,11 @@ from flows.launchers.transport import (
 
 _T = TypeVar("_T")
 
-# Reads the program from standard input, so that nothing of ours need be there.
-_BOOT = (
-    "import sys; f = sys.stdin.buffer; text = f.read(int(f.readline())); "
-    "exec(compile(text, 'cluster_files.py', 'exec'))"
-)
 _TRANSFER_SECONDS = 600.0
 
 # Lines of SLURM's commands, among whatever a site prints beside them.
 _SUBMITTED = re.compile(rb"(?m)^\s*Submitted batch job (\d{1,10})(?: on cluster \S+)?\s*$")
+_REFUSED = re.compile(rb"(?m)^\s*(sbatch|sudo): ")
 _MAX_ARRAY_SIZE = re.compile(rb"(?m)^\s*MaxArraySize\s*=\s*(\d{1,9})\s*$")
 
 # What SLURM says when it may take a job later: there are too many now, or it does not answer.
@@ -52,6 +49,7 @@ _Said = Annotated[str, StringConstraints(max_length=cluster_files.TAIL)]
 _ENDS = TypeAdapter(
     Annotated[list[tuple[_Said, set[NonNegativeInt]]], Field(max_length=_ENDS_AT_ONCE)],
 )
+_IDS = TypeAdapter(list[Annotated[int, Field(ge=1, le=LARGEST_JOB_ID)]])
 _INDEX = TypeAdapter(
     Annotated[list[tuple[str, NonNegativeInt]], Field(max_length=2 * cluster_files.FILES_AT_ONCE)]
 )
@@ -154,18 +152,45 @@ class Cluster:
             raise BusyError(f"sbatch does not tell the number of its job: {answer.words}")
         if _says(answer, _TOO_MANY):
             raise TooManyError(answer.words)
-        if _says(answer, _AWAY):
+        if _says(answer, _AWAY) or _REFUSED.search(answer.stderr) is None:
             raise BusyError(answer.words)
         raise SubmissionRefusedError(f"SLURM refuses the job: {answer.words}")
 
-    async def cancel(self, job_ids: Iterable[int]) -> None:
-        """Cancel SLURM jobs, with all elements of arrays. Those that have ended do not mind.
+    async def begun(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
+        """The id of the SLURM job that began to execute a submission in its batch folders, if any.
 
         Raises:
-            TransportError, BusyError: SLURM does not answer.
-            CommandError: it refuses.
+            TransportError, CommandError: it did not work.
         """
-        await _checked(self.transport, "scancel", "--quiet", *map(str, job_ids))
+        return await self._ids_of("begun", token, folders)
+
+    async def void(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
+        """Let a submission never begin in its batch folders; if it has, the id of its SLURM job.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+        """
+        return await self._ids_of("void", token, folders)
+
+    async def _ids_of(
+        self, action: str, token: str, folders: Iterable[PurePosixPath]
+    ) -> int | None:
+        request = json.dumps([str(folder) for folder in folders]).encode()
+        found = _read(_IDS, await self._call(action, token, stdin=request), "What has begun")
+        return found[0] if found else None
+
+    async def cancel(self, names: Iterable[str]) -> None:
+        """Cancel SLURM jobs, or elements of arrays. Those that have ended do not mind.
+
+        Raises:
+            TransportError, BusyError: SLURM does not answer, or refuses.
+        """
+        try:
+            answer = await self.transport.run(("scancel", "--quiet", *names))
+        except AnswerError as error:
+            raise BusyError(str(error)) from error
+        if answer.exit_code != 0:
+            raise BusyError(f"scancel failed: {answer.words}")
 
     async def max_array_size(self) -> int:
         """The number that all indexes in a job array are below.
@@ -183,20 +208,14 @@ class Cluster:
         return max(1, int(found[1]))
 
     async def _call(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        program = Path(cluster_files.__file__).read_bytes()
-        ended = await self.transport.run(
-            (self.python, "-I", "-S", "-c", _BOOT, *arguments),
-            f"{len(program)}\n".encode() + program + stdin,
+        return await run_program(
+            self.transport,
+            self.python,
+            cluster_files,
+            *arguments,
+            stdin=stdin,
             seconds=_TRANSFER_SECONDS,
         )
-        return ended.check().stdout
-
-
-async def _checked(transport: Transport, *command: str) -> Completed:
-    answer = await transport.run(command)
-    if answer.exit_code != 0 and _says(answer, _AWAY):
-        raise BusyError(answer.words)
-    return answer.check()
 
 
 def _says(answer: Completed, words: Sequence[str]) -> bool:

@@ -1,7 +1,7 @@
 """Move the files of batches to and from a cluster: `python cluster_files.py ACTION ...`.
 
-This program is sent to where units run, as the text of `python -c`'s standard input, so it is one
-file, needs the standard library only, and runs with Python 3.8 and newer. What follows on standard
+This program is sent to where units run, on standard input (see `framed.py`), so it is one file,
+needs the standard library only, and runs with Python 3.8 and newer. What follows on standard
 input, and what comes out, is bytes.
 
 Units write where this reads, so only regular files are opened, never by a symbolic link, and what
@@ -10,6 +10,9 @@ for it does not trust it.
 
     receive FOLDER    unpack a tar archive from stdin into a folder, which only its owner can read
     collect           send what units did; stdin is a JSON object, see `collect`
+    begun TOKEN       tell which SLURM jobs began to execute a submission; stdin is a JSON list of
+                      its batch folders, stdout one of ids
+    void TOKEN        let a submission never begin, unless it has: the same in and out
     stop              let runners stop their batches; stdin is a JSON list of batch folders
     end               tell how batches ended; stdin is a JSON list of pairs, a batch folder and the
                       file with the output of its SLURM job; stdout a JSON list of pairs, the end of
@@ -43,6 +46,11 @@ def main(arguments: list[str]) -> int:
         receive(rest[0], stdin)
     elif action == "collect":
         collect(json.load(stdin), stdout)
+    elif action in ("begun", "void"):
+        folders = json.load(stdin)
+        if action == "void":
+            void(rest[0], folders)
+        stdout.write(json.dumps(begun(rest[0], folders)).encode())
     elif action == "stop":
         stop(json.load(stdin))
     elif action == "end":
@@ -160,6 +168,25 @@ def open_regular(path: str) -> BinaryIO:
         return os.fdopen(number, "rb")
     os.close(number)
     raise FileNotFoundError(errno.ENOENT, "No regular file", path)
+
+
+def begun(token: str, folders: list[str]) -> list[int]:
+    """The ids that the script of a submission left where it began, see `sbatch.py`."""
+    found = set()
+    for folder in folders:
+        path = os.path.join(folder, token + ".job")
+        with contextlib.suppress(FileNotFoundError, ValueError), open_regular(path) as file:
+            found.add(int(file.read(20)))
+    return sorted(found)
+
+
+def void(token: str, folders: list[str]) -> None:
+    """Leave word where a submission is to begin that it must not."""
+    if begun(token, folders):
+        return
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            open(os.path.join(folder, token + ".void"), "x").close()
 
 
 def stop(folders: list[str]) -> None:

@@ -66,6 +66,7 @@ def launcher_of(
             seconds=poll if is_ssh else _SECONDS_SHARED,
             on_submitted=on_submitted,
             say=say,
+            patience=get_settings().slurm_patience_seconds,
         )
     )
 

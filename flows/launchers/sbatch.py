@@ -107,6 +107,10 @@ def sbatch_script(
     index is n - `offset`, since those of an array must be less than the cluster's `MaxArraySize`.
     `worker_init` are lines of shell to be executed before.
 
+    What begins leaves the array's id in `<comment>.job` in the batch's folder, and ends at once if
+    there is a `<comment>.void`: so it can be known what became of a script, and none is executed
+    that was given up, whatever SLURM's commands tell.
+
     Raises:
         ValueError: the folder, the job name or the comment has a control character, or the folder
             a backslash.
@@ -128,7 +132,8 @@ def sbatch_script(
     setup += [line for line in lines if not is_directive(line)]
     setup += (worker_init or "").splitlines()
     index = f"$((SLURM_ARRAY_TASK_ID + {offset}))" if offset else "$SLURM_ARRAY_TASK_ID"
-    runner, batch = shlex.quote(f"{folder}/unit_runner.py"), shlex.quote(f"{folder}/")
+    runner = shlex.quote(f"{folder}/unit_runner.py")
+    batch = f'{shlex.quote(f"{folder}/")}"$(printf %06d "{index}")"'
     # --no-requeue: only who follows a batch knows whether it may be submitted again. A controller
     # that was killed starts jobs again all the same: hence --wait.
     return f"""\
@@ -137,8 +142,11 @@ def sbatch_script(
 #SBATCH --no-requeue
 
 : # Below the first command no line is read as an option.
+batch={batch}
+echo "$SLURM_ARRAY_JOB_ID" > "$batch"/{shlex.quote(comment)}.job
+[ ! -e "$batch"/{shlex.quote(comment)}.void ] || exit 0
 {_lines(setup)}\
-exec {shlex.quote(python)} -I -S {runner} --wait {batch}"$(printf %06d "{index}")"
+exec {shlex.quote(python)} -I -S {runner} --wait {batch}
 """
 
 

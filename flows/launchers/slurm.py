@@ -6,15 +6,12 @@ here that a local batch has.
 """
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 from flows.launchers.base import Batch, BatchEnd, OnResults, write_batch
 from flows.launchers.slurm_batch import SlurmBatch
 from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_state import SlurmState
-
-_STOP_SECONDS = 120.0
 
 
 class SlurmLauncher:
@@ -43,7 +40,7 @@ class SlurmLauncher:
             await followed.to_its_end(on_results)
             raise
         finally:
-            del self._followed[folder]
+            followed.has_ended.set()
         return followed.end()
 
     def how(self, batch: Batch) -> str:
@@ -57,17 +54,17 @@ class SlurmLauncher:
     async def stop(self, folder: Path) -> None:
         """See `Launcher.stop`. SLURM jobs that do not end within two minutes are left to SLURM."""
         folder = folder.absolute()
-        if not folder.exists():
+        followed = self._followed.get(folder)
+        if followed is not None and not followed.has_ended.is_set():
+            followed.stop()
+            await followed.has_ended.wait()
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS):
-                if (followed := self._followed.get(folder)) is not None:
-                    followed.stop()
-                    await followed.has_ended.wait()
-                elif (state := await asyncio.to_thread(SlurmState.read, folder)) is not None:
-                    followed = SlurmBatch(self.job, folder, state, None)
-                    followed.stop()
-                    await followed.to_its_end(_leave_to_the_reader)
+        # What is in memory is known also if the folder was removed.
+        state = followed.state if followed else await asyncio.to_thread(SlurmState.read, folder)
+        if state is not None:
+            left = SlurmBatch(self.job, folder, state, None)
+            left.stop()
+            await left.to_its_end(_leave_to_the_reader)
 
     async def close(self) -> None:
         """See `Launcher.close`."""

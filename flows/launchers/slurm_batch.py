@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from flows import unit_runner
@@ -14,6 +14,8 @@ from flows.launchers.base import (
     RESULTS_FILE,
     Batch,
     BatchEnd,
+    BegunBatch,
+    DamagedFileError,
     OnResults,
     ResultsReader,
     batch_file,
@@ -25,15 +27,20 @@ from flows.launchers.cluster import BusyError, SubmissionRefusedError, TooManyEr
 from flows.launchers.sbatch import sbatch_script
 from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import JOB_NAME, ElementState, Snapshot
+from flows.launchers.slurm_record import FORGOTTEN, look_up
 from flows.launchers.slurm_state import SlurmState, Submission
-from flows.launchers.transport import AnswerError, TransportError
+from flows.launchers.slurm_watch import Element, Watch
+from flows.launchers.transport import AnswerError, CommandError, NoAnswerError, TransportError
 from flows.quantities import count
 
-# A submission whose answer was lost is known to SLURM after so long, or did not reach it.
-_IN_FLIGHT_SECONDS = 5.0
+STOP_SECONDS = 120.0
+_CANCEL_AGAIN_SECONDS = 10.0
 _TOO_MANY_SECONDS = 5.0
 _SHORTEST_PAUSE = 0.1
 _MOST_TRIES = 10
+_MOST_UNKNOWN = 5
+# What is answered may be disturbed for so many patiences, if the command said that it went well.
+_PATIENCES_WITH_NOISE = 10
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 _TELLS = 100  # characters of what a cluster answered
 # Of results, which have some 300 bytes for each unit, and an error's text. More is no result.
@@ -46,8 +53,6 @@ _NOT_THEIR_FAULT = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED", "FORGOTTEN
 _FAULT_OF_RUNNING = {"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
 # Those that tell no more than that the unit runner has ended: its own words tell why.
 _BY_ITSELF = {"COMPLETED", "FAILED"}
-# After a job ended minutes ago, or the controller was killed.
-_FORGOTTEN = ElementState("FORGOTTEN", "SLURM does not know it any more")
 # Without cgroups, only the output of a job that needed too much memory says so.
 _OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memory")
 
@@ -96,8 +101,8 @@ class SlurmBatch:
         self.batch = batch
         self.there = job.there(folder)
         self.units_dir = folder.parent.parent if batch is None else batch.units_dir
-        begun = begun_batch(folder)
-        assert begun is not None  # it is written before anything is submitted
+        # Without it, as when the folder was removed, it can only be stopped.
+        begun = begun_batch(folder) or BegunBatch({}, 1)
         units = list(begun.names.items())
         self._names = frozenset(begun.names.values())
         self._endings = (".log", ".out.json", f".attempt-{begun.attempt - 1}.log")
@@ -107,7 +112,15 @@ class SlurmBatch:
         self.open = {part.number: part for part in self.parts}
         self.has_ended = asyncio.Event()
         self._last_words = ""
-        self._cancelled: set[int] = set()
+        self._watch = Watch(
+            job.cluster.looking, job.patience, oldest=job.patience + 3 * job.queue.interval
+        )
+        self._cancelled_at: dict[str, float] = {}
+        self._completed_at: dict[int, float] = {}
+        self._look_at: dict[str, float] = {}
+        self._left_at_submission: dict[int, int] = {}
+        self._unanswered_since: float | None = None
+        self._stopped_at: float | None = None
         self._at_once = len(self.parts)  # elements in an array, until SLURM takes only fewer
         self._woken = asyncio.Event()
         self._waits_for = ""
@@ -116,11 +129,15 @@ class SlurmBatch:
 
     @property
     def is_stopped(self) -> bool:
-        return (self.folder / unit_runner.STOP_FILE).exists()
+        if self._stopped_at is None and (self.folder / unit_runner.STOP_FILE).exists():
+            self._stopped_at = time.monotonic()
+        return self._stopped_at is not None
 
     def stop(self) -> None:
         """Submit no more, and cancel what was submitted, at once."""
-        (self.folder / unit_runner.STOP_FILE).touch()
+        self._stopped_at = self._stopped_at or time.monotonic()
+        with contextlib.suppress(OSError):  # if the folder is gone, what runs is to be ended too
+            (self.folder / unit_runner.STOP_FILE).touch()
         self._woken.set()
 
     def end(self) -> BatchEnd:
@@ -135,7 +152,12 @@ class SlurmBatch:
     async def to_its_end(self, on_results: OnResults) -> None:
         """Submit what has no result, and hand over results, until all parts have ended.
 
-        While the cluster does not answer, nothing is known of it: it is asked again.
+        While the cluster does not answer, nothing is known of it: it is asked again. If it does not
+        either while the batch is stopped, what may run is left to SLURM after two minutes.
+
+        Raises:
+            NoAnswerError: for long it answered, and nothing of use.
+            AnswerError, CommandError, DamagedFileError, SubmissionRefusedError: as they say.
         """
         for submission in self.state.submissions:
             if submission.job_id is not None:
@@ -143,17 +165,36 @@ class SlurmBatch:
         await self._hand_over(on_results)
         while self.open:
             self._woken.clear()
-            try:
-                why = await self._step(on_results)
-            except (TransportError, BusyError) as error:
-                why = str(error)
-            self._wait_for(why)
+            self._wait_for(await self._patient_step(on_results))
             await on_results([])
             if self.open:
                 pause = max(_SHORTEST_PAUSE, (time.monotonic() - self._begun) / 10)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), min(pause, self.job.seconds))
-        self.has_ended.set()
+
+    async def _patient_step(self, on_results: OnResults) -> str:
+        """One look at everything; why it could not be had, if so."""
+        try:
+            why = await self._step(on_results)
+        except (TransportError, BusyError) as error:
+            why = str(error)
+        except NoAnswerError as error:
+            why = str(error)
+            since = self._unanswered_since = self._unanswered_since or time.monotonic()
+            patience = self.job.patience * (1 if error.exit_code else _PATIENCES_WITH_NOISE)
+            if time.monotonic() - since > patience and not self.is_stopped:
+                raise
+        except (CommandError, DamagedFileError, OSError) as error:
+            if not self.is_stopped:
+                raise
+            why = str(error)
+        else:
+            self._unanswered_since = None
+            return why
+        if self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_SECONDS:
+            self.job.say(f"What may still run of {self.folder.name} is left to SLURM. {why}")
+            self.open.clear()
+        return why
 
     async def _step(self, on_results: OnResults) -> str:
         """One look at everything; why something could not be submitted, if so."""
@@ -167,16 +208,24 @@ class SlurmBatch:
                 why = str(error)
                 self._submit_at = time.monotonic() + _TOO_MANY_SECONDS
         await self._collect(on_results)
-        snapshot = await self.job.queue.latest() if self.open else None
-        if snapshot is not None:
-            await self._find_submissions(snapshot)
-            if gone := self._gone(snapshot):
-                await self._collect(on_results)  # what they did before they ended
-                await self._settle({n: how for n, how in gone.items() if n in self.open})
+        if not self.open:
+            return why
+        snapshot = await self.job.queue.latest()
+        await self._confirm_submissions(snapshot)
+        await self._cancel_what_was_given_up(snapshot)
+        if ended := await self._watch.ended(self._elements(), snapshot):
+            await self._collect(on_results)  # what they did before they ended
+            await self._settle({n: how for n, how in ended.items() if self._is_to_settle(n, how)})
         return why
 
     async def _submit(self) -> None:
-        due = [number for number in self.open if self.state.submission_of(number) is None]
+        now = time.time()
+        due = [
+            number
+            for number in self.open
+            if self.state.submission_of(number) is None
+            and self.state.again_at.get(number, 0.0) <= now
+        ]
         if not due:
             return
         limit = await self._max_array_size()
@@ -200,6 +249,7 @@ class SlurmBatch:
         files = self._files(submission)
         await self.job.cluster.send(files)
         self.state.submissions.append(submission)
+        self._left_at_submission |= {n: self._left(n) for n in parts}
         self.state.write(self.folder)
         try:
             job_id = await self.job.cluster.submit(self.there / _script_name(submission))
@@ -208,12 +258,13 @@ class SlurmBatch:
             self.state.write(self.folder)
             self._at_once = max(1, len(parts) // 2)
             raise
+        if any(job_id == each.job_id for each in self.state.submissions):
+            raise BusyError(f"sbatch gives a job the number of another one: {job_id}")
         await self._submitted(submission, job_id)
 
     async def _submitted(self, submission: Submission, job_id: int) -> None:
-        # Only what SLURM answers from now on can tell that the job is gone.
-        submission.job_id, submission.submitted_at = job_id, time.time()
-        self.state.write(self.folder)
+        submission.job_id = job_id
+        self._save()
         await self.job.on_submitted(job_id)
         self.job.say(f"SLURM job {job_id} has {count(len(submission.parts), 'element')}.")
 
@@ -251,7 +302,7 @@ class SlurmBatch:
     async def _collect(self, on_results: OnResults) -> None:
         """Mirror what the parts did, and hand it over."""
         while wanted := {
-            str(number): (self.there / f"{number:06d}", part.offset)
+            str(number): (self._there(number), part.offset)
             for number, part in self.open.items()
             if self.state.submission_of(number) is not None
         }:
@@ -298,53 +349,160 @@ class SlurmBatch:
                 del self.open[part.number]
 
     async def _cancel(self) -> None:
-        """Cancel all that is or may be running, and wait for nothing else."""
+        """Cancel all that is or may be running; what is not known under an id, once it is."""
         for number in list(self.open):
             if self.state.submission_of(number) is None:
                 del self.open[number]
-        found = {s.job_id for s in self.state.submissions if s.job_id is not None}
-        if self.open and (ids := found - self._cancelled):
-            folders = [self.there / f"{number:06d}" for number in self.open]
-            await self.job.cluster.tell_to_stop(folders)
-            await self.job.cluster.cancel(sorted(ids))
-            self._cancelled |= ids
+        if not self.open:
+            return
+        for unconfirmed in self._unconfirmed():
+            await self._look_for(unconfirmed)
+        names = {
+            str(submission.job_id)
+            for number in self.open
+            if (submission := self.state.submission_of(number)) and submission.is_confirmed
+        }
+        with contextlib.suppress(CommandError):  # what cannot be told to stop is cancelled as well
+            await self.job.cluster.tell_to_stop([self._there(number) for number in self.open])
+        await self._cancel_now_and_then(names)
 
-    async def _find_submissions(self, snapshot: Snapshot) -> None:
-        """Learn what became of submissions whose answer was lost."""
-        for submission in [s for s in self.state.submissions if s.job_id is None]:
-            if (job_id := snapshot.arrays.get(submission.token)) is not None:
-                await self._submitted(submission, job_id)
-            elif snapshot.asked_at > submission.submitted_at + _IN_FLIGHT_SECONDS:
-                self.state.submissions.remove(submission)
+    async def _cancel_now_and_then(self, names: Collection[str]) -> None:
+        """Cancel what lives, and does so yet some time after it was cancelled before."""
+        now = time.monotonic()
+        due = [
+            name
+            for name in sorted(names)
+            if now - self._cancelled_at.get(name, -_CANCEL_AGAIN_SECONDS) >= _CANCEL_AGAIN_SECONDS
+        ]
+        if due:
+            await self.job.cluster.cancel(due)
+            self._cancelled_at |= dict.fromkeys(due, now)
 
-    def _gone(self, snapshot: Snapshot) -> dict[int, ElementState]:
-        """The parts that SLURM does not execute any more, and how it says they ended."""
-        gone = {}
-        for number in self.open:
-            submission = self.state.submission_of(number)
-            if submission is None or submission.job_id is None:
+    def _unconfirmed(self) -> list[Submission]:
+        """The submissions that are to execute something, and whose id is not certain."""
+        found = {id(s): s for number in self.open if (s := self.state.submission_of(number))}
+        return [submission for submission in found.values() if not submission.is_confirmed]
+
+    async def _confirm_submissions(self, snapshot: Snapshot | None) -> None:
+        """Learn the ids of submissions, above all of those whose answer was lost.
+
+        What SLURM does not tell of for long, and what has not begun, is given up: it is made
+        certain that it never begins.
+        """
+        for submission in self._unconfirmed():
+            if snapshot is not None and (job_id := snapshot.arrays.get(submission.token)):
+                await self._confirm(submission, job_id)
                 continue
-            element = submission.token, number - submission.offset
-            how = snapshot.elements.get(element, _FORGOTTEN)
-            if not how.is_alive and snapshot.asked_at > submission.submitted_at:
-                gone[number] = how
-        return gone
+            waited = time.time() - submission.submitted_at
+            if waited < self.job.patience or time.monotonic() < self._look_at.get(
+                submission.token, 0.0
+            ):
+                continue
+            is_second = submission.token in self._look_at
+            self._look_at[submission.token] = time.monotonic() + self.job.patience / 4
+            if not await self._look_for(submission) and is_second and snapshot is not None:
+                await self._void(submission)
+
+    async def _look_for(self, submission: Submission) -> bool:
+        """Whether the id of a submission could be made certain."""
+        folders = [self._there(number) for number in submission.parts]
+        if (job_id := await self.job.cluster.begun(submission.token, folders)) is not None:
+            await self._confirm(submission, job_id)
+        elif submission.job_id is not None:
+            looking, first = self.job.cluster.looking, submission.parts[0] - submission.offset
+            name = f"{submission.job_id}_{first}"
+            if await look_up(looking, name, submission.token) not in (None, FORGOTTEN):
+                await self._confirm(submission, submission.job_id)
+        return submission.is_confirmed
+
+    async def _confirm(self, submission: Submission, job_id: int) -> None:
+        submission.is_confirmed = True
+        if submission.job_id != job_id:
+            await self._submitted(submission, job_id)
+        else:
+            self._save()
+
+    async def _void(self, submission: Submission) -> None:
+        """Give up a submission that nothing is known of."""
+        parts = [number for number in submission.parts if number not in submission.settled]
+        folders = [self._there(number) for number in parts]
+        if (job_id := await self.job.cluster.void(submission.token, folders)) is not None:
+            await self._confirm(submission, job_id)
+            return
+        submission.settled += parts
+        for number in parts:
+            self._wait_before_next(number)
+        self._save()
+        tries = max(self.state.tries_of(number) for number in parts)
+        if tries >= _MOST_UNKNOWN and not self.is_stopped:
+            raise SubmissionRefusedError(
+                f"SLURM was given a job {tries} times, and never told of it. {self._waits_for}"
+            )
+        self.job.say("SLURM does not tell of a job that it was given: it is given up.")
+
+    async def _cancel_what_was_given_up(self, snapshot: Snapshot | None) -> None:
+        """Cancel jobs that appear after all."""
+        if snapshot is None:
+            return
+        given_up = {s.token: s for s in self.state.submissions if set(s.parts) <= set(s.settled)}
+        alive = {
+            str(snapshot.arrays[token])
+            for (token, _), how in snapshot.elements.items()
+            if token in given_up and how.is_alive
+        }
+        await self._cancel_now_and_then(alive)
+
+    def _elements(self) -> dict[int, Element]:
+        """What executes the parts, as SLURM should tell of it."""
+        return {
+            number: Element(
+                submission.token,
+                number - submission.offset,
+                self._element(number) if submission.is_confirmed else None,
+            )
+            for number in self.open
+            if (submission := self.state.submission_of(number)) is not None
+        }
+
+    def _is_to_settle(self, number: int, how: ElementState) -> bool:
+        """Whether nothing more is expected of a part that ended so.
+
+        What ended well has left all its results, which a shared file system may show later.
+        """
+        if number not in self.open:
+            return False
+        if how.state != "COMPLETED":
+            return True
+        seen = self._completed_at.setdefault(number, time.monotonic())
+        return time.monotonic() - seen >= self.job.patience
 
     async def _settle(self, gone: Mapping[int, ElementState]) -> None:
         """Part with elements that ended without all results: the units run again, or will not."""
         if not gone:
             return
         named = {number: self._element(number) for number in gone}
+        await self._end_what_is_forgotten([n for n, how in gone.items() if how is FORGOTTEN])
         ends = await self.job.cluster.ends_of(
-            (self.there / f"{number:06d}", self.there / f"slurm-{name}.out")
+            (self._there(number), self.there / f"slurm-{name}.out")
             for number, name in named.items()
         )
         for (number, how), (said, unfinished) in zip(gone.items(), ends, strict=True):
             self._settle_one(number, _better_told(how, said), said, unfinished)
-        self.state.write(self.folder)
+        self._save()
+
+    async def _end_what_is_forgotten(self, parts: Collection[int]) -> None:
+        """Make certain that parts are not executed, whatever SLURM tells of them."""
+        if not parts:
+            return
+        await self.job.cluster.cancel([self._element(number) for number in parts])
+        for number in parts:
+            submission = self.state.submission_of(number)
+            assert submission is not None
+            await self.job.cluster.void(submission.token, [self._there(number)])
 
     def _settle_one(self, number: int, how: ElementState, said: str, unfinished: set[int]) -> None:
         what = f"SLURM job {self._element(number)} ended: {how.state}, {how.reason}."
+        self._completed_at.pop(number, None)
         self._last_words = f"{what} {said}"
         missing = self.parts[number].missing.keys()
         if (submission := self.state.submission_of(number)) is not None:
@@ -358,9 +516,35 @@ class SlurmBatch:
         self.state.reasons |= dict.fromkeys(failed, reason)
         again = missing - self.state.reasons.keys() and how.state not in _BY_ITSELF
         if again and not self.is_stopped and self.state.tries_of(number) < _MOST_TRIES:
-            self.job.say(f"{what} What has no result will be submitted again.")
+            seconds = 0.0 if failed else self._wait_before_next(number)
+            when = f" in {seconds:.0f} s" if seconds else ""
+            self.job.say(f"{what} What has no result will be submitted again{when}.")
         else:
             del self.open[number]
+
+    def _wait_before_next(self, number: int) -> float:
+        """Put off the next submission of a part, unless the last one led to something; how long.
+
+        Each time for twice as long.
+        """
+        if self._left(number) < self._left_at_submission.get(number, 0):
+            return 0.0
+        seconds = self.job.patience * 2.0 ** (self.state.tries_of(number) - 1)
+        self.state.again_at[number] = time.time() + seconds
+        return seconds
+
+    def _left(self, number: int) -> int:
+        """How many units of a part have neither a result nor a reason why not."""
+        return len(self.parts[number].missing.keys() - self.state.reasons.keys())
+
+    def _save(self) -> None:
+        """Write down what is known; what is being stopped is, also if it cannot be written."""
+        with contextlib.suppress(*((OSError,) if self.is_stopped else ())):
+            self.state.write(self.folder)
+
+    def _there(self, number: int) -> PurePosixPath:
+        """The folder of a part on the cluster."""
+        return self.there / f"{number:06d}"
 
     def _element(self, number: int) -> str:
         """SLURM's name of the element that executes a part."""

@@ -26,10 +26,11 @@ LARGEST_JOB_ID = 2**31 - 1  # that the database takes
 _MARK, _END = "fractal-job|", "|."
 _HEADER = f"{_MARK}COMMENT|ARRAY_JOB_ID|"
 _LINE = re.compile(
-    rf"{re.escape(_MARK)}(?P<token>fractal-[0-9a-f]{{32}})\|(?P<array>\d{{1,10}})\|(?P<index>\d{{1,9}})"
-    rf"\|(?P<state>[A-Z_]{{2,30}})\|(?P<reason>.{{0,500}}?){re.escape(_END)}"
+    rf"{re.escape(_MARK)}[^|]*(?P<token>fractal-[0-9a-f]{{32}})[^|]*"
+    rf"\|(?P<array>\d{{1,10}})\|(?P<index>\d{{1,9}})\|(?P<state>[A-Z_]{{2,30}})\|(?P<reason>.{{0,500}}?){re.escape(_END)}"
 )
 _COMMAND = (
+    *("env", "LC_ALL=C"),
     "squeue",
     "--array",
     "--states=all",
@@ -99,7 +100,7 @@ class SlurmQueue:
         self._path = path
         self._command = _COMMAND if user is None else (*_COMMAND, f"--user={user}")
         self._transport = transport
-        self._interval = interval
+        self.interval = interval
 
     async def latest(self) -> Snapshot | None:
         """The last answer, renewed if it is due; None before there is one."""
@@ -140,7 +141,7 @@ class SlurmQueue:
                 yield False
                 return
             size = file.seek(0, 2)
-            if size and time.time() - lock.stat().st_mtime < self._interval:
+            if size and time.time() - lock.stat().st_mtime < self.interval:
                 yield False
                 return
             file.truncate(0)

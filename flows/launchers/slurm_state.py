@@ -20,7 +20,8 @@ class Submission:
     """A job array that was submitted at a time; without `job_id` that is not certain.
 
     Its element i is the part i + `offset` of the batch. `token` is its comment, by which it is
-    found. `settled` are the parts that are no longer expected to be executed by it.
+    found. `settled` are the parts that are no longer expected to be executed by it. `is_confirmed`
+    says that its `job_id` was seen with its token: before, it is only what `sbatch` printed.
     """
 
     token: str
@@ -29,6 +30,7 @@ class Submission:
     submitted_at: float
     job_id: int | None = None
     settled: list[int] = field(default_factory=list)
+    is_confirmed: bool = False
 
     def runs(self, part: int) -> bool:
         """Whether a part is, or perhaps is, executed by it."""
@@ -39,13 +41,15 @@ class Submission:
 class SlurmState:
     """The sizes of a batch's parts, in its order; how many units of each run at once; submissions.
 
-    `reasons` tell why units, by their index, have no result and will have none.
+    `reasons` tell why units, by their index, have no result and will have none. `again_at` are the
+    times, in seconds since the epoch, before which parts are not submitted again.
     """
 
     sizes: list[int]
     parallel_tasks: int
     submissions: list[Submission] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    again_at: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "SlurmState | None":
@@ -61,6 +65,8 @@ class SlurmState:
                 raise ValueError(f"it has format {found!r}, supported is {_FORMAT}")
             content["submissions"] = [Submission(**each) for each in content["submissions"]]
             content["reasons"] = {int(index): why for index, why in content["reasons"].items()}
+            again_at = content.pop("again_at", {})
+            content["again_at"] = {int(part): when for part, when in again_at.items()}
             return cls(**content)
         except FileNotFoundError:
             return None

@@ -47,6 +47,11 @@ def environment_of_programs() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
+def program_of(command: Sequence[str]) -> str:
+    """The name of what a command runs, which may be by `env`, with variables."""
+    return next((word for word in command if word != "env" and "=" not in word), command[0])
+
+
 class TransportError(Exception):
     """A command could not be run, or its end is not known; it may work later."""
 
@@ -57,6 +62,21 @@ class CommandError(Exception):
 
 class AnswerError(CommandError):
     """What a command answered cannot be used; the message has the beginning of it."""
+
+
+class NoAnswerError(CommandError):
+    """Something else came back than an answer; the message quotes it, with the command's end.
+
+    It may have been disturbed, and be given the next time, above all if `exit_code` is 0.
+    """
+
+    def __init__(self, ended: "Completed") -> None:
+        self.exit_code = ended.exit_code
+        heard = " ".join(filter(None, (_told(ended.stdout), _told(ended.stderr[-_TELLS:]))))
+        super().__init__(
+            f"{program_of(ended.command)} gave no answer (exit code {ended.exit_code}), but: "
+            f"{heard or 'nothing'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +101,7 @@ class Completed:
             CommandError: it is not.
         """
         if self.exit_code != 0:
-            raise CommandError(f"{self.command[0]} failed: {self.words}")
+            raise CommandError(f"{program_of(self.command)} failed: {self.words}")
         return self
 
 
@@ -129,7 +149,9 @@ class LocalTransport:
                 stdout, stderr = await _converse(command, stdin, *_pipes_of(process))
                 await process.wait()
         except TimeoutError as error:
-            raise TransportError(f"{command[0]} did not end within {seconds:g} s.") from error
+            raise TransportError(
+                f"{program_of(command)} did not end within {seconds:g} s."
+            ) from error
         finally:
             if process.returncode is None:
                 await self._end(process)
@@ -156,7 +178,9 @@ class LocalTransport:
                 start_new_session=True,  # a signal for this process is none for the command
             )
         except OSError as error:
-            raise TransportError(f"{command[0]} cannot be started here: {error}") from error
+            raise TransportError(
+                f"{program_of(command)} cannot be started here: {error}"
+            ) from error
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         """Kill a command with all that it started; what sudo started may not be ours to kill."""
@@ -238,7 +262,8 @@ async def _end_of(output: _Reader) -> bytes:
 
 def _too_long(command: Sequence[str], told: str = "") -> AnswerError:
     return AnswerError(
-        f"{command[0]} wrote more than {LONGEST_ANSWER >> 20} MiB, which no answer has.{told}"
+        f"{program_of(command)} wrote more than {LONGEST_ANSWER >> 20} MiB, which no answer has."
+        f"{told}"
     )
 
 
@@ -343,11 +368,13 @@ class SSHTransport:
 
     def _not_run(self, command: Sequence[str], error: Exception) -> TransportError:
         return TransportError(
-            f"{command[0]} could not be run by SSH as {self._user} on {self._host}, port "
+            f"{program_of(command)} could not be run by SSH as {self._user} on {self._host}, port "
             f"{self._port}: {str(error) or type(error).__name__}"
         )
 
     def _exit_code(self, command: Sequence[str], code: int | None) -> int:
         if code is None or code < 0:
-            raise TransportError(f"{command[0]} ended on {self._host} with the connection.")
+            raise TransportError(
+                f"{program_of(command)} ended on {self._host} with the connection."
+            )
         return code

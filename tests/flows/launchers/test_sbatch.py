@@ -136,6 +136,9 @@ MINIMAL = """\
 #SBATCH --no-requeue
 
 : # Below the first command no line is read as an option.
+batch=/jobs/7/0_threshold/"$(printf %06d "$SLURM_ARRAY_TASK_ID")"
+echo "$SLURM_ARRAY_JOB_ID" > "$batch"/fractal-job-7.job
+[ ! -e "$batch"/fractal-job-7.void ] || exit 0
 exec /usr/bin/python3 -I -S /jobs/7/0_threshold/unit_runner.py --wait \
 /jobs/7/0_threshold/"$(printf %06d "$SLURM_ARRAY_TASK_ID")"
 """
@@ -160,6 +163,9 @@ FULL = r"""#!/bin/bash -l
 #SBATCH --no-requeue
 
 : # Below the first command no line is read as an option.
+batch='/jobs/50% of "it'"'"'s"/'"$(printf %06d "$((SLURM_ARRAY_TASK_ID + 1000))")"
+echo "$SLURM_ARRAY_JOB_ID" > "$batch"/'fractal job 7 #1'.job
+[ ! -e "$batch"/'fractal job 7 #1'.void ] || exit 0
 export MODELS='/my models'
 export NAME='it'"'"'s $HOME'
 ulimit -c 0
@@ -256,6 +262,8 @@ def test_the_script_of_an_array(
 def test_a_script_runs_the_unit_runner_on_the_batch_of_its_index(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s 50% "of" $HOME #1'
     folder.mkdir()
+    batch = folder / "001008"
+    batch.mkdir()
     (folder / "unit_runner.py").write_text("import os, sys\nprint(sys.argv[2], os.environ['A'])")
     python = shutil.which("python3") or "python3"
     text = script(
@@ -265,15 +273,17 @@ def test_a_script_runs_the_unit_runner_on_the_batch_of_its_index(tmp_path: Path)
         offset=1000,
         batches=[1008],
     )
-    done = subprocess.run(
-        ["sh"],
-        input=text,
-        env={"SLURM_ARRAY_TASK_ID": "8"},
-        text=True,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert done.stdout == f"{folder}/001008 $HOME's\n"
+
+    def run() -> str:
+        env = {"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_JOB_ID": "12"}
+        return subprocess.run(
+            ["sh"], input=text, env=env, text=True, stdout=subprocess.PIPE, check=True
+        ).stdout
+
+    assert run() == f"{batch} $HOME's\n"
+    assert (batch / "fractal-job-7.job").read_text() == "12\n"
+    (batch / "fractal-job-7.void").touch()
+    assert run() == ""  # it was given up
 
 
 @pytest.mark.parametrize(

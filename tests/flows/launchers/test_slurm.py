@@ -74,6 +74,7 @@ class Bench:
         self.said: list[str] = []
         self.results: list[UnitResult] = []
         self.queue_file = folder / "queue.json"
+        self.patience = 2.0
 
     def launcher(self, transport: Transport | None = None, **default: Any) -> SlurmLauncher:
         """As each process of the job makes its own."""
@@ -93,6 +94,7 @@ class Bench:
                 seconds=0.2,
                 on_submitted=on_submitted,
                 say=self.said.append,
+                patience=self.patience,
             )
         )
 
@@ -345,8 +347,8 @@ async def test_units_of_a_node_that_fails_run_again(by_sudo: Bench) -> None:
     async def is_resumed() -> bool:
         with contextlib.suppress(ClusterError):  # as long as it is not seen to be down
             await cluster.run("scontrol", "update", node, "state=resume")
-            return True
-        return False
+        # It may also have come back by itself, as it answers.
+        return "down" not in await cluster.run("sinfo", "--noheader", "--format=%T")
 
     async def node_fails() -> None:
         await cluster.run("scontrol", "update", node, "state=down", "reason=the tests")
@@ -410,7 +412,10 @@ class ServerTransport(LocalTransport):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.user)
-        self._prefix = ["runuser", "-u", cluster.server_user, "--", *self._prefix]
+        self._server_user = cluster.server_user
+
+    def prefix(self) -> list[str]:
+        return ["runuser", "-u", self._server_user, "--", *super().prefix()]
 
 
 async def test_the_rule_for_sudo_is_enough_for_a_server_without_other_rights(

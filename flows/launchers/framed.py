@@ -1,0 +1,53 @@
+"""Run a program and send what it writes in a frame: `python framed.py MARK ARGUMENTS...`.
+
+Shells, their start-up files and sudo may print whatever they like before, after and beside what is
+asked for. So an answer is sent as
+
+    a line    MARK, how the program ended (0, or 1), the length of the answer, its SHA-256
+    the answer, as many bytes: what the program wrote, or, if it failed, why
+
+and who knows the mark, which is random, finds it. The program comes on standard input: a line with
+the length of its text, and the text; it reads what follows.
+
+This is sent as the text of `python -c`: it is one file, needs the standard library only, and runs
+with Python 3.8 and newer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import traceback
+
+
+def main(mark: str, arguments: list[str]) -> None:
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    text = stdin.read(int(stdin.readline()))
+    failed, answer = run(text, arguments)
+    checksum = hashlib.sha256(answer).hexdigest()
+    stdout.write(b"\n%s %d %d %s\n" % (mark.encode(), failed, len(answer), checksum.encode()))
+    stdout.write(answer + b"\n")
+    stdout.flush()
+
+
+def run(text: bytes, arguments: list[str]) -> tuple[bool, bytes]:
+    """Whether a program failed, and what it wrote or why."""
+    written = io.BytesIO()
+    own, sys.stdout = sys.stdout, io.TextIOWrapper(written, encoding="utf-8", write_through=True)
+    sys.argv = ["-c", *arguments]
+    why: object = None
+    try:
+        exec(compile(text, "program", "exec", dont_inherit=True), {"__name__": "__main__"})
+    except SystemExit as end:
+        why = end.code
+    except Exception as error:
+        why = "".join(traceback.format_exception_only(type(error), error)).strip()
+    finally:
+        content, sys.stdout = written.getvalue(), own
+    failed = why is not None and why != 0
+    return failed, str(why).encode() if failed else content
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
