@@ -31,6 +31,9 @@ COOKIE = APIKeyCookie(name=LOGIN_COOKIE, auto_error=False)
 # and few at a time.
 _HASHING = ThreadPoolExecutor(max_workers=4, thread_name_prefix="passwords")
 
+# Only an administrator who edits a user afterwards sets these.
+_NOT_AT_FIRST = {"password", "is_active", "is_superuser", "is_verified"}
+
 Result = TypeVar("Result")
 
 
@@ -51,7 +54,7 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
         """
         await self.validate_password(request.password, request)
         await self._require_free(request.email)
-        fields = request.model_dump(exclude={"password"}, exclude_none=True)
+        fields = request.model_dump(exclude=_NOT_AT_FIRST, exclude_none=True)
         user = UserOAuth(**fields, hashed_password=await self._hash(request.password))
         self._session.add(user)
         group = await default_group(self._session, self._settings.default_group)

@@ -1,7 +1,7 @@
 """Answers to requests that cannot be served, each with a `detail` that says why."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from fractal_models.rights import ForbiddenError, NotFoundError
 from fractal_models.workflow_tasks import UnfitError
 
 _LOGGER = logging.getLogger("fractal.api")
+_MOST_SHOWN = 100
 
 
 class Problem(BaseModel):
@@ -31,6 +32,7 @@ class Problem(BaseModel):
     type: str
     loc: list[str | int]
     msg: str
+    input: str | None = None
 
 
 class Refusal(BaseModel):
@@ -122,16 +124,25 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's list of problems, without the input (it can be a password or 100,000 images)."""
-    problems = [
-        {
-            "type": problem["type"],
-            "loc": [_encodable(part) for part in problem["loc"]],
-            "msg": _encodable(problem["msg"].removeprefix("Value error, ")),
-        }
-        for problem in error.errors()
-    ]
+    """FastAPI's list of problems."""
+    problems = [_problem(each) for each in error.errors()]
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, problems)
+
+
+def _problem(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the input, which can be a password or 100,000 images.
+
+    Only where one of a few texts was asked for, clients show what was sent.
+    """
+    problem = {
+        "type": error["type"],
+        "loc": [_encodable(part) for part in error["loc"]],
+        "msg": _encodable(error["msg"].removeprefix("Value error, ")),
+    }
+    sent = error.get("input")
+    if error["type"] == "literal_error" and isinstance(sent, str):
+        problem["input"] = _encodable(sent[:_MOST_SHOWN])
+    return problem
 
 
 async def _with_data(_: Request, error: ErrorWithData) -> JSONResponse:
@@ -158,7 +169,11 @@ async def _machine_away(_: Request, error: TransportError) -> JSONResponse:
     )
 
 
-async def _not_found(_: Request, error: NotFoundError) -> JSONResponse:
+async def _not_found(request: Request, error: NotFoundError) -> JSONResponse:
+    """Of a project and what is in it, clients look for just this text, without the id."""
+    ids = request.path_params
+    if "project_id" in ids and str(error.name) in map(str, ids.values()):
+        return _answer(status.HTTP_404_NOT_FOUND, f"{error.what} not found")
     return _answer(status.HTTP_404_NOT_FOUND, str(error))
 
 

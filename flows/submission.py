@@ -33,6 +33,7 @@ from fractal_models.tables import (
     WorkflowTaskV2,
     WorkflowV2,
 )
+from fractal_models.urls import on_s3
 from fractal_models.workflow_tasks import argument_problems
 
 # In a project directory of the user, where units run as the user and share its file system.
@@ -222,12 +223,13 @@ def job_folder_there(resource: Resource, profile: Profile, user: UserOAuth, job:
         return str(folder)
     if resource.type == "slurm_ssh":
         return str(PurePosixPath(str(profile.jobs_remote_dir), folder.name))
-    if not user.project_dirs:
+    home = next((each for each in user.project_dirs if not on_s3(each)), None)
+    if home is None:
         raise JobRefusedError(
             f"User {user.email} has no project directory, in which the jobs on resource "
             f"{resource.name!r} keep their files: ask an administrator for one."
         )
-    return str(PurePosixPath(user.project_dirs[0], _CACHE, folder.name))
+    return str(PurePosixPath(home, _CACHE, folder.name))
 
 
 def dump_project(project: ProjectV2) -> dict[str, Any]:

@@ -4,7 +4,6 @@ What a user may not see is not found; what they may see but not change is forbid
 """
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, or_
@@ -37,6 +36,7 @@ class NotFoundError(LookupError):
 
     def __init__(self, what: str, name: object) -> None:
         super().__init__(f"{what} {name} not found.")
+        self.what, self.name = what, name
 
 
 class ForbiddenError(Exception):
@@ -108,11 +108,6 @@ async def project_with_right(
     if not permitted:
         raise ForbiddenError(f"You may not {_TO[right]} project {project_id}.")
     return project
-
-
-def lies_in(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path is one of these folders, or in one of them."""
-    return any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
 
 
 async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int) -> DatasetV2:

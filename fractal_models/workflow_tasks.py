@@ -65,7 +65,8 @@ def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
             kept = {key: value for key, value in new.items() if key in own or key not in old}
             changed = {k: v for k, v in own.items() if k not in old or old[k] != v}
             new = {**kept, **changed}
-        setattr(workflow_task, name, new or None)
+        has_phase = getattr(task, f"command_{phase}") is not None
+        setattr(workflow_task, name, new or ({} if has_phase else None))
     workflow_task.task, workflow_task.task_type = task, task.type
 
 

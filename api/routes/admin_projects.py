@@ -12,11 +12,12 @@ from api.paging import PagingDep, page_of
 from api.queries.conditions import asked_for, contains
 from api.queries.projects import owned_projects, owns_project_named
 from api.queries.sharing import accept_invitation, give_to, links
-from fractal_models.rights import NotFoundError, lies_in
+from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.project import ProjectReadSuperuser
 from fractal_models.schemas.sharing import LinkUserProjectRead
 from fractal_models.tables import DatasetV2, LinkUserProjectV2, Profile, ProjectV2, UserOAuth
+from fractal_models.urls import lies_in
 
 router = APIRouter(prefix="/admin/v2", tags=["Administration"])
 

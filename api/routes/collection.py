@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from fastapi import APIRouter, File, UploadFile, status
 from packaging.utils import canonicalize_name
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from api.dependencies import (
     Contributor,
@@ -18,8 +18,8 @@ from api.dependencies import (
 from api.queries.task_groups import require_new
 from api.request_body import Body, takes
 from flows.activities.commands import interpreter_of
-from flows.activities.package_tasks import executables_of, tasks_of
-from flows.activities.packages import installed_root, latest_version, name_and_version_of_wheel
+from flows.activities.package_tasks import PackageError, executables_of, tasks_of
+from flows.activities.packages import installed_root, name_and_version_of_wheel, version_on_index
 from flows.activities.site import Site, open_site
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import (
@@ -43,14 +43,12 @@ class PipCollection(BaseModel):
     Pinned versions, as JSON objects of name and version, are installed before or after it.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     package: PackageName | None = None
     package_version: PackageVersion | None = None
     package_extras: PackageExtras | None = None
     python_version: PythonVersion | None = None
-    pinned_package_versions_pre: PinnedVersions = {}
-    pinned_package_versions_post: PinnedVersions = {}
+    pinned_package_versions_pre: PinnedVersions = None
+    pinned_package_versions_post: PinnedVersions = None
     file: UploadFile | None = None
 
     @model_validator(mode="after")
@@ -106,15 +104,19 @@ async def collect_tasks_custom(
 
 
 async def _installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2]:
-    """The tasks of a package that is installed at a site.
+    """The tasks of a package that is installed at a site; their files may come later.
 
     Raises:
-        PackageError: it is not, or its files are not there.
+        PackageError: it is not, or the interpreter is not there.
     """
     python = request.python_interpreter
+    if not await site.existing([python]):
+        raise PackageError(f"The interpreter {python} does not exist.")
     found = request.package_root or await installed_root(str(request.package_name), python, site)
+    if not await site.is_folder(found):
+        raise PackageError(f"The folder {found} of the package does not exist.")
     root = PurePosixPath(found)
-    files = await site.existing(executables_of(request.manifest, root))
+    files = executables_of(request.manifest, root)
     return tasks_of(request.manifest, python, root, request.version, files=files)
 
 
@@ -125,7 +127,7 @@ async def _describe(
     resource: Resource,
     tasks_folder: PurePosixPath,
 ) -> TaskGroupV2:
-    """What is to be installed, and where; the newest version if none is asked for.
+    """What is to be installed, and where; the newest version of those that are asked for.
 
     Raises:
         PackageError: there is no such package, version, wheel or interpreter.
@@ -140,17 +142,19 @@ async def _describe(
         version=request.package_version,
         python_version=python_version,
         pip_extras=request.package_extras,
-        pinned_package_versions_pre=request.pinned_package_versions_pre,
-        pinned_package_versions_post=request.pinned_package_versions_post,
+        pinned_package_versions_pre=request.pinned_package_versions_pre or {},
+        pinned_package_versions_post=request.pinned_package_versions_post or {},
         active=False,
     )
     python, filename = interpreter_of(resource, python_version), ""
     if request.file is not None:
         filename = request.file.filename or ""
         group.pkg_name, group.version = name_and_version_of_wheel(filename)
-    elif group.version is None:
+    else:
         here = python if resource.type != "slurm_ssh" else None
-        group.version = await latest_version(group.pkg_name, here, python_version)
+        group.version = await version_on_index(
+            group.pkg_name, request.package_version, here, python_version
+        )
     folder = tasks_folder / group.pkg_name / str(group.version)
     group.path, group.venv_path = str(folder), str(folder / "venv")
     group.archive_path = str(folder / filename) if filename else None

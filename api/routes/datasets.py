@@ -1,7 +1,6 @@
 """Datasets; their images are in `images.py`."""
 
 import re
-from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Response, status
 from sqlmodel import col, select
@@ -23,7 +22,7 @@ from api.queries.jobs import require_no_submitted_job
 from api.request_body import Body, takes
 from fractal_models.database import saved_id
 from fractal_models.image_list import write_images
-from fractal_models.rights import WITHOUT_HISTORY, lies_in
+from fractal_models.rights import WITHOUT_HISTORY, ForbiddenError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -34,6 +33,7 @@ from fractal_models.schemas.dataset import (
     DatasetUpdate,
 )
 from fractal_models.tables import DatasetV2, ProjectV2, UserOAuth
+from fractal_models.urls import join_url, lies_in, normalize_url
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/dataset", tags=["Dataset"])
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
@@ -73,14 +73,14 @@ async def create_dataset(
     """Make an empty dataset; its images will lie in a folder of its own."""
     project_dir = request.project_dir or next(iter(user.project_dirs), None)
     if project_dir is None or project_dir not in user.project_dirs:
-        raise unprocessable(f"project_dir must be one of yours: {_listed(user)}.")
+        raise ForbiddenError(f"project_dir must be one of yours: {_listed(user)}.")
     dataset = DatasetV2(
         name=request.name, project_id=saved_id(project), project=project, zarr_dir=project_dir
     )
     session.add(dataset)
     await session.flush()
     subfolder = request.zarr_subfolder or _default_subfolder(project, dataset)
-    dataset.zarr_dir = str(PurePosixPath(project_dir) / _inside(subfolder))
+    dataset.zarr_dir = normalize_url(join_url(project_dir, subfolder))
     await session.commit()
     return DatasetRead.model_validate(dataset)
 
@@ -157,13 +157,4 @@ def _default_subfolder(project: ProjectV2, dataset: DatasetV2) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _inside(subfolder: str) -> PurePosixPath:
-    path = PurePosixPath(subfolder)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise unprocessable(
-            f"zarr_subfolder {subfolder!r} must be a path below project_dir, without '..'."
-        )
-    return path
+    return re.sub(r"[^a-z0-9]", "_", name.lower())

@@ -14,6 +14,7 @@ from fractal_models.images import SingleImage, ZarrUrl
 from fractal_models.images.schema import SingleImageUpdate
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.dataset import ImagePage, ImageQuery, ImageQueryWithZarrUrl
+from fractal_models.urls import not_below
 
 router = APIRouter(
     prefix="/api/v2/project/{project_id}/dataset/{dataset_id}/images", tags=["Images"]
@@ -72,10 +73,12 @@ async def list_images_not_processed(
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def add_image(dataset: WritableDataset, image: SingleImage, session: SessionDep) -> None:
-    """Add an image that is there already, wherever it lies."""
+    """Add an image that is there already, in the dataset's folder."""
     await require_no_submitted_job(session, dataset, "dataset")
-    if image.zarr_url == dataset.zarr_dir:
-        raise unprocessable(f"{image.zarr_url!r} is the dataset's folder, not an image in it.")
+    if not_below([image.zarr_url], dataset.zarr_dir):
+        raise unprocessable(
+            f"{image.zarr_url!r} is not in the dataset's folder, {dataset.zarr_dir!r}."
+        )
     if await find_image(session, dataset.id, image.zarr_url) is not None:
         raise unprocessable(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
     await write_images(session, dataset.id, [image.model_dump()])
@@ -91,10 +94,8 @@ async def update_image(
     image = await find_image(session, dataset.id, changes.zarr_url)
     if image is None:
         raise NotFoundError("Image", changes.zarr_url)
-    for field in ("attributes", "types"):
-        if (values := getattr(changes, field)) is not None:
-            given = {key: value for key, value in values.items() if value is not None}
-            setattr(image, field, given)
+    given = changes.model_dump(exclude={"zarr_url"}, exclude_unset=True, exclude_none=True)
+    image.sqlmodel_update(given)
     await session.commit()
     return SingleImage.model_validate(image, from_attributes=True)
 

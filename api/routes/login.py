@@ -1,8 +1,8 @@
 """Login and logout by token."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, status
 from fastapi.security import OAuth2PasswordRequestForm
 
 from api.auth import login_tokens
@@ -29,7 +29,6 @@ async def login(
     return BearerResponse(access_token=token, token_type="bearer")
 
 
-@router.post("/logout/", response_model=None, status_code=200)
-async def logout(_: CurrentUser) -> Any:
+@router.post("/logout/", status_code=status.HTTP_204_NO_CONTENT)
+async def logout(_: CurrentUser) -> None:
     """Tokens are not kept: the client forgets its own, which ends by itself."""
-    return None

@@ -3,7 +3,7 @@
 from typing import Annotated, NewType
 
 from fastapi import APIRouter, File, UploadFile, status
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from api.dependencies import (
     Contributor,
@@ -29,8 +29,6 @@ _Flag = NewType("_Flag", bool)
 
 class PixiCollection(BaseModel):
     """The archive of a project (`name-version.tar.gz`), and with which pixi it is installed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     file: UploadFile
     pixi_version: NonEmpty | None = None

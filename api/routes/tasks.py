@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, status
-from sqlmodel import func, select
+from fastapi import APIRouter, Depends, HTTPException, status
 
 from api.dependencies import (
     Contributor,
@@ -22,7 +21,7 @@ from api.queries.task_uses import TaskFilters, add_uses, unused
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
-from fractal_models.tables import TaskGroupV2, TaskV2, WorkflowTaskV2
+from fractal_models.tables import TaskGroupV2, TaskV2
 
 router = APIRouter(tags=["Task"])
 
@@ -90,21 +89,12 @@ async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -
 
 
 @router.delete("/api/v2/task/{task_id}/", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_task(task: OwnTask, session: SessionDep) -> None:
-    """Delete a task that was made by itself, and that no workflow uses."""
-    group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
-    if group.origin != "other" or len(group.task_list) > 1:
-        raise unprocessable(
-            f"Task {task.id} is part of {group.pkg_name} {group.version}: it cannot be deleted "
-            "alone."
-        )
-    used = await session.exec(
-        select(func.count()).select_from(WorkflowTaskV2).where(WorkflowTaskV2.task_id == task.id)
+async def delete_task(task_id: int, _: Contributor) -> None:
+    """Refused: a task is deleted with its task group, which is left unusable otherwise."""
+    raise HTTPException(
+        status.HTTP_405_METHOD_NOT_ALLOWED,
+        f"Task {task_id} cannot be deleted alone: delete its task group.",
     )
-    if count := used.one():
-        raise unprocessable(f"Task {task.id} is used in {count} workflows: remove it there first.")
-    await session.delete(group)
-    await session.commit()
 
 
 @router.get("/admin/v2/task/")

@@ -14,9 +14,9 @@ from api.errors import bad_request, unprocessable
 from api.lookups import find
 from api.queries.projects import zarr_dirs_of
 from api.queries.users import default_group, set_groups, with_groups
-from fractal_models.rights import lies_in
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
+from fractal_models.urls import lies_in
 
 router = APIRouter(prefix="/auth", tags=["Authentication"])
 
@@ -88,11 +88,11 @@ async def set_user_groups(
     """Make the user a member of just these groups; the default group must be among them."""
     user = await find(session, UserOAuth, user_id)
     default = await default_group(session, settings.default_group)
+    await set_groups(session, user_id, request.group_ids)
     if default.id not in request.group_ids:
         raise unprocessable(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
         )
-    await set_groups(session, user_id, request.group_ids)
     await session.commit()
     return await with_groups(session, user, settings.default_group)
 

@@ -18,9 +18,9 @@ from api.queries.jobs import require_no_submitted_job
 from api.queries.task_groups import usable_tasks
 from fractal_models.database import saved_id
 from fractal_models.schemas.workflow import (
-    WorkflowTaskArguments,
     WorkflowTaskCreate,
     WorkflowTaskRead,
+    WorkflowTaskReplace,
     WorkflowTaskUpdate,
 )
 from fractal_models.tables import TaskV2, WorkflowTaskV2, WorkflowV2
@@ -62,7 +62,7 @@ async def create_workflow_tasks(
 async def replace_workflow_task(
     workflow_task: WritableWorkflowTask,
     task_id: int,
-    arguments: WorkflowTaskArguments,
+    arguments: WorkflowTaskReplace,
     project: WritableProject,
     user: Contributor,
     session: SessionDep,

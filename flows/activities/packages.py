@@ -4,7 +4,9 @@ import asyncio
 import re
 import sys
 
+from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from flows.activities.commands import find_uv
 from flows.activities.installed import is_program, package_folder
@@ -26,14 +28,39 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_]*")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}")
 
 
-async def latest_version(package: str, python: str | None, python_version: str) -> str:
-    """The newest version on the package index that an interpreter can use.
+async def version_on_index(
+    package: str, wanted: str | None, python: str | None, python_version: str
+) -> str:
+    """The version of a package to install, as the package index writes it.
 
-    An interpreter that is not on this machine is None: its version has to do.
+    That is the newest that an interpreter can use, or of those that were asked for: `1.16` is 1.16
+    if there is one of this name, else the newest 1.16.x; `v2.1.0` and `2.1.0.0` are 2.1.0. An
+    interpreter that is not on this machine is None: its version has to do.
 
     Raises:
-        PackageError: no such package, none for this interpreter, or the index does not answer.
+        PackageError: no such package or version, none for this interpreter, or the index does not
+            answer.
     """
+    if wanted is None:
+        return await _newest(package, "", python, python_version)
+    try:
+        version = Version(wanted)
+    except InvalidVersion:
+        raise PackageError(f"{wanted!r} is not a version: write one like 1.2 or 1.2.3.") from None
+    begins = "" if version.public != version.base_version else f"=={version}.*"
+    try:
+        exact = await _newest(package, f"=={version}", python, python_version)
+    except PackageError:
+        if not begins:
+            raise
+        return await _newest(package, begins, python, python_version)
+    if begins and len(Version(exact).release) > len(version.release):
+        return await _newest(package, begins, python, python_version)
+    return exact
+
+
+async def _newest(package: str, specifier: str, python: str | None, python_version: str) -> str:
+    """The newest version of a package that fits a specifier, if any, and an interpreter."""
     if uv := find_uv():
         command = [uv, "pip", "compile", "-", "--no-deps", "--no-header", "--no-annotate"]
         command += ["--quiet"]
@@ -42,14 +69,16 @@ async def latest_version(package: str, python: str | None, python_version: str) 
     else:
         command = [python or sys.executable, "-m", "pip", "index", "versions", package]
         command += [] if python else ["--python-version", python_version]
-        pattern = r"\((\S+)\)"
-    code, output, errors = await _run(command, stdin=package)
+        pattern = r"^Available versions: (.+)$"
+    code, output, errors = await _run(command, stdin=f"{package}{specifier}")
     found = re.search(pattern, output, re.MULTILINE)
-    if code != 0 or found is None:
+    listed = found[1].split(", ") if code == 0 and found is not None else []
+    if not (fitting := list(SpecifierSet(specifier).filter(listed))):
         raise PackageError(
-            f"No version of package {package!r} was found on the package index: {_brief(errors)}"
+            f"No version of package {package!r} {specifier} was found on the package index: "
+            f"{_brief(errors)}"
         )
-    return found[1]
+    return str(max(fitting, key=Version))
 
 
 async def installed_root(package: str, python: str, site: Site) -> str:

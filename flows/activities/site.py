@@ -31,6 +31,7 @@ from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 _SECONDS = 600.0
 _LOG_LINES_TOLD = 20
 
+_IS_FOLDER = 'if [ -d "$1" ]; then echo yes; fi'
 _EXISTING = 'for path; do if [ -f "$path" ]; then printf "%s\\n" "$path"; fi; done'
 # The parent of a folder goes with it if nothing else is there.
 _REMOVE = 'rm -rf -- "$1" && { rmdir -- "$(dirname -- "$1")" 2> /dev/null || true; }'
@@ -94,6 +95,10 @@ class Site(abc.ABC):
     async def existing(self, paths: Sequence[str]) -> set[str]:
         """Those of some paths that are files."""
         return set((await self.output("sh", "-c", _EXISTING, "existing", *paths)).splitlines())
+
+    async def is_folder(self, path: str) -> bool:
+        """Whether there is a folder of this path."""
+        return bool(await self.output("sh", "-c", _IS_FOLDER, "folder", path))
 
     async def remove(self, folder: str) -> None:
         """Remove a folder, if it is there, and its parent, if nothing else is in that."""

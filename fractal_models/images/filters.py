@@ -33,8 +33,6 @@ def _check_values(values: list[Scalar]) -> list[Scalar]:
     kinds = sorted({_kind(value) for value in values})
     if len(kinds) > 1:
         raise FilterError(f"mixes {' and '.join(kinds)} values: give values of one kind")
-    if len({identity(value) for value in values}) < len(values):
-        raise FilterError(f"has a value twice: {values!r}")
     return values
 
 
@@ -46,7 +44,7 @@ def is_beyond_64_bits(value: Scalar) -> TypeGuard[int]:
 AttributeFilters = Annotated[
     dict[str, Annotated[list[Scalar], AfterValidator(_check_values)]], BeforeValidator(check_keys)
 ]
-"""Attribute name to the values to keep: at least one, of one kind, none twice."""
+"""Attribute name to the values to keep: at least one, all of one kind."""
 
 
 def filter_images(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from fractal_models.images.identity import identity
 from fractal_models.images.outputs import ImageListUpdate, TaskOutput
-from fractal_models.images.schema import Image, ImageError, normalize_url
+from fractal_models.images.schema import Image, ImageError
+from fractal_models.urls import not_below
 
 
 class ImageListError(ImageError):
@@ -166,8 +167,7 @@ def _check_removals(
 
 
 def _check_added(added: Iterable[str], zarr_dir: str) -> None:
-    folder = normalize_url(zarr_dir) + "/"
-    if outside := [url for url in added if not url.startswith(folder)]:
+    if outside := not_below(added, zarr_dir):
         raise ImageListError(
             f"The task's outputs add {_named(outside)}, not below the dataset's zarr_dir "
             f"{zarr_dir!r}: tasks must write new images below zarr_dir (add others to the "

@@ -1,10 +1,11 @@
 """What an image is: a Zarr URL with attributes (scalars) and types (booleans)."""
 
 import math
-import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from fractal_models.urls import normalize_url
 
 Image = dict[str, Any]
 """An image as stored: the dump of a `SingleImage`, with all of its four fields."""
@@ -14,42 +15,10 @@ class ImageError(ValueError):
     """Something about images, filters or task output breaks the rules; the message says how."""
 
 
-class InvalidZarrUrl(ImageError):
-    """Not an absolute path or a URL with a scheme."""
-
-
-# Longer ones do not fit into PostgreSQL's indices.
-MAX_URL_BYTES = 2000
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def normalize_url(url: str) -> str:
-    """The one spelling of a Zarr URL, so that equal images have equal URLs.
-
-    Surrounding spaces and trailing slashes go; in absolute paths also empty and `.` segments. (In
-    an object store `a//b` and `a/b` are two keys, so URLs with a scheme keep theirs.)
-
-    Raises:
-        InvalidZarrUrl: neither an absolute path nor a URL with a scheme, a `..` segment, a NUL
-            character, nothing left to name an image, or more than MAX_URL_BYTES bytes.
-    """
-    clean = url.strip().rstrip("/")
-    if not _SCHEME.match(clean) and ("//" in clean or "/." in clean):
-        clean = clean[:1] + "/".join(part for part in clean.split("/") if part not in ("", "."))
-    if len(clean) < 2 or not (clean.startswith("/") or _SCHEME.match(clean)):
-        raise InvalidZarrUrl(
-            f"{url!r} names no image: give an absolute path (/data/plate.zarr/B/03/0) "
-            "or a URL with a scheme (s3://bucket/plate.zarr/B/03/0)"
-        )
-    if "/.." in clean and ".." in clean.split("/"):
-        raise InvalidZarrUrl(f"{url!r} contains a '..' segment: write the path it leads to")
-    if "\0" in clean:
-        raise InvalidZarrUrl(f"{url!r} contains a NUL character: remove it")
-    if len(clean) > MAX_URL_BYTES // 4 and len(clean.encode(errors="replace")) > MAX_URL_BYTES:
-        raise InvalidZarrUrl(
-            f"{clean[:40]!r}... is of more than {MAX_URL_BYTES} bytes: use a shorter path"
-        )
+def _of_image(url: str) -> str:
+    clean = normalize_url(url)
+    if clean in ("/", "s3://"):
+        raise ImageError(f"{url!r} names no image: give the path or URL of one")
     return clean
 
 
@@ -85,7 +54,7 @@ def check_keys(value: Any) -> Any:
 Scalar = Annotated[int | float | str | bool, BeforeValidator(_check_scalar)]
 """An attribute's value. Pydantic's smart union keeps each of the four types as it came."""
 
-ZarrUrl = Annotated[str, Field(min_length=1), AfterValidator(normalize_url)]
+ZarrUrl = Annotated[str, Field(min_length=1), AfterValidator(_of_image)]
 ImageAttributes = Annotated[dict[str, Scalar], BeforeValidator(check_keys)]
 ImageAttributesUpdate = Annotated[dict[str, Scalar | None], BeforeValidator(check_keys)]
 ImageTypes = Annotated[dict[str, bool], BeforeValidator(check_keys)]
@@ -94,8 +63,6 @@ ImageTypes = Annotated[dict[str, bool], BeforeValidator(check_keys)]
 class SingleImage(BaseModel):
     """An image of a dataset. `origin` is the URL of the image it was made from."""
 
-    model_config = ConfigDict(extra="forbid")
-
     zarr_url: ZarrUrl
     origin: ZarrUrl | None = None
     attributes: ImageAttributes = Field(default_factory=dict)
@@ -103,13 +70,8 @@ class SingleImage(BaseModel):
 
 
 class SingleImageUpdate(BaseModel):
-    """New attributes or types of an image, in place of those it has.
-
-    What is absent or null stays as it is; an attribute with the value null is left out.
-    """
-
-    model_config = ConfigDict(extra="forbid")
+    """New attributes or types of an image, in place of those it has; what is absent stays."""
 
     zarr_url: ZarrUrl
-    attributes: ImageAttributesUpdate | None = None
+    attributes: ImageAttributes = Field(default_factory=dict)
     types: ImageTypes | None = None

@@ -1,4 +1,5 @@
 """Pydantic schemas of the REST contract: what is read, created and updated.
 
-Input schemas refuse unknown fields; output schemas are filled from table rows.
+Some input schemas refuse unknown fields and some do not, as the contract says; output schemas are
+filled from table rows.
 """

@@ -2,10 +2,10 @@
 
 from pydantic import AwareDatetime
 
-from fractal_models.schemas.base import Input, Output, Timestamp
+from fractal_models.schemas.base import OpenInput, Output, Timestamp
 
 
-class AccountingQuery(Input):
+class AccountingQuery(OpenInput):
     """Which records to list; `fractal_job_id` tells apart only those of SLURM jobs."""
 
     user_id: int | None = None

@@ -1,34 +1,43 @@
 """What all schemas share: strict input, output from rows, common field types, pages."""
 
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    HttpUrl,
     PlainSerializer,
     StringConstraints,
     ValidationError,
 )
 
 from fractal_models.exact_json import dumps
+from fractal_models.images import check_keys
+from fractal_models.urls import absolute_path, normalize_url, project_dir, relative_path
 
 # The version of the REST contract that is served, which clients compare with their own.
 CONTRACT_VERSION = "2.25.4"
 
 
-class Input(BaseModel):
-    """A request body. Unknown fields are errors."""
+class OpenInput(BaseModel):
+    """A request body that may have fields which are not known here; they are ignored."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent, for partial updates."""
         return self.model_dump(exclude_unset=True)
+
+
+class Input(OpenInput):
+    """A request body. Unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Output(BaseModel):
@@ -43,13 +52,24 @@ def _without_nul(text: str) -> str:
     return text
 
 
-def _absolute(path: str) -> str:
-    parts = PurePosixPath(path)
-    if not parts.is_absolute() and "://" not in path:
-        raise ValueError(f"{path!r} is not an absolute path: start it with '/'")
-    if ".." in parts.parts:
-        raise ValueError(f"{path!r} must not contain '..'")
-    return path.rstrip("/") or "/"
+# What a shell could take for more than a word.
+_SHELL_CHARACTERS = frozenset("`#$&*()\\|[]{};<>?!")
+
+
+def without_shell_characters(text: str) -> str:
+    """The text, if a shell would find nothing in it to act upon.
+
+    Raises:
+        ValueError: it would.
+    """
+    if found := sorted(_SHELL_CHARACTERS & set(text)):
+        raise ValueError(f"the text has {' '.join(found)}, which a shell would act upon")
+    return text
+
+
+def _http_url(text: str) -> str:
+    HttpUrl(text)
+    return text
 
 
 def unique(values: list[Any]) -> list[Any]:
@@ -71,14 +91,33 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 NonEmpty = Annotated[
     str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(_without_nul)
 ]
-Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^([a-zA-Z0-9_. -]+)$")]
-AbsolutePath = Annotated[NonEmpty, AfterValidator(_absolute)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, strip_whitespace=True, pattern=r"^([a-zA-Z0-9_. -]+)$"),
+]
+Command = Annotated[NonEmpty, AfterValidator(without_shell_characters)]
+# Kept as it was written.
+HttpLink = Annotated[NonEmpty, AfterValidator(_http_url)]
+AbsolutePath = Annotated[NonEmpty, AfterValidator(absolute_path)]
+# Below a folder.
+RelativePath = Annotated[
+    NonEmpty,
+    AfterValidator(relative_path),
+    StringConstraints(pattern=r"^([a-zA-Z0-9_. /-]+)$"),
+]
+# An absolute path, or a URL of S3.
+Folder = Annotated[NonEmpty, AfterValidator(normalize_url)]
+ProjectDir = Annotated[NonEmpty, AfterValidator(project_dir)]
 SlurmAccount = Annotated[str, StringConstraints(min_length=1, pattern=r"^[a-zA-Z0-9_\-\.]+$")]
 UniqueIds = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique)]
 UniqueStrings = Annotated[list[NonEmpty], AfterValidator(unique)]
-UniquePaths = Annotated[list[AbsolutePath], AfterValidator(unique)]
+UniqueProjectDirs = Annotated[
+    list[Annotated[ProjectDir, AfterValidator(without_shell_characters)]], AfterValidator(unique)
+]
 UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(unique)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
+# As clients send it: blanks around a key do not count.
+JsonFields = Annotated[JsonObject, BeforeValidator(check_keys)]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
 
 

@@ -1,16 +1,37 @@
 """Schemas of datasets and their image lists."""
 
+from typing import Self
+
+from pydantic import model_validator
+
 from fractal_models.images import AttributeFilters, Scalar, SingleImage, TypeFilters
-from fractal_models.schemas.base import AbsolutePath, Input, Name, NonEmpty, Output, Page, Timestamp
+from fractal_models.schemas.base import (
+    Folder,
+    Input,
+    Name,
+    OpenInput,
+    Output,
+    Page,
+    ProjectDir,
+    RelativePath,
+    Timestamp,
+)
 from fractal_models.schemas.project import ProjectRead
+from fractal_models.urls import not_below
 
 
 class DatasetCreate(Input):
     """A new, empty dataset; its folder is derived from the project unless it is named."""
 
     name: Name
-    project_dir: AbsolutePath | None = None
-    zarr_subfolder: NonEmpty | None = None
+    project_dir: ProjectDir | None = None
+    zarr_subfolder: RelativePath | None = None
+
+    @model_validator(mode="after")
+    def _subfolder_is_of_a_folder(self) -> Self:
+        if self.zarr_subfolder is not None and self.project_dir is None:
+            raise ValueError("zarr_subfolder needs project_dir, in which it is")
+        return self
 
 
 class DatasetUpdate(Input):
@@ -19,12 +40,19 @@ class DatasetUpdate(Input):
     name: Name = ""
 
 
-class DatasetImport(Input):
-    """A dataset with its images, as exported."""
+class DatasetImport(OpenInput):
+    """A dataset with its images, as exported; older exports have filters, too."""
 
     name: Name
-    zarr_dir: AbsolutePath
+    zarr_dir: Folder
     images: list[SingleImage] = []
+
+    @model_validator(mode="after")
+    def _images_are_in_folder(self) -> Self:
+        outside = not_below((image.zarr_url for image in self.images), self.zarr_dir)
+        if outside := [url for url in outside if url != self.zarr_dir]:
+            raise ValueError(f"{outside[0]!r} does not lie in zarr_dir {self.zarr_dir!r}")
+        return self
 
 
 class DatasetRead(Output):
@@ -64,7 +92,7 @@ class DatasetDump(Output):
     zarr_dir: str
 
 
-class ImageQuery(Input):
+class ImageQuery(OpenInput):
     """Which images to list."""
 
     type_filters: TypeFilters = {}

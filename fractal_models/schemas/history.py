@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fractal_models.schemas.base import Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.base import JsonObject, OpenInput, Output, Timestamp
 
 UnitStatus = Literal["submitted", "done", "failed"]
 
@@ -62,9 +62,9 @@ class TaskStatusImages(TaskStatusSimple):
     has_warnings: bool = False
 
 
-class ImageLogsRequest(Input):
+class ImageLogsRequest(OpenInput):
     """Which log is asked for: that of the latest unit of a workflow task on an image."""
 
     workflowtask_id: int
     dataset_id: int
-    zarr_url: NonEmpty
+    zarr_url: str

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fractal_models.schemas.base import JsonObject, problems_of
+from fractal_models.schemas.base import JsonFields, JsonObject, problems_of
 
 
 class Retry(BaseModel):
@@ -40,4 +40,4 @@ def _with_valid_retry(meta: JsonObject) -> JsonObject:
     return meta
 
 
-Meta = Annotated[JsonObject, AfterValidator(_with_valid_retry)]
+Meta = Annotated[JsonFields, AfterValidator(_with_valid_retry)]

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, PositiveInt, model_validator
 
-from fractal_models.schemas.base import AbsolutePath, Input, JsonObject, NonEmpty
+from fractal_models.schemas.base import AbsolutePath, JsonObject, NonEmpty, OpenInput
 from fractal_models.schemas.slurm import Count, Memory, Option, TimeLimit, mebibytes
 
 
-class PixiSlurmConfig(Input):
+class PixiSlurmConfig(OpenInput):
     """The SLURM job in which pixi installs, on a cluster that is reached by SSH.
 
     The lines of `preamble` are run before it.
@@ -43,7 +43,7 @@ class PixiSlurmConfig(Input):
         ]
 
 
-class TasksPixiSettings(Input):
+class TasksPixiSettings(OpenInput):
     """The versions of pixi, each with its folder, and how they install.
 
     `DEFAULT_PLATFORM` is there for Fractal's clients: pixi takes the platform that it runs on.

@@ -2,11 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 
-from fractal_models.schemas.base import AbsolutePath, Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.base import (
+    AbsolutePath,
+    Input,
+    JsonObject,
+    NonEmpty,
+    OpenInput,
+    Output,
+)
 from fractal_models.schemas.pixi import TasksPixiConfig
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from fractal_models.schemas.task import PythonVersion
 
 
 class JobRunnerConfigLocal(Input):
@@ -17,11 +25,11 @@ class JobRunnerConfigLocal(Input):
     )
 
 
-class TasksPythonSettings(Input):
+class TasksPythonSettings(OpenInput):
     """The Python interpreters that task environments are made with."""
 
     default_version: NonEmpty
-    versions: dict[str, AbsolutePath]
+    versions: dict[PythonVersion, AbsolutePath]
     pip_cache_dir: AbsolutePath | None = None
 
     @model_validator(mode="after")
@@ -34,7 +42,7 @@ class TasksPythonSettings(Input):
         return self
 
 
-class _ResourceInput(Input):
+class _ResourceInput(OpenInput):
     name: NonEmpty
     prevent_new_submissions: bool = False
     jobs_local_dir: AbsolutePath
@@ -89,7 +97,7 @@ class ResourceRead(Output):
     id: int
     type: str
     name: str
-    timestamp_created: Timestamp
+    timestamp_created: AwareDatetime
     host: str | None
     prevent_new_submissions: bool
     jobs_local_dir: str
@@ -101,7 +109,7 @@ class ResourceRead(Output):
     tasks_pixi_config: JsonObject
 
 
-class _ProfileInput(Input):
+class _ProfileInput(OpenInput):
     name: NonEmpty
 
 

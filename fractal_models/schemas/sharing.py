@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from fractal_models.schemas.base import Input, Output
+from fractal_models.schemas.base import OpenInput, Output
 
 Permissions = Literal["r", "rw", "rwx"]
 
 
-class ProjectGuestCreate(Input):
+class ProjectGuestCreate(OpenInput):
     """What a guest will be allowed: to read, to change too, and to run jobs too."""
 
     permissions: Permissions

@@ -7,7 +7,10 @@ from pydantic import Json, StringConstraints, model_validator
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import (
     AbsolutePath,
+    Command,
+    HttpLink,
     Input,
+    JsonFields,
     JsonObject,
     NonEmpty,
     Output,
@@ -24,10 +27,21 @@ PackageName = Annotated[
     str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
 
-PackageVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")]
-PackageExtras = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*$")]
+PackageVersion = Annotated[
+    str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")
+]
+PackageExtras = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9._-]+( *, *[A-Za-z0-9._-]+)*$"),
+]
+_PackageWithExtras = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]+\])?$"
+    ),
+]
 # As a text of JSON.
-PinnedVersions = Json[dict[PackageName, PackageVersion]]
+PinnedVersions = Json[dict[_PackageWithExtras, PackageVersion] | None]
 
 
 class TaskCreate(Input):
@@ -35,15 +49,15 @@ class TaskCreate(Input):
 
     name: NonEmpty
     version: NonEmpty
-    command_non_parallel: NonEmpty | None = None
-    command_parallel: NonEmpty | None = None
-    meta_non_parallel: JsonObject | None = None
-    meta_parallel: JsonObject | None = None
-    args_schema_non_parallel: JsonObject | None = None
-    args_schema_parallel: JsonObject | None = None
+    command_non_parallel: Command | None = None
+    command_parallel: Command | None = None
+    meta_non_parallel: JsonFields | None = None
+    meta_parallel: JsonFields | None = None
+    args_schema_non_parallel: JsonFields | None = None
+    args_schema_parallel: JsonFields | None = None
     args_schema_version: NonEmpty | None = None
     docs_info: str | None = None
-    docs_link: NonEmpty | None = None
+    docs_link: HttpLink | None = None
     input_types: TypeFilters = {}
     output_types: TypeFilters = {}
     category: NonEmpty | None = None
@@ -89,8 +103,8 @@ def task_type_of(
 class TaskUpdate(Input):
     """What can be changed of a task."""
 
-    command_non_parallel: NonEmpty | None = None
-    command_parallel: NonEmpty | None = None
+    command_non_parallel: Command | None = None
+    command_parallel: Command | None = None
     input_types: TypeFilters = {}
     output_types: TypeFilters = {}
     category: NonEmpty | None = None
@@ -137,7 +151,7 @@ class TaskCollectCustom(Input):
     python_interpreter: AbsolutePath
     label: NonEmpty
     package_root: AbsolutePath | None = None
-    package_name: NonEmpty | None = None
+    package_name: Command | None = None
     version: NonEmpty
 
     @model_validator(mode="after")

@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import EmailStr, Field, StringConstraints, model_validator
+from pydantic import EmailStr, Field, StringConstraints
 
 from fractal_models.schemas.base import (
     Input,
     NonEmpty,
+    OpenInput,
     Output,
     Timestamp,
     UniqueIds,
-    UniquePaths,
+    UniqueProjectDirs,
     UniqueSlurmAccounts,
 )
 
@@ -42,8 +43,8 @@ class UserRead(Output):
     group_ids_names: list[tuple[int, str]] | None = None
 
 
-class UserCreate(Input):
-    """A new user."""
+class UserCreate(OpenInput):
+    """A new user, who is active, no superuser and not verified, whatever is said of that."""
 
     email: EmailStr
     password: Password
@@ -52,14 +53,8 @@ class UserCreate(Input):
     is_verified: bool | None = False
     is_guest: bool = False
     profile_id: int | None = None
-    project_dirs: Annotated[UniquePaths, Field(min_length=1)]
+    project_dirs: Annotated[UniqueProjectDirs, Field(min_length=1)]
     slurm_accounts: UniqueSlurmAccounts = []
-
-    @model_validator(mode="after")
-    def _superuser_is_no_guest(self) -> "UserCreate":
-        if self.is_guest and self.is_superuser:
-            raise ValueError("a superuser cannot be a guest")
-        return self
 
 
 class UserUpdate(Input):
@@ -67,12 +62,12 @@ class UserUpdate(Input):
 
     email: EmailStr = ""
     password: Password = ""
-    is_active: bool = True
+    is_active: bool = False
     is_superuser: bool = False
     is_verified: bool = False
     is_guest: bool = False
     profile_id: int | None = None
-    project_dirs: Annotated[UniquePaths, Field(min_length=1)] = []
+    project_dirs: Annotated[UniqueProjectDirs, Field(min_length=1)] = []
     slurm_accounts: UniqueSlurmAccounts = []
 
 

@@ -2,10 +2,19 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from fractal_models.images import TypeFilters
-from fractal_models.schemas.base import Input, JsonObject, NonEmpty, Output, Timestamp
+from fractal_models.schemas.base import (
+    Input,
+    JsonFields,
+    JsonObject,
+    NonEmpty,
+    OpenInput,
+    Output,
+    Timestamp,
+    UniqueIds,
+)
 from fractal_models.schemas.manifest import TaskType
 from fractal_models.schemas.meta import Meta
 from fractal_models.schemas.project import ProjectRead
@@ -21,7 +30,7 @@ def _without_reserved(arguments: JsonObject) -> JsonObject:
     return arguments
 
 
-Arguments = Annotated[JsonObject, AfterValidator(_without_reserved)]
+Arguments = Annotated[JsonFields, AfterValidator(_without_reserved)]
 
 
 class WorkflowCreate(Input):
@@ -36,17 +45,17 @@ class WorkflowUpdate(Input):
 
     name: NonEmpty = ""
     description: NonEmpty | None = None
-    reordered_workflowtask_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    reordered_workflowtask_ids: UniqueIds | None = None
 
 
-class WorkflowTaskArguments(Input):
+class WorkflowTaskReplace(OpenInput):
     """Arguments of a workflow task, per phase."""
 
     args_non_parallel: Arguments | None = None
     args_parallel: Arguments | None = None
 
 
-class WorkflowTaskUpdate(WorkflowTaskArguments):
+class WorkflowTaskUpdate(WorkflowTaskReplace, Input):
     """What can be changed of a workflow task."""
 
     alias: NonEmpty | None = None

@@ -2,13 +2,13 @@
 
 from typing import Self
 
-from pydantic import ConfigDict, PositiveInt, model_validator
+from pydantic import AwareDatetime, PositiveInt, model_validator
 
-from fractal_models.schemas.base import Input, NonEmpty, Output, Page, Timestamp
+from fractal_models.schemas.base import NonEmpty, OpenInput, Output, Page
 from fractal_models.schemas.workflow_import import WorkflowExport, WorkflowImport
 
 
-class WorkflowTemplateCreate(Input):
+class WorkflowTemplateCreate(OpenInput):
     """A version of a template, to be made of a workflow."""
 
     name: NonEmpty
@@ -18,9 +18,6 @@ class WorkflowTemplateCreate(Input):
 
 class WorkflowTemplateImport(WorkflowTemplateCreate):
     """A version of a template that comes from elsewhere."""
-
-    # What reading a template gives can be imported, too.
-    model_config = ConfigDict(extra="ignore")
 
     data: WorkflowImport
 
@@ -33,7 +30,7 @@ class WorkflowTemplateImport(WorkflowTemplateCreate):
         return self
 
 
-class WorkflowTemplateUpdate(Input):
+class WorkflowTemplateUpdate(OpenInput):
     """What can be changed of a template; without a group it is private."""
 
     user_group_id: int | None = None
@@ -55,8 +52,8 @@ class WorkflowTemplateRead(WorkflowTemplateExport):
     id: int
     user_email: str
     user_group_id: int | None = None
-    timestamp_created: Timestamp
-    timestamp_last_used: Timestamp
+    timestamp_created: AwareDatetime
+    timestamp_last_used: AwareDatetime
     fractal_server_version: str
 
 

@@ -38,6 +38,37 @@ async def test_an_invalid_request_is_told_in_the_form_that_clients_read(owner: A
     assert problem["loc"] == ["body", "name"]
 
 
+async def test_where_one_of_a_few_texts_is_asked_for_the_answer_shows_what_was_sent(
+    owner: Any, admin: Any, project: dict[str, Any]
+) -> None:
+    url = f"/api/v2/project/{project['id']}/guest/?email={admin.user.email}"
+    by_json = await owner.post(url, json={"permissions": "all"})
+    form = {"package": "x", "python_version": "2.7"}
+    by_form = await owner.post("/api/v2/task/collect/pip/", data=form)
+
+    assert [answer.status_code for answer in (by_json, by_form)] == [422, 422]
+    assert by_json.json()["detail"][0]["input"] == "all"
+    assert by_form.json()["detail"][0]["input"] == "2.7"
+
+
+async def test_what_is_not_in_a_project_is_told_as_clients_look_for_it(
+    owner: Any, project: dict[str, Any]
+) -> None:
+    base = f"/api/v2/project/{project['id']}"
+    paths = {
+        "/api/v2/project/999/": "Project",
+        f"{base}/dataset/999/": "Dataset",
+        f"{base}/workflow/999/": "Workflow",
+        f"{base}/job/999/": "Job",
+    }
+
+    for path, what in paths.items():
+        answer = await owner.get(path)
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"{what} not found")
+    other = await owner.get("/api/v2/task/999/")
+    assert other.json()["detail"] == "Task 999 not found."
+
+
 async def test_a_refused_request_does_not_repeat_the_password(admin: Any) -> None:
     request = {"email": "x@example.org", "password": "very secret", "project_dirs": []}
 

@@ -70,24 +70,59 @@ async def test_a_dataset_has_a_folder_of_its_own(owner: Any) -> None:
     url = f"/api/v2/project/{project['id']}/dataset/"
 
     made = await owner.ok("POST", url, json={"name": "First try."})
-    chosen = await owner.ok("POST", url, json={"name": "b", "zarr_subfolder": "some/where"})
+    mine = owner.user.project_dirs[0]
+    wanted = {"name": "b", "project_dir": f"{mine}/", "zarr_subfolder": " ./some//where/ "}
+    chosen = await owner.ok("POST", url, json=wanted)
 
-    folder = f"{owner.user.project_dirs[0]}/fractal/{project['id']}_plate_7_area"
-    assert made["zarr_dir"] == f"{folder}/{made['id']}_first_try"
+    folder = f"{mine}/fractal/{project['id']}_plate_7___area"
+    assert made["zarr_dir"] == f"{folder}/{made['id']}_first_try_"
     assert made["project"] == project
-    assert chosen["zarr_dir"] == f"{owner.user.project_dirs[0]}/some/where"
+    assert chosen["zarr_dir"] == f"{mine}/some/where"
     assert await owner.ok("GET", url) == [made, chosen]
+
+
+async def test_a_dataset_can_be_in_an_object_store(new_person: Any) -> None:
+    person = await new_person(project_dirs=["s3://bucket/key"])
+    project = await person.ok("POST", "/api/v2/project/", json={"name": "remote"})
+    url = f"/api/v2/project/{project['id']}/dataset/"
+
+    wanted = {"name": "a", "project_dir": "s3://bucket/key", "zarr_subfolder": "a/b"}
+    made = await person.ok("POST", url, json=wanted)
+    by_default = await person.ok("POST", url, json={"name": "b"})
+    folder = made["zarr_dir"]
+    image = {"zarr_url": f"{folder}/plate.zarr"}
+    await person.ok("POST", f"{url}{made['id']}/images/", json=image)
+    copy = {"name": "c", "zarr_dir": folder, "images": [image]}
+    imported = await person.ok("POST", f"{url}import/", json=copy)
+    shown = await person.ok("GET", "/auth/current-user/allowed-viewer-paths/")
+
+    assert folder == imported["zarr_dir"] == "s3://bucket/key/a/b"
+    assert by_default["zarr_dir"].startswith("s3://bucket/key/fractal/")
+    assert shown == ["s3://bucket/key", folder, by_default["zarr_dir"]]
+
+
+async def test_a_dataset_is_in_a_folder_of_its_maker(owner: Any, project: dict[str, Any]) -> None:
+    url = f"/api/v2/project/{project['id']}/dataset/"
+
+    answer = await owner.post(url, json={"name": "a", "project_dir": "/etc"})
+
+    assert answer.status_code == 403
+    assert "project_dir" in answer.json()["detail"]
+    assert await owner.ok("GET", url) == []
 
 
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ({"name": "a", "project_dir": "/etc"}, "project_dir"),
+        ({"name": "a", "project_dir": "data"}, "project_dir"),
+        ({"name": "a", "zarr_subfolder": "some/where"}, "needs project_dir"),
         ({"name": "a", "zarr_subfolder": "../other"}, "zarr_subfolder"),
         ({"name": "a", "zarr_subfolder": "/etc"}, "zarr_subfolder"),
-        ({"name": "a", "zarr_subfolder": "."}, "zarr_subfolder"),
+        ({"name": "a", "zarr_subfolder": "a\tb"}, "zarr_subfolder"),
+        ({"name": "a", "zarr_subfolder": "a<b"}, "zarr_subfolder"),
         ({"name": "a/b"}, "pattern"),
         ({"name": ""}, "at least 1"),
+        ({"name": "  "}, "at least 1"),
         ({"name": "a", "zarr_dir": "/data"}, "Extra inputs"),
     ],
 )
@@ -125,21 +160,47 @@ async def test_an_exported_dataset_can_be_imported(owner: Any, project: dict[str
 
 
 @pytest.mark.parametrize(
+    "filters",
+    [
+        {"filters": {"attributes": {"well": "A1"}, "types": {"is_3D": True}}},
+        {"attribute_filters": {"well": ["A1"]}, "type_filters": {"is_3D": True}},
+    ],
+)
+async def test_a_dataset_of_an_older_installation_can_be_imported(
+    filters: dict[str, Any], owner: Any, project: dict[str, Any]
+) -> None:
+    url = f"/api/v2/project/{project['id']}/dataset/"
+    folder = owner.user.project_dirs[0]
+    document = {"name": "old", "zarr_dir": folder, "images": [{"zarr_url": f"{folder}/0"}]}
+
+    made = await owner.ok("POST", f"{url}import/", json={**document, **filters})
+
+    [image] = (await owner.ok("GET", f"{url}{made['id']}/export/"))["images"]
+    assert image["zarr_url"] == f"{folder}/0"
+
+
+@pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"zarr_dir": "/etc"}, "none of your folders"),
-        ({"images": [{"zarr_url": "/a"}, {"zarr_url": "/a/"}]}, "more than once"),
+        ({"zarr_dir": "https://host/a"}, "absolute path"),
+        ({"images": [{"zarr_url": "/plate/a"}, {"zarr_url": "/plate/a/"}]}, "more than once"),
         ({"images": [{"zarr_url": "relative"}]}, "absolute path"),
-        ({"images": [{"zarr_url": "/a", "attributes": {"x": None}}]}, "null"),
-        ({"images": [{"zarr_url": "/a", "types": {"x": 2}}]}, "boolean"),
+        ({"images": [{"zarr_url": "/elsewhere/a"}]}, "does not lie in"),
+        ({"images": [{"zarr_url": "/plates/a"}]}, "does not lie in"),
+        ({"images": [{"zarr_url": "s3://plate/a"}]}, "does not lie in"),
+        ({"images": [{"zarr_url": "/plate/a", "attributes": {"x": None}}]}, "null"),
+        ({"images": [{"zarr_url": "/plate/a", "types": {"x": 2}}]}, "boolean"),
     ],
 )
 async def test_a_wrong_import_is_refused(
-    changes: dict[str, Any], told: str, owner: Any, project: dict[str, Any]
+    changes: dict[str, Any], told: str, new_person: Any
 ) -> None:
-    request = {"name": "a", "zarr_dir": owner.user.project_dirs[0], "images": [], **changes}
+    person = await new_person(project_dirs=["/plate"])
+    project = await person.ok("POST", "/api/v2/project/", json={"name": "plate"})
+    request = {"name": "a", "zarr_dir": "/plate", "images": [], **changes}
 
-    answer = await owner.post(f"/api/v2/project/{project['id']}/dataset/import/", json=request)
+    answer = await person.post(f"/api/v2/project/{project['id']}/dataset/import/", json=request)
 
     assert answer.status_code == 422
     assert told in str(answer.json()["detail"])

@@ -54,7 +54,11 @@ async def test_a_resource_is_made_without_prefect_changed_and_deleted(
             "3.12",
         ),
         ({"name": ""}, "at least 1"),
-        ({"colour": "blue"}, "Extra inputs"),
+        ({"jobs_runner_config": {"colour": "blue"}}, "Extra inputs"),
+        (
+            {"tasks_python_config": {"default_version": "3.8", "versions": {"3.8": "/python"}}},
+            "3.9",
+        ),
     ],
 )
 async def test_a_wrong_resource_is_refused(

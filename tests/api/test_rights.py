@@ -134,7 +134,7 @@ project w     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/unstar/
 project r     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/images/query/ | {}
 project r     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/images/verify-unique-types/?workflowtask_id={workflow_task_id} | {}
 project r     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/images/non-processed/?workflow_id={workflow_id}&workflowtask_id={workflow_task_id} | {}
-project w     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/images/ | {"zarr_url": "/elsewhere"}
+project w     | POST   /api/v2/project/{project_id}/dataset/{dataset_id}/images/ | {"zarr_url": "/data/another"}
 project w     | PATCH  /api/v2/project/{project_id}/dataset/{dataset_id}/images/ | {"zarr_url": "/data/image"}
 project w     | DELETE /api/v2/project/{project_id}/dataset/{dataset_id}/images/?zarr_url=/data/image
 
@@ -195,10 +195,10 @@ contributor   | POST   /api/v2/task/collect/custom/
 contributor   | POST   /api/v2/task/collect/pixi/
 user          | GET    /api/v2/task/{task_id}/
 shared owner  | PATCH  /api/v2/task/{task_id}/ | {}
-shared owner  | DELETE /api/v2/task/{task_id}/
+contributor   | DELETE /api/v2/task/{task_id}/
 owner         | GET    /api/v2/task/{private_task_id}/
 owner         | PATCH  /api/v2/task/{private_task_id}/ | {}
-owner         | DELETE /api/v2/task/{private_task_id}/
+contributor   | DELETE /api/v2/task/{private_task_id}/
 user          | GET    /api/v2/task-group/
 user          | GET    /api/v2/task-group/activity/
 owner         | GET    /api/v2/task-group/activity/{task_group_activity_id}/

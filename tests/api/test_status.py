@@ -11,6 +11,12 @@ from fractal_models.tables import HistoryImageCache, HistoryRun, HistoryUnit
 IMAGES = [f"/plate/{index}" for index in range(4)]
 
 
+@pytest.fixture(scope="module")
+async def owner(new_person: Any) -> Any:
+    """A user, who has images in /plate."""
+    return await new_person(project_dirs=["/plate"])
+
+
 @pytest.fixture
 async def history(
     owner: Any,
@@ -26,7 +32,7 @@ async def history(
     """
     document = {
         "name": "d",
-        "zarr_dir": owner.user.project_dirs[0],
+        "zarr_dir": "/plate",
         "images": [{"zarr_url": url, "attributes": {"n": int(url[-1])}} for url in IMAGES],
     }
     base = f"/api/v2/project/{project['id']}/"

@@ -163,7 +163,7 @@ async def test_own_tasks_go_before_those_of_everybody_before_those_of_other_grou
     [
         ({"input_filters": {"attributes": {"well": "A"}, "types": {}}}, "no attribute filters"),
         ({"input_filters": {"types": {}}, "type_filters": {}}, "not both"),
-        ({"input_filters": {"types": {"raw": 1}}}, "boolean"),
+        ({"input_filters": {"types": {"raw": 2}}}, "boolean"),
         ({"args_parallel": {"zarr_url": "/x"}}, "cannot be set"),
         ({"type_filters": {"is_3D": False}}, "contradict"),
         ({"unknown": 1}, "Extra inputs"),

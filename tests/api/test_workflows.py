@@ -140,7 +140,7 @@ async def test_a_workflow_task_keeps_what_it_is_given(
         ("non_parallel", {"meta_parallel": {}}, "takes no meta_parallel"),
         ("converter_non_parallel", {"args_parallel": {}}, "takes no args_parallel"),
         ("compound", {"type_filters": {"is_3D": False}}, "contradict"),
-        ("compound", {"type_filters": {"is_3D": "no"}}, "boolean"),
+        ("compound", {"type_filters": {"is_3D": "flat"}}, "boolean"),
         ("compound", {"alias": ""}, "at least 1"),
     ],
 )

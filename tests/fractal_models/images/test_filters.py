@@ -58,7 +58,15 @@ def test_filters_keep_the_images_that_pass_them_all(
 
 
 @pytest.mark.parametrize(
-    "filters", [{}, {"well": ["A", "B"]}, {"n": [1, 2.5]}, {"n": [0, 1]}, {"flag": [True, False]}]
+    "filters",
+    [
+        {},
+        {"well": ["A", "B"]},
+        {"n": [1, 2.5]},
+        {"n": [0, 1]},
+        {"flag": [True, False]},
+        {"well": ["A", "A"]},
+    ],
 )
 def test_valid_attribute_filters_stay_as_they_are(filters: dict[str, list[Any]]) -> None:
     read = TypeAdapter(AttributeFilters).validate_python(filters)
@@ -72,8 +80,6 @@ def test_valid_attribute_filters_stay_as_they_are(filters: dict[str, list[Any]])
         ({"well": "A"}, "valid list"),
         ({"well": ["A", 1]}, "number and string"),
         ({"n": [1, True]}, "boolean and number"),
-        ({"n": [1, 1.0]}, "twice"),
-        ({"well": ["A", "A"]}, "twice"),
         ({"well": [None]}, "not null"),
         ({"": ["A"]}, "unusable key"),
         ({"well": ["A"], "well ": ["B"]}, "'well' twice"),

@@ -90,9 +90,9 @@ def update(**fields: object) -> dict[str, object]:
         ([], "Input should be an object."),
         ({"images": []}, "images: unknown field; allowed here are image_list_updates, image_list_"),
         (update(path="/b"), "image_list_updates[1].path: unknown field; allowed here are zarr_url"),
-        (update(zarr_url="b"), "image_list_updates[1].zarr_url: 'b' names no image"),
+        (update(zarr_url="b"), "image_list_updates[1].zarr_url: 'b' must be an absolute path"),
         (update(zarr_url=None), "image_list_updates[1].zarr_url: Input should be a valid string"),
-        (update(origin="b"), "image_list_updates[1].origin: 'b' names no image"),
+        (update(origin="b"), "image_list_updates[1].origin: 'b' must be an absolute path"),
         (update(attributes={"w": []}), "image_list_updates[1].attributes.w: must be a number"),
         (
             update(attributes={"w": float("nan")}),

@@ -44,7 +44,6 @@ def test_what_is_not_said_is_filled_in_once() -> None:
         ({"versions": {"0.50.0": "/pixi/newest"}}, "/pixi/0.50.0"),
         ({"versions": {**CONFIG["versions"], "0.60.0": "/other/0.60.0"}}, "/pixi/0.60.0"),
         ({"TOKIO_WORKER_THREADS": 0}, "greater than 0"),
-        ({"colour": "blue"}, "Extra inputs"),
         ({"SLURM_CONFIG": {**SLURM, "mem": None}}, "either mem or mem_per_cpu"),
         ({"SLURM_CONFIG": {**SLURM, "mem_per_cpu": "1G"}}, "either mem or mem_per_cpu"),
         ({"SLURM_CONFIG": {**SLURM, "mem": "much"}}, "is no memory"),
