@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -79,9 +80,11 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     _description = "Runs Fractal jobs on this machine."
     _display_name = "Fractal local"
 
-    # Of running flow runs, by process id; which of them were told to stop.
+    # Of running flow runs, by process id; which of them were told to stop; which are to stop, and
+    # since when (on the monotonic clock).
     _processes: dict[int, tuple[UUID, ForkServerProcess]]
     _stopping: set[int]
+    _to_stop: dict[int, float]
 
     def __init__(
         self,
@@ -89,6 +92,8 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         reconciler: Reconciler,
         pool: str,
         user_limit: UserLimit | None = None,
+        *,
+        stop_seconds: float,
     ) -> None:
         super().__init__(
             work_pool_name=pool, name=socket.gethostname(), create_pool_if_not_found=False
@@ -97,10 +102,11 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
         self.user_limit = user_limit
+        self.stop_seconds = stop_seconds
+        self._processes, self._stopping, self._to_stop = {}, set(), {}
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
-        self._processes, self._stopping = {}, set()
         await asyncio.to_thread(start_server)
         await super().setup()
 
@@ -167,6 +173,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                 if flow_run.id not in dict(self._processes.values()):
                     self.reconciler.executing.discard(flow_run.id)
                 self._stopping.discard(pid)
+                self._to_stop.pop(pid, None)
                 await self._conclude(flow_run, process.exitcode, left=left)
         return WorkerResult(identifier=str(process.pid), status_code=0)
 
@@ -203,8 +210,25 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         )
         for flow_run in cancelled:
             self._stopping.add(running[flow_run.id])
+            self._to_stop.setdefault(running[flow_run.id], time.monotonic())
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(running[flow_run.id], STOP_SIGNAL)
+
+    async def kill_what_does_not_stop(self) -> None:
+        """Kill the processes that were to stop, and have not within the time for that."""
+        moment = time.monotonic()
+        for pid, (flow_run_id, process) in list(self._processes.items()):
+            if flow_run_id in self.reconciler.stopping:
+                self._to_stop.setdefault(pid, moment)
+            seconds = moment - self._to_stop.get(pid, moment)
+            if seconds > self.stop_seconds and process.is_alive():
+                logger.warning(
+                    "The process of flow run %s was to stop %.0f s ago, and is killed.",
+                    flow_run_id,
+                    seconds,
+                )
+                self.reconciler.process_killed(flow_run_id)
+                process.kill()
 
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
         """Do what the process of a flow run cannot do itself, being gone (`left`: by our doing)."""
@@ -279,10 +303,11 @@ async def serve(settings: Settings, resource_name: str) -> None:
         kind = LocalWorker if resource.type == "local" else SlurmWorker
         limit = settings.max_running_jobs_per_user
         user_limit = UserLimit(sessions, engine, pool, limit) if limit else None
-        worker = kind(engine, reconciler, pool, user_limit)
+        worker = kind(engine, reconciler, pool, user_limit, stop_seconds=settings.stop_seconds)
         async with asyncio.TaskGroup() as group:
             looking = [
                 group.create_task(_keep_up(reconciler.look)),
+                group.create_task(_keep_up(worker.kill_what_does_not_stop)),
                 group.create_task(_keep_up(activities.look)),
                 group.create_task(_keep_up(sender.look)),
                 group.create_task(_keep_up(keeper.look)),

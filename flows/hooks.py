@@ -1,6 +1,6 @@
 """Prefect state hooks: what happens to a run in Prefect is written to the Fractal schema here.
 
-Prefect logs a hook's exception and goes on. So the hooks of a workflow task leave a mark on it when
+Prefect goes on after a hook's exception. So the hooks of a workflow task leave a mark on it when
 they have written, which the flow checks; a job whose last hook failed stays `submitted`.
 """
 
@@ -21,6 +21,7 @@ from flows.events.contents import Outcome
 from flows.job_folder import JobFolder, archive_folder, warnings_in
 from flows.last_words import printable
 from flows.progress import show_summary
+from flows.sentences import sentence, words_of
 from flows.stopping import outcome_of_stop
 from flows.submission import job_title
 from flows.summary import EndedJob, summary
@@ -74,9 +75,9 @@ async def conclude_job(
     folder = JobFolder.of(job)
     works = await work_of_job(session, saved_id(job))
     reason = printable(reason.strip())
-    sentence, _, _ = reason.partition("\n")
-    message = f"Job {outcome}. {sentence}".strip()
-    story = await asyncio.to_thread(_finish_log, folder, message)
+    first_line, _, _ = reason.partition("\n")
+    message = f"Job {outcome}. {sentence(first_line)}".strip()
+    story = await asyncio.to_thread(_finish_log, folder, message, begun=bool(works))
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
     ended = await history.end_job(
         session,
@@ -109,8 +110,10 @@ async def _show_summary(
     await show_summary(f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
 
 
-def _finish_log(folder: JobFolder, message: str) -> str:
+def _finish_log(folder: JobFolder, message: str, *, begun: bool) -> str:
     """What was logged, and a last line. A job whose folder cannot be written gets its end, too."""
+    if not folder.path.exists():
+        return f"{message}\n(Its folder {folder.path} was removed.)" if begun else message
     try:
         folder.log(message)
         return printable(folder.read_log())
@@ -118,7 +121,7 @@ def _finish_log(folder: JobFolder, message: str) -> str:
         logger.warning("The end of a log could not be written: %s", error)
         with suppress(OSError):
             message = f"{printable(folder.read_log())}{message}"
-        return f"{message}\n(The end of this log could not be written: {error})"
+        return f"{message}\n(The end of this log could not be written: {words_of(error)})"
 
 
 def _read_executor_log(folder: JobFolder) -> str | None:
@@ -166,5 +169,5 @@ def _kept(run: WorkflowTaskRun) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        logger.exception("%s could not be recorded.", run.title)
         run.not_recorded = error
-        raise

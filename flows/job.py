@@ -15,6 +15,7 @@ from flows.job_request import JobRequest
 from flows.job_run import JobEndedError, JobStoppedError, JobUnavailableError, open_job
 from flows.schedules import rows
 from flows.schedules.occurrences import SKIPPED, begins_by_itself
+from flows.sentences import told
 from flows.stopping import STOP_SIGNAL, on_signals
 from flows.submission import JobRefusedError, NotNowError
 from flows.units import PlanError
@@ -96,6 +97,8 @@ async def run_job(
         return await _refused(flow_run, refusal)
     except (WorkflowTaskFailedError, ResourceClosedError, PlanError) as reason:
         return Failed(message=str(reason))  # which needs no traceback in the Prefect log
+    except Exception as error:
+        return Failed(message=told(error, f"Flow run {flow_run.name} failed."))
     return None
 
 

@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy import URL, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.sentences import phrase, words_of
 from fractal_models.database import connect
 
 # The first of the two keys of these locks; the second is the id of the job or of the activity.
@@ -67,6 +68,15 @@ async def holding_job(url: URL, job_id: int) -> AsyncIterator[None]:
         await connection.close(timeout=_PATIENCE_SECONDS)
 
 
+async def free_job(session: AsyncSession, job_id: int) -> bool:
+    """Take the lock of a job from a process that does not react, by ending its connection.
+
+    Should that process wake up, it sees that, and leaves. False: nobody holds the lock.
+    """
+    found = await session.execute(_FREE, {"kind": _JOBS, "id": job_id})
+    return found.first() is not None
+
+
 async def lock_activity(url: URL, activity_id: int, on_lost: Callable[[str], object]) -> None:
     """Take the lock of an activity, as `lock_job`."""
     await _lock(url, _ACTIVITIES, activity_id, f"fractal activity {activity_id}", on_lost)
@@ -104,7 +114,7 @@ async def _watch(connection: asyncpg.Connection, on_lost: Callable[[str], object
             await asyncio.sleep(_PING_SECONDS)
             await connection.execute("SELECT 1", timeout=_PATIENCE_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        on_lost(f"PostgreSQL does not answer ({error!r})")
+        on_lost(f"PostgreSQL does not answer ({phrase(words_of(error))})")
     finally:
         connection.remove_termination_listener(closed)
 
@@ -123,6 +133,14 @@ async def _locked(session: AsyncSession, kind: int) -> set[int]:
     found = await session.execute(_LOCKED, {"kind": kind})
     return set(found.scalars())
 
+
+_FREE = text(
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = :kind AND objid = :id AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+)
 
 _LOCKED = text(
     """

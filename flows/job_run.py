@@ -29,6 +29,7 @@ from flows.job_request import JobRequest, make_job
 from flows.launchers.of_job import launcher_of
 from flows.left_files import open_left, two_ends
 from flows.schedules.occurrences import TAG
+from flows.sentences import phrase, words_of
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
 from flows.waiting import describe_wait
@@ -167,7 +168,7 @@ class JobRun:
                 yield session
         except Exception as error:
             if is_outage(error):
-                interrupt(self.folder, f"the database is away ({error})")
+                interrupt(self.folder, f"the database is away ({phrase(words_of(error))})")
             raise
 
     def terminate(self) -> None:
@@ -238,7 +239,8 @@ def _leave_with_last_words(exit_code: int) -> NoReturn:
 def interrupt(folder: JobFolder, reason: str) -> NoReturn:
     """Leave a job where it is, as a crash would; the flow run, run again, goes on from there."""
     with suppress(OSError):  # not a reason to stay
-        folder.log(f"Interrupted: {reason}. Units that run go on; the job will be taken up again.")
+        why = phrase(reason)
+        folder.log(f"Interrupted: {why}. Units that run go on; the job will be taken up again.")
     leave(EXIT_INTERRUPTED)
 
 

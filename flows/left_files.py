@@ -42,11 +42,15 @@ def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> B
 def _open_file(name: str, mode: Literal["rb", "ab"], folder: int) -> int:
     """Open it, or make it: the kernel may refuse to open another's file with a flag to make it."""
     try:
-        return open_regular(name, _FLAGS[mode], dir_fd=folder)
+        file = open_regular(name, _FLAGS[mode], dir_fd=folder)
     except FileNotFoundError:
         if mode == "rb":
             raise
         return open_regular(name, _FLAGS[mode] | os.O_CREAT, dir_fd=folder, mode=0o600)
+    if mode == "ab" and os.fstat(file).st_nlink != 1:  # perhaps a file of ours in another place
+        os.close(file)
+        raise OSError(errno.EMLINK, "it has another name, too", name)
+    return file
 
 
 def _open_folder(name: str, within: int, path: Path) -> int:

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from flows import history
 from flows.history import EndedUnit
@@ -24,6 +26,7 @@ from flows.launchers.base import (
     results_of,
     units_of_batch,
 )
+from flows.launchers.cluster_files import LONGEST_OUTPUT
 from flows.left_files import read_left
 from flows.progress import Progress
 from flows.quantities import count
@@ -95,6 +98,7 @@ class Phase(Generic[Output]):
         self._unrecorded: dict[int, EndedUnit] = {}
         self._recorded_at = time.monotonic()
         self._output_bytes = 0  # that were read
+        self._end: BatchEnd | Exception = BatchEnd((), stopped=False, stderr="")  # of the latest
 
     async def run(self, units: list[int], retry: Retry) -> None:
         """Run all units, which have these ids in the database.
@@ -140,7 +144,10 @@ class Phase(Generic[Output]):
                 await history.begin_attempt(session, ids, batch.attempt)
         named = run_batch.with_options(task_run_name=f"{self._title}: {units}")
         async with self._job.batch(batch.folder):
-            end = await named(self, batch)
+            await named(self, batch)
+        if isinstance(self._end, Exception):
+            raise self._end
+        end = self._end
         all_succeeded = self.outputs.keys() >= {unit.index for unit in batch.units}
         if (end.stopped or self._job.stopping) and not all_succeeded:
             raise JobStoppedError(self._job.why_it_stops or "Its units were stopped.")
@@ -155,7 +162,16 @@ class Phase(Generic[Output]):
         for index in ran_again:
             self.failures[index] = Failure("failed in an attempt before", batch.attempt, None)
 
-    async def follow(self, batch: Batch) -> BatchEnd:
+    async def follow_to_its_end(self, batch: Batch) -> State[Any] | None:
+        """Launch a batch, and keep how it ended, or what broke it off: the job tells that once."""
+        try:
+            self._end = await self._follow(batch)
+        except Exception as error:
+            self._end = error
+            return Failed(message=words_of(error))
+        return None
+
+    async def _follow(self, batch: Batch) -> BatchEnd:
         """Launch a batch, or find it running, and collect its results to its end.
 
         A batch whose runner died is launched again for the units that it left, as long as that
@@ -262,15 +278,17 @@ class Phase(Generic[Output]):
         if not result.has_output:
             return None
         most = get_settings().max_output_mb << 20
+        left = min(most - self._output_bytes, LONGEST_OUTPUT)
         path = self._units_dir / f"{self.plan.units[result.index].name}.out.json"
         try:
-            content = read_left(path, most - self._output_bytes, below=self._job.folder.path)
+            content = read_left(path, left, below=self._job.folder.path)
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
             raise InvalidTaskOutput(
-                f"The task's output {path} is too large: units of one phase may write "
-                f"{most >> 20:,} MiB in all (FRACTAL_MAX_OUTPUT_MB)."
+                f"The task's output {path} is too large: a unit may write "
+                f"{LONGEST_OUTPUT >> 20} MiB, all units of one phase {most >> 20:,} MiB together "
+                "(FRACTAL_MAX_OUTPUT_MB)."
             ) from error
         self._output_bytes += len(content)
         return content
@@ -324,9 +342,9 @@ async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
 
 
 @task(name="batch", cache_policy=NO_CACHE, persist_result=False)
-async def run_batch(phase: Phase[Output], batch: Batch) -> BatchEnd:
+async def run_batch(phase: Phase[Output], batch: Batch) -> State[Any] | None:
     """One batch as a Prefect task run. (`phase` is opaque to Prefect, which looks into data.)"""
-    return await phase.follow(batch)
+    return await phase.follow_to_its_end(batch)
 
 
 def describe_failure(result: UnitResult) -> str:

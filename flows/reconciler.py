@@ -16,6 +16,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Failed
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,10 +26,11 @@ from flows.engine import Engine, EngineUnavailableError
 from flows.events.contents import Outcome
 from flows.history import WaitingLine
 from flows.job_folder import JobFolder
-from flows.job_lock import LockedError, holding_job, locked_jobs
+from flows.job_lock import LockedError, free_job, holding_job, locked_jobs
 from flows.job_run import profile_of
 from flows.launchers.base import Launcher
 from flows.launchers.of_job import launcher_of
+from flows.sentences import sentence, words_of
 from flows.stillness import Stillness
 from flows.stopping import GIVEN_UP, outcome_of_stop
 from flows.waiting import last_reason, waiting_line, waits, why_it_waits
@@ -89,7 +91,8 @@ class _Submitted:
 class Reconciler:
     """Acts on the jobs of one resource, a line in their logs for every act.
 
-    `executing` are the flow runs of which the worker beside it has a process that lives.
+    `executing` are the flow runs of which the worker beside it has a process that lives,
+    `stopping` those whose jobs are to stop and have not.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Reconciler:
         pool: str,
     ) -> None:
         self.executing: set[UUID] = set()
+        self.stopping: set[UUID] = set()
         self._sessions = sessions
         self._engine = engine
         self._database_url = settings.async_database_url
@@ -107,6 +111,13 @@ class Reconciler:
         self._pool = pool
         self._stillness: Stillness[_Submitted] = Stillness()
         self._ended: set[UUID] = set()
+        self._killed: set[UUID] = set()
+        self._stop_seconds = settings.stop_seconds
+        self._not_stopping: Stillness[int] = Stillness()
+
+    def process_killed(self, flow_run_id: UUID) -> None:
+        """The process of a flow run that was to stop is killed, since it did not."""
+        self._killed.add(flow_run_id)
 
     def process_ended(self, flow_run_id: UUID) -> None:
         """The process of a flow run has ended: there is no need to wait for it."""
@@ -121,6 +132,10 @@ class Reconciler:
         async with self._sessions() as session:
             jobs = await _submitted_jobs(session, self._pool)
             locked = await locked_jobs(session)
+            self.stopping = {
+                job.flow_run_id for job in jobs if job.flow_run_id and job.stop_reason is not None
+            }
+            await self._free(session, [job for job in jobs if job.id in locked])
         idle = [
             job for job in jobs if job.id not in locked and job.flow_run_id not in self.executing
         ]
@@ -135,6 +150,27 @@ class Reconciler:
             seconds = math.inf if job.flow_run_id in ended else seconds
             await self._look_at_one(job, flow_run, seconds)
         await self._tell_why_they_wait(found)
+
+    async def _free(self, session: AsyncSession, locked: list[_Submitted]) -> None:
+        """Free the jobs that are to stop from processes that nobody can tell to, or kill.
+
+        Their worker, if there is one, has had time for that.
+        """
+        seconds = self._not_stopping.seconds(
+            {
+                job.id: (job.flow_run_id, job.restarts)
+                for job in locked
+                if job.stop_reason is not None and job.flow_run_id not in self.executing
+            }
+        )
+        for job_id, for_seconds in seconds.items():
+            if for_seconds > 2 * self._stop_seconds and await free_job(session, job_id):
+                logger.warning(
+                    "Job %s was to stop %.0f s ago, and is taken from its process, which does not "
+                    "react.",
+                    job_id,
+                    for_seconds,
+                )
 
     async def _look_at_one(
         self, found: _Submitted, flow_run: FlowRun | None, seconds: float
@@ -228,6 +264,8 @@ class Reconciler:
         assert flow_run.state is not None  # judged by it
         died = ended or not flow_run.state.is_pending()  # else it was never begun, which is no try
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
+        if self._count_kill(job):
+            how = "its process did not stop, and was killed"
         if died and job.restarts > self._max_restarts:
             reason = job.stop_reason or GIVEN_UP
             await self._engine.end(flow_run.id, Failed(message=reason))
@@ -248,16 +286,26 @@ class Reconciler:
         """End a job that was cancelled. One that was begun is executed once more for that."""
         assert flow_run.state is not None  # judged by it
         reason = job.stop_reason or flow_run.state.message or "Its flow run was cancelled."
+        killed = " Its process did not stop, and was killed." if self._count_kill(job) else ""
         if begun and job.restarts <= self._max_restarts:
             job.stop_reason = reason
             job.restarts += 1
             await session.commit()
             await self._engine.restart(flow_run, f"To stop: {reason}", always=True)
-            await self._tell(job, f"Job {job.id} is taken up again, to be stopped. {reason}")
+            again = f"Job {job.id} is taken up again, to be stopped. {sentence(reason)}{killed}"
+            await self._tell(job, again)
             return
         if not flow_run.state.is_cancelled():
             await self._engine.end(flow_run.id, Cancelled(message=reason))
         await self._conclude(session, job, outcome_of_stop(reason), reason)
+
+    def _count_kill(self, job: JobV2) -> bool:
+        """Whether the process of a job was killed: one more may try to stop it, and then none."""
+        if job.flow_run_id not in self._killed:
+            return False
+        self._killed.discard(job.flow_run_id)
+        job.restarts = max(job.restarts, self._max_restarts)
+        return True
 
     async def _end(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, verdict: Verdict
@@ -278,15 +326,27 @@ class Reconciler:
         self, session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
     ) -> None:
         """Give a job its end. What units did since they were last recorded is lost."""
-        folders = await asyncio.to_thread(JobFolder.of(job).batches)
-        if folders:
-            launcher = await self._launcher(session, job)
-            try:
-                for folder in folders:
-                    await launcher.stop(folder)
-            finally:
-                await launcher.close()
+        try:
+            async with asyncio.timeout(self._stop_seconds):
+                await self._stop_units(session, job)
+        except (SQLAlchemyError, DatabaseAwayError):
+            raise
+        except Exception as error:  # whatever it is, the job ends
+            logger.exception("Units of job %s could not be stopped.", job.id)
+            words = "it took too long." if isinstance(error, TimeoutError) else words_of(error)
+            reason = f"{sentence(reason)} Units that still ran could not be stopped: {words}"
         await hooks.conclude_job(session, job, outcome, reason)
+
+    async def _stop_units(self, session: AsyncSession, job: JobV2) -> None:
+        folders = await asyncio.to_thread(JobFolder.of(job).batches)
+        if not folders:
+            return
+        launcher = await self._launcher(session, job)
+        try:
+            for folder in folders:
+                await launcher.stop(folder)
+        finally:
+            await launcher.close()
 
     async def _launcher(self, session: AsyncSession, job: JobV2) -> Launcher:
         resource = await self._resource(session)
@@ -323,6 +383,7 @@ def _pending_seconds(flow_run: FlowRun | None) -> float:
 
 
 async def _submitted_jobs(session: AsyncSession, pool: str) -> list[_Submitted]:
+    moment = now()
     columns: list[Any] = [getattr(JobV2, each.name) for each in fields(_Submitted)]
     found = await session.execute(
         select(*columns)
@@ -331,7 +392,12 @@ async def _submitted_jobs(session: AsyncSession, pool: str) -> list[_Submitted]:
         .where(
             JobV2.status == "submitted",
             Resource.work_pool == pool,
-            or_(col(JobV2.flow_run_id).is_not(None), JobV2.start_timestamp < now() - _TIME_OF_API),
+            or_(
+                col(JobV2.flow_run_id).is_not(None),
+                # The second: of a clock that was set back since.
+                col(JobV2.start_timestamp) < moment - _TIME_OF_API,
+                col(JobV2.start_timestamp) > moment + _TIME_OF_API,
+            ),
         )
         .order_by(col(JobV2.id))
     )

@@ -1,9 +1,12 @@
 """Errors as sentences: what people read in the log of a job and in the Prefect UI."""
 
+import logging
 from collections.abc import Iterator
 
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+
+logger = logging.getLogger(__name__)
 
 # Whose exceptions have sentences as messages, as ValueErrors have.
 _OWN = ("api.", "deployments.", "flows.", "fractal_models.")
@@ -37,7 +40,15 @@ def words_of(error: BaseException) -> str:
         return sentence("; ".join(_problems(error)))
     if isinstance(error, ValueError) or type(error).__module__.startswith(_OWN):
         return sentence(str(error)) or f"{type(error).__name__}."
-    return f"{type(error).__name__}: {sentence(str(error).partition(chr(10))[0])}".strip()
+    name, first_line = type(error).__name__, str(error).strip().partition("\n")[0]
+    return sentence(f"{name}: {first_line}" if first_line else name)
+
+
+def told(error: Exception, what: str) -> str:
+    """The words of an error; if nobody foresaw it, its traceback goes to the log of the worker."""
+    if not type(error).__module__.startswith(_OWN):
+        logger.error("%s", what, exc_info=error)
+    return words_of(error)
 
 
 def _problems(error: ValidationError) -> Iterator[str]:

@@ -291,9 +291,14 @@ class Unit:
         self.partial_path = path + ".out.json.partial"
         self.told = self.NOT_TOLD
         self.started_at = time.time_ns()
+        self.began = since_boot()
         self.ended_at = 0.0
         self.slot = 0
         self.log = -1
+
+    def now(self) -> float:
+        """The time, in seconds, by the clock that the unit started by, though it was set since."""
+        return (self.started_at + since_boot() - self.began) / 1e9
 
     def prepare(self, args: dict[str, Any], attempt: int) -> None:
         """Write the arguments, begin the log, remove what an interrupted execution left."""
@@ -364,7 +369,7 @@ class Board:
         numbers[slot + 1] = unit.index
         numbers[slot + 2] = unit.told
         numbers[slot + 3] = unit.started_at
-        numbers[slot + 4] = since_boot()
+        numbers[slot + 4] = unit.began
         numbers[slot] = self.STARTING
         unit.slot = slot
 
@@ -555,7 +560,7 @@ class Runner:
         if unit.told == Unit.INTERRUPTED and ended.exit_code != 0:
             self.count_as_killed(unit)
         elif not unit.told and ended.by_sigterm():
-            unit.ended_at = time.time()
+            unit.ended_at = unit.now()
             self.held.append((time.monotonic() + SIGTERM_MAY_FOLLOW_SECONDS, unit, ended))
         else:
             self.results.record(unit, ended)
@@ -675,7 +680,7 @@ class Guard:
                     continue
                 process = found
             unit = Unit(index, os.path.join(self.batch["units_dir"], names[index]))
-            unit.told, unit.started_at = told, started_at
+            unit.told, unit.started_at, unit.began = told, started_at, announced_at
             unit.open_log()
             yield process, unit
 
@@ -738,7 +743,7 @@ class ResultsFile:
 
     def record(self, unit: Unit, ended: Ended, not_started: str | None = None) -> None:
         """Settle the files of a unit that has ended, then append its result."""
-        ended_at = unit.ended_at or time.time()
+        ended_at = unit.ended_at or unit.now()
         has_warnings = unit.has_warnings()
         error = "stopped" if unit.told == Unit.STOPPED else not_started
         if unit.told == Unit.STOPPED:

@@ -17,6 +17,7 @@ from flows.last_words import last_lines
 from flows.phase import Phase
 from flows.progress import Progress
 from flows.quantities import count
+from flows.sentences import told, words_of
 from flows.units import PlanError
 from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
@@ -113,16 +114,21 @@ async def _run(run: WorkflowTaskRun) -> None:
     if run.why_it_failed is not None:
         raise run.why_it_failed
     if not run.recorded:
-        raise NotRecordedError(f"{run.title}: its end could not be recorded: {run.not_recorded}")
+        raise NotRecordedError(f"{run.title}: its end could not be recorded. {_why(run)}")
     if run.merged is not None:
         run.job.images = run.merged.images
+
+
+def _why(run: WorkflowTaskRun) -> str:
+    return "" if run.not_recorded is None else words_of(run.not_recorded)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 async def execute(run: WorkflowTaskRun) -> State[Any] | None:
     """The units of a workflow task, and what they make of the image list.
 
-    What is no fault of the platform is said once, and not as an exception with its traceback.
+    Why it failed is said once, and not as an exception with its traceback: that, of what could be a
+    fault of the platform, is in the log of the worker.
     """
     try:
         await _execute(run)
@@ -132,13 +138,16 @@ async def execute(run: WorkflowTaskRun) -> State[Any] | None:
     except ImageListError as why:
         run.why_it_failed = WorkflowTaskFailedError(f"{run.title}: {why}")
         return Failed(message=str(run.why_it_failed))
+    except Exception as why:
+        run.why_it_failed = why
+        return Failed(message=told(why, f"{run.title} was broken off."))
     return None
 
 
 async def _execute(run: WorkflowTaskRun) -> None:
     """Its phases, one after the other."""
     if run.history_run_id is None:
-        raise NotRecordedError(f"{run.title}: its start could not be recorded: {run.not_recorded}")
+        raise NotRecordedError(f"{run.title}: its start could not be recorded. {_why(run)}")
     plan = run.plan_first_phase()
     run.job.say(f"{run.title} {how_it_begins(run)}.")
     for problem in run.dump.get("argument_problems", []):

@@ -85,11 +85,12 @@ def _watch_host(connected: socket.socket) -> None:
 
 
 def make_engine(url: URL, *, pool_size: int = 5) -> AsyncEngine:
-    """An engine whose JSON keeps numbers as they are."""
+    """An engine whose JSON keeps numbers as they are, and whose errors have no parameters."""
     engine = create_async_engine(
         url,
         async_creator=partial(connect, url),
         pool_size=pool_size,
+        hide_parameters=True,
         json_serializer=_dump_json,
         json_deserializer=loads,
     )

@@ -228,6 +228,12 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         ge=1,
         description="MiB that a request may have which brings a file or a list of images",
     )
+    stop_seconds: float = Field(
+        default=150.0,
+        ge=1.0,
+        description="How long a job that is to stop may take to end its units and record them, "
+        "before its process is killed",
+    )
     max_output_mb: int = Field(
         default=256,
         ge=1,

@@ -93,6 +93,7 @@ def stack() -> Iterator[Stack]:
         pytest.MonkeyPatch.context() as environment,
     ):
         environment.setenv("FRACTAL_SSH_KNOWN_HOSTS", str(KNOWN_HOSTS))
+        environment.setenv("FRACTAL_STOP_SECONDS", "10")
         options = StackOptions(
             data_dir=Path(folder), port=0, prefect_port=0, admin_password="of the tests"
         )

@@ -3,10 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from typing import Any, ParamSpec
 
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Failed
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.accounts import ProfileError
@@ -16,6 +18,7 @@ from flows.descriptions import DESCRIPTIONS
 from flows.job_lock import lock_activity, locked_activities
 from flows.last_words import printable
 from flows.launchers.transport import CommandError, TransportError
+from flows.sentences import told
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from fractal_models.database import open_database
 from fractal_models.settings import get_settings
@@ -85,15 +88,30 @@ async def execute(
 def activity_flow(
     name: str,
 ) -> Callable[[_FlowFunction[_Parameters]], Flow[_Parameters, Coroutine[Any, Any, None]]]:
-    """Makes the flow of a kind of activities; `activity_id` is the id of a pending one."""
-    return flow(
-        name=name,
-        description=DESCRIPTIONS[name],
-        on_failure=[undo_activity],
-        on_cancellation=[undo_activity],
-        on_crashed=[undo_activity],
-        persist_result=False,
-    )
+    """Makes the flow of a kind of activities; `activity_id` is the id of a pending one.
+
+    It fails with a sentence; what could be a fault of the platform has its traceback in the log of
+    the worker.
+    """
+
+    def made(function: _FlowFunction[_Parameters]) -> Flow[_Parameters, Coroutine[Any, Any, None]]:
+        @wraps(function)
+        async def telling(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Any:
+            try:
+                await function(*args, **kwargs)
+            except Exception as error:
+                return Failed(message=told(error, f"{name} failed."))
+
+        return flow(
+            name=name,
+            description=DESCRIPTIONS[name],
+            on_failure=[undo_activity],
+            on_cancellation=[undo_activity],
+            on_crashed=[undo_activity],
+            persist_result=False,
+        )(telling)
+
+    return made
 
 
 async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -52,7 +52,9 @@ async def take_due(session: AsyncSession, limit: int, again_after: timedelta) ->
 
     They count as sent, if this is committed.
     """
-    due = or_(col(EventOutbox.sent).is_(None), col(EventOutbox.sent) < now() - again_after)
+    moment, sent = now(), col(EventOutbox.sent)
+    # Also those that were sent in the future, by a clock that was set back since.
+    due = or_(sent.is_(None), ~sent.between(moment - again_after, moment + again_after))
     found = await session.exec(
         select(EventOutbox)
         .where(due)

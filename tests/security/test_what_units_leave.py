@@ -105,6 +105,13 @@ def test_only_regular_files_in_their_place_are_written_to(
     assert [each.read_text() for each in elsewhere.iterdir()] == [SECRET]
 
 
+def test_a_file_that_has_another_name_is_not_written_to(job: Path, elsewhere: Path) -> None:
+    (job / "log").hardlink_to(elsewhere / "secret")
+    with pytest.raises(OSError, match="another name"):
+        add_last_line(job / "log", "The unit failed.", below=job)
+    assert (elsewhere / "secret").read_text() == SECRET
+
+
 def test_no_more_is_read_than_is_allowed(job: Path) -> None:
     path = job / "file"
     with path.open("wb") as file:
