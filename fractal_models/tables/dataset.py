@@ -1,11 +1,25 @@
 """Datasets: lists of OME-Zarr images."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Column, Identity, Index, String
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field, Relationship, SQLModel
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Identity,
+    Index,
+    ScalarSelect,
+    String,
+    Table,
+    event,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.orm import column_property
+from sqlmodel import Field, Relationship, SQLModel, col
 
 from fractal_models.tables.columns import flag, json_list, json_object, timestamp
 from fractal_models.tables.project import ProjectV2
@@ -29,6 +43,15 @@ class DatasetV2(SQLModel, table=True):
 
     project: ProjectV2 = Relationship(sa_relationship_kwargs={"lazy": "selectin"})
 
+    # Read from `datasetimage` when it is asked for (`undefer`, `session.refresh(..., ["images"])`),
+    # and never written: see `fractal_models.image_list`.
+    images: ClassVar[Any]
+
+    @property
+    def image_zarr_urls(self) -> list[str]:
+        """The URLs of its images, in their order; `images` must have been read."""
+        return [image["zarr_url"] for image in self.images]
+
 
 class DatasetImage(SQLModel, table=True):
     """An image of a dataset; the list is in the order of the ids.
@@ -49,6 +72,28 @@ class DatasetImage(SQLModel, table=True):
     origin: str | None = None
     attributes: dict[str, Any] = json_object()
     types: dict[str, bool] = json_object()
+
+
+def _images_of_dataset() -> ScalarSelect[Any]:
+    """The list as Fractal has it, of the dataset of a query."""
+    fields = ("zarr_url", "origin", "attributes", "types")
+    image = func.json_build_object(*(x for name in fields for x in (name, _IMAGES.c[name])))
+    listed = func.json_agg(aggregate_order_by(image, _IMAGES.c.id))
+    return (
+        select(func.coalesce(listed, literal_column("'[]'::json"), type_=JSON))
+        .where(_IMAGES.c.dataset_id == col(DatasetV2.id))
+        .correlate_except(_IMAGES)
+        .scalar_subquery()
+    )
+
+
+_IMAGES: Table = DatasetImage.metadata.tables["datasetimage"]
+DatasetV2.images = column_property(_images_of_dataset(), deferred=True)
+
+
+@event.listens_for(DatasetV2.images, "set")
+def _refuse_images(*_: Any) -> None:
+    raise AttributeError("DatasetV2.images is only read: see fractal_models.image_list.")
 
 
 class ImageFacet(SQLModel, table=True):
