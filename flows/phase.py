@@ -30,7 +30,7 @@ from flows.launchers.cluster_files import LONGEST_OUTPUT
 from flows.left_files import read_left
 from flows.progress import Progress
 from flows.quantities import count
-from flows.sentences import words_of
+from flows.sentences import sentence, words_of
 from flows.units import PlannedUnit, UnitPlan
 from fractal_models.images import InitOutput, InvalidTaskOutput, TaskOutput
 from fractal_models.schemas.meta import Retry
@@ -358,4 +358,4 @@ def describe_failure(result: UnitResult) -> str:
 
 def _words(end: BatchEnd) -> str:
     """What the runner of a batch said last."""
-    return printable(end.stderr).strip() or "The unit runner ended early and left no word."
+    return sentence(printable(end.stderr)) or "The unit runner ended early and left no word."

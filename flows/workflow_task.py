@@ -17,7 +17,7 @@ from flows.last_words import last_lines
 from flows.phase import Phase
 from flows.progress import Progress
 from flows.quantities import count
-from flows.sentences import told, words_of
+from flows.sentences import sentence, told, words_of
 from flows.units import PlanError
 from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
@@ -151,7 +151,7 @@ async def _execute(run: WorkflowTaskRun) -> None:
     plan = run.plan_first_phase()
     run.job.say(f"{run.title} {how_it_begins(run)}.")
     for problem in run.dump.get("argument_problems", []):
-        run.job.say(f"{run.title}: {problem}.", logging.WARNING)
+        run.job.say(f"{run.title}: {sentence(problem)}", logging.WARNING)
     progress = Progress(f"{run.key}-progress", run.title)
     async with progress.shown():
         if run.is_compound:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -111,6 +112,26 @@ async def test_a_folder_made_read_only_fails_the_job_which_names_file_and_cause(
     assert ended["status"] == "failed"
     assert "Read-only file system" in ended["log"]
     await _require_images_of_done_units(lab, job)
+
+
+@pytest.mark.parametrize("removed", ["", "0_journal_process/batches"])
+async def test_a_folder_removed_while_units_run_fails_the_job_which_names_it(
+    journal_lab: Lab, journal: Journal, removed: str
+) -> None:
+    """What they did is not known, so they do not run again."""
+    job = await _submit(journal_lab, "Journal process", **journal.args, seconds=0.5)
+    await journal.reaches(2)
+    folder = Path(job["working_dir"], removed)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    ended = await journal_lab.ended(job)
+    print(ended["log"])
+    assert ended["status"] == "failed"
+    assert str(folder) in ended["log"]
+    assert ".." not in ended["log"]
+    began = journal.began()
+    assert len(began) == len(set(began))
+    url = f"{journal_lab.base}/dataset/{job['dataset']['id']}/"
+    await journal_lab.ok("DELETE", url)
 
 
 @pytest.fixture
