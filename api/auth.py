@@ -19,7 +19,7 @@ from api.oauth import Identity
 from api.queries.users import default_group
 from fractal_models.database import saved_id
 from fractal_models.schemas.user import UserCreate
-from fractal_models.settings import Settings
+from fractal_models.settings import DatabaseSettings, Settings
 from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 
 MIN_PASSWORD_LENGTH = 4
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
     """Logs users in, registers and edits them. Emails differ by more than their case."""
 
-    def __init__(self, session: AsyncSession, settings: Settings) -> None:
+    def __init__(self, session: AsyncSession, settings: DatabaseSettings) -> None:
         super().__init__(SQLAlchemyUserDatabase(session, UserOAuth, OAuthAccount))  # type: ignore[arg-type]
         self._session = session
         self._settings = settings

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -39,12 +42,20 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The Fractal database.", no_args_is_help=True)
 app.add_typer(database, name="db")
+users = typer.Typer(help="Users.", no_args_is_help=True)
+app.add_typer(users, name="user")
 
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
 _DATA_DIR = default_data_dir()
 AdminEmail = Annotated[str, typer.Option(help="Email of the first administrator.")]
-AdminPassword = Annotated[
-    str | None, typer.Option(help="Password of the first administrator; default: a random one.")
+# Not as an option: everybody on the machine reads the arguments of programs.
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        allow_dash=True,
+        help="File with the password of the first administrator, - for standard input; or set "
+        "FRACTAL_ADMIN_PASSWORD. Default: a random one.",
+    ),
 ]
 
 
@@ -76,7 +87,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the REST API; 0 takes a free one.")] = 8000,
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect; 0 takes a free one.")] = 4200,
     admin_email: AdminEmail = "admin@example.org",
-    admin_password: AdminPassword = None,
+    admin_password_file: PasswordFile = None,
     resource: JsonFile = None,
     profile: JsonFile = None,
     logs: Annotated[bool, typer.Option(help="Show what the services log.")] = False,
@@ -90,7 +101,7 @@ def up(
         port=port,
         prefect_port=prefect_port,
         admin_email=admin_email,
-        admin_password=admin_password,
+        admin_password=_admin_password(admin_password_file),
         resource=_read_json(resource),
         profile=_read_json(profile),
     )
@@ -99,7 +110,7 @@ def up(
     typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
     began = time.monotonic()
     try:
-        with running_stack(options) as stack:
+        with running_stack(options, typer.echo) as stack:
             typer.echo(f"Ready after {time.monotonic() - began:.1f} s.\n\n{describe(stack)}\n")
             try:
                 _watch(stack, logs)
@@ -118,7 +129,7 @@ def describe(stack: "Stack") -> str:
         ("REST API", f"{stack.api_url}   (documentation: {stack.api_url}/docs)"),
         ("Prefect UI", f"{stack.prefect_url}   (log in with: {stack.prefect_auth})"),
         ("Admin", made.admin_email),
-        ("Password", made.admin_password and f"{made.admin_password}   (shown only now: keep it)"),
+        ("Password", _first_password(stack)),
         ("Data", str(stack.data_dir)),
         ("Logs", f"{stack.data_dir / 'logs'}   (--logs shows them here)"),
         ("Kept", made.kept and f"{', '.join(made.kept)}: there before, with other values"),
@@ -129,8 +140,16 @@ def describe(stack: "Stack") -> str:
     return "\n".join([*lines, "", "Ctrl-C stops everything."])
 
 
+def _first_password(stack: "Stack") -> str | None:
+    """The password that was made up for the admin, or where it is, as long as it is theirs."""
+    made, kept = stack.initialised, f"in {stack.data_dir / 'secrets.json'}"
+    if not made.has_first_password:
+        return None
+    return f"{stack.first_password}   (kept {kept})" if made.admin_is_new else kept
+
+
 def _watch(stack: "Stack", logs: bool) -> None:
-    """Keep the stack alive until a part dies again and again, which is an error."""
+    """Keep the stack alive."""
     while True:
         if logs:
             for service in stack.services:
@@ -200,15 +219,31 @@ def api(
 
 @app.command()
 def worker(
-    resource: Annotated[str, typer.Option(help="Name of the resource to run jobs on.")],
+    resource: Annotated[
+        str | None, typer.Option(help="Name of the resource to run jobs on; default: all.")
+    ] = None,
+    work_pool: Annotated[
+        str | None, typer.Option(help="Its work pool, which stays when it is renamed.")
+    ] = None,
+    leash: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Run the jobs of a resource."""
+    """Run the jobs of a resource; or of all, also of those made later, in a process for each."""
+    if leash:
+        _end_with_standard_input()
     keep_secrets(unneeded=API_SECRETS)
     settings = _settings()
     asyncio.run(_require_database(settings))
+    if resource is None and work_pool is None:
+        from deployments.workers import serve_all
+
+        _run_until_signalled(serve_all(settings.async_database_url, typer.echo))
+        return
+    from deployments.maintenance import find_resource, find_resource_of
     from deployments.worker import serve
 
-    _run_until_signalled(serve(settings, resource))
+    by_pool = partial(find_resource_of, work_pool=work_pool or "")
+    by_name = partial(find_resource, name=resource or "")
+    _run_until_signalled(serve(settings, by_pool if resource is None else by_name))
 
 
 @app.command()
@@ -291,7 +326,7 @@ def upgrade() -> None:
 @app.command()
 def init(
     admin_email: AdminEmail,
-    admin_password: AdminPassword = None,
+    admin_password_file: PasswordFile = None,
     resource: JsonFile = None,
     profile: JsonFile = None,
 ) -> None:
@@ -301,6 +336,8 @@ def init(
     from fractal_models.database import open_database
 
     settings = read_settings(DatabaseSettings)
+    admin_password = _admin_password(admin_password_file)
+    made_up = secrets.token_urlsafe(12)
 
     async def run() -> None:
         await migrations.require_newest(settings.async_database_url)
@@ -313,17 +350,44 @@ def init(
                 group_name=settings.default_group,
                 admin_email=admin_email,
                 admin_password=admin_password,
+                made_up_password=made_up,
                 project_dir=settings.data_dir.expanduser().absolute() / "projects",
                 resource=_read_json(resource),
                 profile=_read_json(profile),
             )
-        typer.echo(f"Administrator: {made.admin_email}")
-        if made.admin_password:
-            typer.echo(f"Password:      {made.admin_password}   (shown only now: keep it)")
+            typer.echo(f"Administrator: {made.admin_email}")
+            if made.has_first_password:  # told before it counts
+                typer.echo(f"Password:      {made_up}   (shown only now: keep it)")
+                sys.stdout.flush()
+            await session.commit()
         if made.kept:
             typer.echo(f"Kept:          {', '.join(made.kept)}: there before, with other values")
 
     asyncio.run(run())
+
+
+@users.command()
+def set_password(
+    email: Annotated[str, typer.Argument(help="Whose.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `fractal-prefect up`; default: FRACTAL_DATABASE_URL, if set."),
+    ] = None,
+) -> None:
+    """Set a user's password: asks for it, or reads the first line of standard input."""
+    from deployments.passwords import set_password_of
+    from deployments.stack import reached_database
+
+    password = _ask_password() if sys.stdin.isatty() else _first_line(sys.stdin)
+    if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
+        settings = read_settings(DatabaseSettings)
+        asyncio.run(set_password_of(settings, email, password))
+    else:
+        folder = data_dir or Path("~/.fractal-prefect")
+        with reached_database(folder) as url:
+            settings = DatabaseSettings(database_url=url.render_as_string(hide_password=False))
+            asyncio.run(set_password_of(settings, email, password))
+    typer.echo(f"{email} has a new password.")
 
 
 @app.command()
@@ -354,6 +418,8 @@ def _settings() -> Settings:
     _tell_prefect(settings)
     # Jobs start within a second of being submitted.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
+    # Prefect says that a worker is away after three times this.
+    os.environ.setdefault("PREFECT_WORKER_HEARTBEAT_SECONDS", "10")
     return settings
 
 
@@ -384,11 +450,46 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     return content
 
 
+def _admin_password(file: Path | None) -> str | None:
+    """The password of the first administrator, if one is given: by a file or a variable."""
+    given = os.environ.pop("FRACTAL_ADMIN_PASSWORD", None)  # not for what is started from here
+    if file is not None:
+        try:
+            given = _first_line(sys.stdin if str(file) == "-" else file.open())
+        except (OSError, UnicodeError) as error:
+            raise SettingsError(f"{file} cannot be read: {error}") from error
+    if not given and file is None:
+        return None
+    from deployments.passwords import require_password
+
+    return require_password(given or "")
+
+
+def _first_line(file: TextIO) -> str:
+    return file.readline().rstrip("\n")
+
+
+def _ask_password() -> str:
+    password: str = typer.prompt("New password", hide_input=True, confirmation_prompt=True)
+    return password
+
+
 def _end_as_by_ctrl_c() -> None:
     """Let SIGTERM and a closed terminal do what Ctrl-C does: the children are ended too."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+
+
+def _end_with_standard_input() -> None:
+    """Die as by a crash when who started this process has died: another will be started."""
+
+    def follow() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:

@@ -1,7 +1,6 @@
 """What a new installation begins with: the default group, an admin, a resource, a profile."""
 
 import platform
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from fastapi_users.password import PasswordHelper
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlmodel import select
+from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.pool_names import new_pool_name
@@ -26,14 +25,17 @@ class InitialisationError(Exception):
 
 @dataclass(frozen=True)
 class Initialised:
-    """Who and what is there now. The password is set only if it was made up just now.
+    """Who and what is there now: the work pool of the resource, if one was given.
 
-    `kept` names what was there before, with other values than were given now.
+    `admin_is_new` if the admin was made just now; `has_first_password` if the password is still the
+    one that was made up for them. `kept` names what was there before, with other values than were
+    given now.
     """
 
     admin_email: str
-    admin_password: str | None
-    resource_name: str
+    admin_is_new: bool
+    has_first_password: bool
+    work_pool: str | None
     kept: list[str]
 
 
@@ -67,31 +69,32 @@ async def initialise(
     group_name: str,
     admin_email: str,
     admin_password: str | None,
+    made_up_password: str,
     project_dir: Path,
     resource: dict[str, Any] | None,
     profile: dict[str, Any] | None,
 ) -> Initialised:
-    """Make what is not there yet, and commit. What is there stays as it is.
+    """Make what is not there yet. What is there stays as it is. Nothing counts before a commit.
 
-    Without a resource the admin gets no profile, unless there is one already.
+    The admin's password is the given one, else the one that was made up. Without a resource the
+    admin gets no profile, unless there is one already.
 
     Raises:
         InitialisationError: resource or profile are invalid.
     """
     kept: list[str] = []
     group = await _group(session, group_name)
-    profile_id = None
+    profile_id = row = None
     if resource is not None:
         row = await _resource(session, resource, kept)
         profile_id = await _profile(session, row, profile or default_profile(row.type), kept)
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))
     admin = found.unique().first()
-    made_up = None
+    is_new = admin is None
     if admin is None:
-        made_up = secrets.token_urlsafe(12) if admin_password is None else None
         admin = UserOAuth(
             email=admin_email,
-            hashed_password=PasswordHelper().hash(admin_password or made_up or ""),
+            hashed_password=PasswordHelper().hash(admin_password or made_up_password),
             is_superuser=True,
             is_verified=True,
             profile_id=profile_id,
@@ -102,8 +105,14 @@ async def initialise(
         session.add(LinkUserGroup(group_id=saved_id(group), user_id=saved_id(admin)))
     elif admin_password is not None and not _is_password_of(admin, admin_password):
         kept.append(f"the password of {admin_email}")
-    await session.commit()
-    return Initialised(admin_email, made_up, resource["name"] if resource else "", kept)
+    await session.flush()
+    return Initialised(
+        admin_email,
+        admin_is_new=is_new,
+        has_first_password=_is_password_of(admin, made_up_password),
+        work_pool=row.work_pool if row else None,
+        kept=kept,
+    )
 
 
 def _is_password_of(user: UserOAuth, password: str) -> bool:
@@ -121,7 +130,7 @@ async def _group(session: AsyncSession, name: str) -> UserGroup:
 
 async def _resource(session: AsyncSession, given: dict[str, Any], kept: list[str]) -> Resource:
     valid: Any = _validated(ValidResource, given, "resource")
-    found = (await session.exec(select(Resource).where(Resource.name == valid.name))).first()
+    found = await _resource_named(session, valid.name)
     if found is None:
         pool = await new_pool_name(session, valid.name)
         found = Resource(**valid.model_dump(), work_pool=pool)
@@ -130,6 +139,14 @@ async def _resource(session: AsyncSession, given: dict[str, Any], kept: list[str
     elif _differs(found, valid):
         kept.append(f"the resource {found.name!r}")
     return found
+
+
+async def _resource_named(session: AsyncSession, name: str) -> Resource | None:
+    """The resource that has this name, or had it when it was made."""
+    named = or_(Resource.name == name, Resource.work_pool == name)
+    by_name_first = col(Resource.name) == name
+    found = await session.exec(select(Resource).where(named).order_by(by_name_first.desc()))
+    return found.first()
 
 
 async def _profile(

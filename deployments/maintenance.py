@@ -41,6 +41,18 @@ async def find_resource(session: AsyncSession, name: str) -> Resource:
     return resource
 
 
+async def find_resource_of(session: AsyncSession, work_pool: str) -> Resource:
+    """The resource that a work pool belongs to, whatever its name is now.
+
+    Raises:
+        UnknownResourceError: there is none, e.g. any more.
+    """
+    found = await session.exec(select(Resource).where(Resource.work_pool == work_pool))
+    if (resource := found.first()) is None:
+        raise UnknownResourceError(f"No resource has the work pool {work_pool!r}.")
+    return resource
+
+
 async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: bool) -> None:
     """Let nothing begin on a resource, and have its jobs pause after the workflow task they run.
 

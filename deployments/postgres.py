@@ -5,6 +5,7 @@ It listens on a Unix socket only. Any other `postgresql://` URL can take its pla
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -18,7 +19,7 @@ import asyncpg
 import psutil
 from sqlalchemy import URL
 
-from deployments.services import Part, ServiceError, end, is_alive
+from deployments.services import Life, Part, ServiceError, end, is_alive
 
 # Prefect's database can lose the last moments before a power cut: the truth is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
@@ -28,7 +29,10 @@ _USERS = ".handle_pids.json"
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_LOCK = f"{_SOCKET}.lock"
 _ENTER = 0o055
-_START_SECONDS = 120.0
+_QUIET_SECONDS = 120.0
+_CLEAR_SECONDS = 10.0
+# From which on PostgreSQL numbers what is made by others than itself.
+_FIRST_OID = 16_384
 
 
 class PostgresError(ServiceError):
@@ -39,6 +43,7 @@ class EmbeddedPostgres(Part):
     """A server on a folder that nobody else uses; `fractal` and `prefect` are its databases."""
 
     name = "postgres"
+    log: Path
     fractal: URL
     prefect: URL
 
@@ -50,17 +55,13 @@ class EmbeddedPostgres(Part):
     def start(self) -> None:
         """Make it at the first time, start it, and wait until it accepts connections.
 
-        A server that runs already, because who started it was killed, is taken over.
+        A server that runs already, because who started it was killed, is taken over. What an
+        interrupted first start has left holds no data yet, and is made again.
 
         Raises:
-            PostgresError: the folder holds something else, or an interrupted first start.
+            PostgresError: it does not start, or the folder cannot be used.
         """
         marker = self.folder / _MADE_MARKER
-        if not marker.exists() and self._data.exists() and any(self._data.iterdir()):
-            raise PostgresError(
-                f"{self.folder} is half-made: its first start was interrupted. It holds no data "
-                "yet: delete it and start again."
-            )
         if " " in str(self.folder):
             raise PostgresError(
                 f"The embedded PostgreSQL cannot live in {str(self.folder)!r}, whose path has a "
@@ -71,6 +72,8 @@ class EmbeddedPostgres(Part):
             if os.geteuid() == 0:
                 _check_that_it_may_enter(self.folder)
                 self.folder.chmod(0o755)
+            if not marker.exists():
+                self._clear_away_half_made()
             self._begin = self.log.stat().st_size if self.log.exists() else 0
             if self._postmaster() is None:
                 self._clear_away_dead()
@@ -130,8 +133,8 @@ class EmbeddedPostgres(Part):
 
     def _when_ready(self) -> psutil.Process:
         """The server, as soon as it accepts connections."""
-        deadline = time.monotonic() + _START_SECONDS
-        while (server := self._postmaster()) is not None and time.monotonic() < deadline:
+        life = Life(self)  # to recover takes as long as it takes
+        while (server := self._postmaster()) and life.quiet_seconds() < _QUIET_SECONDS:
             if self._pid_file.read_text().split()[-1] == "ready":
                 return server
             time.sleep(0.05)
@@ -162,6 +165,29 @@ class EmbeddedPostgres(Part):
             return False
         return here and is_alive(process)
 
+    def _clear_away_half_made(self) -> None:
+        """Remove what an interrupted first start has left, unless databases are in it."""
+        if self._has_databases():
+            return
+        deadline = time.monotonic() + _CLEAR_SECONDS
+        while self._data.exists():  # whoever is at work on it may start others
+            for process in psutil.process_iter():
+                if self._is_of_server(process) or self._is_making_it(process):
+                    end(process, signal.SIGKILL)
+            shutil.rmtree(self._data, ignore_errors=time.monotonic() < deadline)
+
+    def _has_databases(self) -> bool:
+        """Whether there are other databases than those that every server begins with."""
+        names = {each.name for each in (self._data / "base").glob("*")}
+        return any(name.isdecimal() and int(name) >= _FIRST_OID for name in names)
+
+    def _is_making_it(self, process: psutil.Process) -> bool:
+        """Whether this is `initdb` at work on this folder."""
+        try:
+            return process.name() == "initdb" and str(self._data) in process.cmdline()
+        except psutil.Error:
+            return False
+
     def _clear_away_dead(self) -> None:
         """Remove what a server that was killed has left, which would keep the next from starting.
 
@@ -182,7 +208,9 @@ class EmbeddedPostgres(Part):
             host=self._socket_folder(), user="postgres", database="postgres"
         )
         for name, synchronous in _DATABASES.items():
-            await connection.execute(f"CREATE DATABASE {name}")
+            # There before, or made at this moment for who began this and was killed.
+            with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                await connection.execute(f"CREATE DATABASE {name}")
             await connection.execute(
                 f"ALTER DATABASE {name} SET synchronous_commit = {synchronous}"
             )

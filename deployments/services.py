@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import httpx
 import psutil
@@ -22,6 +23,7 @@ from fractal_models.settings import SECRETS
 
 _STOP_SECONDS = 90  # a worker waits for its flow runs to end their units
 _TAIL_BYTES = 16 * 1024
+_TELL_SECONDS = 30
 _CLOCK_SECONDS = 10  # when a process was started seems to change when the clock is adjusted
 
 
@@ -30,10 +32,10 @@ class ServiceError(Exception):
 
 
 class Part(abc.ABC):
-    """A program that runs, can end, and can be started again; it writes to a log file."""
+    """A program that runs, ends and is started again; it writes to `log`, else to our output."""
 
     name: str
-    log: Path
+    log: Path | None
     _begin: int = 0  # of this start, in the log
 
     @abc.abstractmethod
@@ -64,7 +66,7 @@ class Part(abc.ABC):
 
     def last_words(self, lines: int = 15) -> str:
         """The end of what it wrote since it was started."""
-        if not self.log.exists():
+        if self.log is None or not self.log.exists():
             return "(none)"
         with self.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
@@ -75,15 +77,17 @@ class Part(abc.ABC):
 
 @dataclass
 class Service(Part):
-    """A child process that writes to a log file of its own, which is private.
+    """A child process, which writes to a private log of its own or, without one, to our output.
 
-    Of this process's environment it gets all but secrets: those that it needs are in its own.
+    Of this process's environment it gets all but secrets: those that it needs are in its own. The
+    standard input of one on a leash ends with this process, however that ends.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    log: Path
+    log: Path | None = None
+    leash: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     started: float = field(default=0.0, repr=False)  # in seconds since the epoch
     _begin: int = field(default=0, repr=False)
@@ -91,21 +95,27 @@ class Service(Part):
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
+        if self.log is None:
+            self._start(None)
+            return
         private_folder(self.log.parent)
         with open_private(self.log, "ab") as log:
             self._begin = log.tell()
             if not self.started:
                 self._told = self._begin
-            self.started = time.time()
-            with _undisturbed():  # else a process could be started that nobody knows
-                self.process = subprocess.Popen(
-                    self.command,
-                    env={**_without_secrets(), **log_format(self.name), **self.environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self._start(log)
+
+    def _start(self, output: IO[bytes] | None) -> None:
+        self.started = time.time()
+        with _undisturbed():  # else a process could be started that nobody knows
+            self.process = subprocess.Popen(
+                self.command,
+                env={**_without_secrets(), **log_format(self.name), **self.environment},
+                stdin=subprocess.PIPE if self.leash else subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int | None:
@@ -137,6 +147,8 @@ class Service(Part):
 
     def new_lines(self) -> Iterator[str]:
         """The whole lines that it wrote since this was last asked, each with its name before it."""
+        if self.log is None:
+            return
         name = log_prefix(self.name)
         with self.log.open("rb") as log:
             log.seek(self._told)
@@ -145,7 +157,7 @@ class Service(Part):
                     return
                 self._told += len(line)
                 text = line.decode(errors="replace").rstrip()
-                yield text if text.startswith(name) else name + text
+                yield text if text.startswith(self.name) else name + text
 
 
 def _without_secrets() -> dict[str, str]:
@@ -187,19 +199,54 @@ def log_format(name: str) -> dict[str, str]:
     return {f"PREFECT_LOGGING_FORMATTERS_STANDARD_{key}": text for key, text in formats.items()}
 
 
-def wait_until(ready: Callable[[], bool], services: Sequence[Service], seconds: float) -> None:
-    """Return when `ready`.
+class Life:
+    """For how long a program has shown no life: its log did not grow, its processor time either."""
+
+    def __init__(self, part: Part, clock: Callable[[], float] = time.monotonic) -> None:
+        self._part = part
+        self._clock = clock
+        self._signs = signs_of_life(part)
+        self._seen = clock()
+
+    def quiet_seconds(self) -> float:
+        """Seconds since the last sign."""
+        if (signs := signs_of_life(self._part)) != self._signs:
+            self._signs, self._seen = signs, self._clock()
+        return self._clock() - self._seen
+
+
+def signs_of_life(part: Part) -> tuple[int, float]:
+    """The size of a part's log, and the processor seconds of its processes, to a tenth."""
+    size = part.log.stat().st_size if part.log is not None and part.log.exists() else 0
+    seconds = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(part.pid) if part.pid is not None else None
+        for each in [process, *process.children(recursive=True)] if process else []:
+            with suppress(psutil.NoSuchProcess):
+                times = each.cpu_times()
+                seconds += times.user + times.system
+    return size, round(seconds, 1)
+
+
+def wait_for(
+    part: Part, is_ready: Callable[[], bool], seconds: float, tell: Callable[[str], object]
+) -> None:
+    """Return when a part is ready, which takes as long as it takes; every 30 s, a line.
 
     Raises:
-        ServiceError: one of the services ended, or time is up.
+        ServiceError: it shows no life for so many seconds.
     """
-    deadline = time.monotonic() + seconds
-    while not ready():
-        for service in services:
-            service.check()
-        if time.monotonic() > deadline:
-            told = "\n".join(f"{s.name} ({s.log}):\n{s.last_words()}" for s in services)
-            raise ServiceError(f"Not ready after {seconds:.0f} s. Last words:\n{told}")
+    life, began, told = Life(part), time.monotonic(), 0
+    while not is_ready():
+        if life.quiet_seconds() > seconds:
+            raise ServiceError(
+                f"{part.name} is not ready, and has done nothing for {seconds:.0f} s. "
+                f"Its last words ({part.log}):\n{part.last_words()}"
+            )
+        waited = time.monotonic() - began
+        if waited // _TELL_SECONDS > told:
+            told = int(waited // _TELL_SECONDS)
+            tell(f"Waiting for {part.name} for {waited:.0f} s; it is at work. Its log: {part.log}")
         time.sleep(0.1)
 
 

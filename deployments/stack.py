@@ -5,16 +5,17 @@ import fcntl
 import json
 import os
 import secrets
-import time
-from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+from sqlalchemy import URL
 
 import migrations
 from deployments.initialise import Initialised, default_resource, initialise
@@ -28,15 +29,16 @@ from deployments.services import (
     python_module,
     remember,
     usable_port,
-    wait_until,
+    wait_for,
 )
+from deployments.supervision import Supervisor
 from fractal_models.database import open_database
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import API_SECRETS
 
-_START_SECONDS = 120.0
-# A part that dies so often in so short a time is not started again.
-_DEATHS, _DEATHS_SECONDS = 3, 60.0
+# A part that shows no life for so long, or ends so often, before it was ever ready, will not be.
+_QUIET_SECONDS = 120.0
+_TRIES = 3
 
 
 class StackError(Exception):
@@ -70,14 +72,12 @@ class Stack:
     prefect_url: str
     prefect_auth: str
     initialised: Initialised
+    first_password: str
     environment: dict[str, str]
     postgres: EmbeddedPostgres
     services: list[Service]
     leftovers: list[str]
     going_on: list[OpenJob]
-    _deaths: dict[str, deque[float]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=_DEATHS)), repr=False
-    )
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -90,16 +90,13 @@ class Stack:
             part.check()
 
     def keep_alive(self) -> list[str]:
-        """Start the parts again that have ended, for whatever reason; a line on each.
+        """Start the parts again that have ended, for whatever reason; what happened, in lines."""
+        return self.supervisor.look(self.parts.values())
 
-        Raises:
-            ServiceError: a part dies again and again, or PostgreSQL cannot be started.
-        """
-        return [
-            self._revive(part, how)
-            for part in self.parts.values()
-            if (how := part.ended()) is not None
-        ]
+    @cached_property
+    def supervisor(self) -> Supervisor:
+        """Who starts the parts again."""
+        return Supervisor(lambda part: self.start(part.name))
 
     def start(self, name: str) -> None:
         """Start a part that has ended."""
@@ -116,19 +113,14 @@ class Stack:
         """The jobs that have not ended, as PostgreSQL has them now."""
         return asyncio.run(read_open_jobs(self.postgres.fractal))
 
-    def _revive(self, part: Part, how: str) -> str:
-        deaths = self._deaths[part.name]
-        deaths.append(time.monotonic())
-        if len(deaths) == _DEATHS and deaths[-1] - deaths[0] < _DEATHS_SECONDS:
-            part.check()
-        self.start(part.name)
-        moment = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-        return f"{moment} {part.name} ended {how} and was started again. Its log: {part.log}"
-
 
 @contextmanager
-def running_stack(options: StackOptions) -> Iterator[Stack]:
+def running_stack(
+    options: StackOptions, tell: Callable[[str], object] = lambda _: None
+) -> Iterator[Stack]:
     """The whole stack, healthy, for the life of a block; then ended in reverse order.
+
+    What happens until it is healthy is told in lines.
 
     Raises:
         StackError, ServiceError, InitialisationError: it cannot be started.
@@ -140,13 +132,12 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
         prefect_port = usable_port("127.0.0.1", options.prefect_port, "--prefect-port")
         secret = _secrets(data_dir / "secrets.json")
         with embedded_postgres(data_dir / "postgres") as postgres:
-            resource = options.resource or default_resource(data_dir)
-            initialised = asyncio.run(_prepare(postgres, options, resource, data_dir))
+            initialised = asyncio.run(_prepare(postgres, options, secret, data_dir))
             prefect_url = f"http://127.0.0.1:{prefect_port}"
             environment = _environment(postgres, prefect_url, secret, data_dir)
             services = [
                 _prefect_server(prefect_port, postgres, environment, data_dir),
-                _service("worker", data_dir, environment, "--resource", initialised.resource_name),
+                _service("worker", data_dir, environment),
                 _api(data_dir, environment, secret, "--host", options.host, "--port", str(port)),
             ]
             stack = Stack(
@@ -155,6 +146,7 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
                 prefect_url=prefect_url,
                 prefect_auth=secret["prefect_auth"],
                 initialised=initialised,
+                first_password=secret["admin_password"],
                 environment=environment,
                 postgres=postgres,
                 services=services,
@@ -162,7 +154,7 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
                 going_on=asyncio.run(read_open_jobs(postgres.fractal)),
             )
             try:
-                _start(stack)
+                _start(stack, tell)
                 yield stack
             finally:
                 stack.stop_services()
@@ -214,36 +206,62 @@ def make_data_dir(data_dir: Path) -> None:
 
 def _secrets(path: Path) -> dict[str, str]:
     """The secrets of this data directory, made at its first start, readable by the owner only."""
-    if not path.exists():
-        made = {
-            "jwt_secret": secrets.token_urlsafe(32),
-            "prefect_auth": f"fractal:{secrets.token_urlsafe(16)}",
-        }
-        partial = path.with_name(f"{path.name}.partial")
-        with open_private(partial, "w") as file:
-            json.dump(made, file)
-        partial.replace(path)
+    made = {
+        "jwt_secret": secrets.token_urlsafe(32),
+        "prefect_auth": f"fractal:{secrets.token_urlsafe(16)}",
+        "admin_password": secrets.token_urlsafe(12),  # kept before it counts
+    }
     try:
-        found: dict[str, str] = json.loads(path.read_text())
-        return {name: found[name] for name in ("jwt_secret", "prefect_auth")}
-    except (ValueError, KeyError) as error:
+        found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if not all(isinstance(found.get(name, ""), str) for name in made):
+            raise ValueError("not all are texts")
+    except (ValueError, AttributeError) as error:
         raise StackError(f"{path} is damaged: delete it, and new secrets are made.") from error
+    if missing := made.keys() - found.keys():
+        found |= {name: made[name] for name in missing}
+        draft = path.with_name(f"{path.name}.partial")
+        with open_private(draft, "w") as file:
+            json.dump(found, file)
+        draft.replace(path)
+    return {name: found[name] for name in made}
 
 
 async def _prepare(
-    postgres: EmbeddedPostgres, options: StackOptions, resource: dict[str, Any], data_dir: Path
+    postgres: EmbeddedPostgres, options: StackOptions, secret: dict[str, str], data_dir: Path
 ) -> Initialised:
     await migrations.upgrade(postgres.fractal)
     async with open_database(postgres.fractal) as sessions, sessions() as session:
-        return await initialise(
+        made = await initialise(
             session,
             group_name="All",
             admin_email=options.admin_email,
             admin_password=options.admin_password,
+            made_up_password=secret["admin_password"],
             project_dir=data_dir / "projects",
-            resource=resource,
+            resource=options.resource or default_resource(data_dir),
             profile=options.profile,
         )
+        await session.commit()
+    return made
+
+
+@contextmanager
+def reached_database(data_dir: Path) -> Iterator[URL]:
+    """The Fractal database of a data directory; if it does not run, it does for this block.
+
+    Raises:
+        StackError, PostgresError: there is none, or it is being started or stopped.
+    """
+    folder = data_dir.expanduser().absolute()
+    if not (folder / "postgres").is_dir():
+        raise StackError(f"There is no installation in {folder}: choose another with --data-dir.")
+    postgres = EmbeddedPostgres(folder / "postgres")
+    if postgres.pid is not None:
+        postgres.start()  # which takes it over, and leaves it running
+        yield postgres.fractal
+        return
+    with _locked(folder), embedded_postgres(folder / "postgres") as started:
+        yield started.fractal
 
 
 def _environment(
@@ -293,21 +311,40 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
     return Service(name, command, environment, data_dir / "logs" / f"{name}.log")
 
 
-def _start(stack: Stack) -> None:
+def _start(stack: Stack, tell: Callable[[str], object]) -> None:
     """Start all services at once (each waits for what it needs) until all are healthy."""
     for service in stack.services:
         stack.start(service.name)
     user, password = stack.prefect_auth.split(":", 1)
     auth = (user, password)
-    wait_until(
-        lambda: (
-            answers(f"{stack.prefect_url}/api/health", auth)
-            and answers(f"{stack.api_url}/api/alive/")
-            and _worker_is_online(stack, auth)
-        ),
-        stack.services,
-        _START_SECONDS,
-    )
+    healthy: dict[str, Callable[[], bool]] = {
+        "prefect": lambda: answers(f"{stack.prefect_url}/api/health", auth),
+        "api": lambda: answers(f"{stack.api_url}/api/alive/"),
+        "worker": lambda: _worker_is_online(stack, auth),
+    }
+    for name, is_healthy in healthy.items():
+        wait_for(
+            stack.parts[name],
+            partial(_is_healthy_at_last, stack, is_healthy, tell),
+            _QUIET_SECONDS,
+            tell,
+        )
+
+
+def _is_healthy_at_last(
+    stack: Stack, is_healthy: Callable[[], bool], tell: Callable[[str], object]
+) -> bool:
+    """Whether a service is healthy by now; those that have ended are started again.
+
+    Raises:
+        ServiceError: one has ended too often.
+    """
+    for line in stack.keep_alive():
+        tell(line)
+    for name, part in stack.parts.items():
+        if stack.supervisor.ends_in_a_row(name) >= _TRIES:
+            part.check()
+    return is_healthy()
 
 
 def _worker_is_online(stack: Stack, auth: tuple[str, str]) -> bool:
@@ -315,10 +352,12 @@ def _worker_is_online(stack: Stack, auth: tuple[str, str]) -> bool:
 
     Prefect takes a worker of an earlier start, of the same name, for online a while longer.
     """
-    pool = stack.initialised.resource_name
-    response = httpx.post(
-        f"{stack.prefect_url}/api/work_pools/{pool}/workers/filter", json={}, auth=auth
-    )
+    pool = quote(stack.initialised.work_pool or "")
+    url = f"{stack.prefect_url}/api/work_pools/{pool}/workers/filter"
+    try:
+        response = httpx.post(url, json={}, auth=auth)
+    except httpx.TransportError:
+        return False
     (started,) = (service.started for service in stack.services if service.name == "worker")
     return response.is_success and any(
         datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() >= started

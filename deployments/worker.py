@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-import asyncpg
 import httpx
 from anyio.abc import TaskStatus
 from prefect.client.schemas.filters import (
@@ -31,18 +30,19 @@ from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
-from deployments.maintenance import find_resource
 from flows.activities.interrupted import InterruptedActivities
 from flows.engine import Engine, EngineUnavailableError, open_engine
 from flows.events.sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.jobless import JoblessRuns
+from flows.looking import AWAY, Outages, keep_up
 from flows.pauses import prolong_pauses
-from flows.publication import publish_resource
 from flows.reconciler import Reconciler
+from flows.resource_keeper import ResourceDeletedError, ResourceKeeper
 from flows.schedules.keeper import ScheduleKeeper
 from flows.schedules.missed import MissedOccurrences
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
@@ -57,16 +57,9 @@ logger = logging.getLogger(__name__)
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
 _LOOK_SECONDS, _SELDOM_SECONDS = 1.0, 5.0
+_QUERY_SECONDS = 0.5
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
-# What is raised while Prefect or the database does not answer.
-_AWAY = (
-    EngineUnavailableError,
-    PrefectHTTPStatusError,
-    SQLAlchemyError,
-    asyncpg.PostgresError,
-    OSError,
-)
 
 
 class WorkerResult(BaseWorkerResult):
@@ -91,6 +84,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         engine: Engine,
         reconciler: Reconciler,
         pool: str,
+        outages: Outages,
         user_limit: UserLimit | None = None,
         *,
         stop_seconds: float,
@@ -101,6 +95,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.engine = engine
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
+        self.outages = outages
         self.user_limit = user_limit
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
@@ -118,10 +113,21 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         """
         try:
             await self._stop_cancelled()
-            return await super().get_and_submit_flow_runs()
-        except (httpx.TransportError, *_AWAY) as error:
-            logger.warning("No flow runs can be started, will try again: %r", error)
+            begun = await super().get_and_submit_flow_runs()
+        except AWAY as error:
+            self.outages.met("flow runs", error)
             return []
+        self.outages.survived("flow runs")
+        return begun
+
+    async def sync_with_backend(self) -> None:
+        """Give Prefect a sign of life, and ask for the work pool; as patiently."""
+        try:
+            await super().sync_with_backend()
+        except AWAY as error:
+            self.outages.met("sign of life", error)
+        else:
+            self.outages.survived("sign of life")
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """What can be started now.
@@ -279,8 +285,8 @@ class SlurmWorker(LocalWorker):
     _display_name = "Fractal SLURM"
 
 
-async def serve(settings: Settings, resource_name: str) -> None:
-    """Publish a resource to Prefect, and run its flow runs until cancelled.
+async def serve(settings: Settings, find: Callable[[AsyncSession], Awaitable[Resource]]) -> None:
+    """Publish a resource to Prefect, and run its flow runs until cancelled, or until it is deleted.
 
     Prefect may be away: this waits for it.
 
@@ -292,50 +298,61 @@ async def serve(settings: Settings, resource_name: str) -> None:
         open_engine(settings) as engine,
     ):
         async with sessions() as session:
-            resource = await find_resource(session, resource_name)
-        await _publish(engine, resource)
-        pool = resource.work_pool
-        reconciler = Reconciler(sessions, engine, settings, pool)
-        activities = InterruptedActivities(sessions, engine, pool)
-        jobless = JoblessRuns(sessions, engine, settings, reconciler, pool)
-        keeper = ScheduleKeeper(sessions, engine, pool)
-        sender = EventSender(sessions, engine)
-        kind = LocalWorker if resource.type == "local" else SlurmWorker
-        limit = settings.max_running_jobs_per_user
-        user_limit = UserLimit(sessions, engine, pool, limit) if limit else None
-        worker = kind(engine, reconciler, pool, user_limit, stop_seconds=settings.stop_seconds)
-        async with asyncio.TaskGroup() as group:
-            looking = [
-                group.create_task(_keep_up(reconciler.look)),
-                group.create_task(_keep_up(worker.kill_what_does_not_stop)),
-                group.create_task(_keep_up(activities.look)),
-                group.create_task(_keep_up(sender.look)),
-                group.create_task(_keep_up(keeper.look)),
-                group.create_task(_keep_up(jobless.look, _SELDOM_SECONDS)),
-                group.create_task(_keep_up(partial(prolong_pauses, engine, pool), _SELDOM_SECONDS)),
-            ]
-            await worker.start()
-            for task in looking:
-                task.cancel()
+            resource = await find(session)
+        outages = Outages()
+        keeper = ResourceKeeper(sessions, engine, resource)
+        try:
+            await _when_known(keeper, outages)
+            await _work(settings, sessions, engine, resource, keeper, outages)
+        except* ResourceDeletedError as deleted:
+            logger.warning("%s Its worker ends.", deleted.exceptions[0])
 
 
-async def _publish(engine: Engine, resource: Resource) -> None:
+async def _when_known(keeper: ResourceKeeper, outages: Outages) -> None:
+    """Return when Prefect knows the resource."""
     while True:
         try:
-            return await publish_resource(engine, resource)
-        except EngineUnavailableError as error:
-            logger.info("Waiting for Prefect. %s", error)
-            await asyncio.sleep(0.5)
+            await keeper.look()
+        except AWAY as error:
+            outages.met("start", error)
+            await asyncio.sleep(_QUERY_SECONDS)
+        else:
+            return outages.survived("start")
 
 
-async def _keep_up(look: Callable[[], Awaitable[None]], seconds: float = _LOOK_SECONDS) -> None:
-    """Look again and again after what others may have left. What is away is waited for."""
-    while True:
-        try:
-            await look()
-        except _AWAY as error:
-            logger.warning("Something is away, will look again: %s", error)
-        await asyncio.sleep(seconds)
+async def _work(
+    settings: Settings,
+    sessions: async_sessionmaker[AsyncSession],
+    engine: Engine,
+    resource: Resource,
+    keeper: ResourceKeeper,
+    outages: Outages,
+) -> None:
+    pool = resource.work_pool
+    reconciler = Reconciler(sessions, engine, settings, pool)
+    kind = LocalWorker if resource.type == "local" else SlurmWorker
+    limit = settings.max_running_jobs_per_user
+    user_limit = UserLimit(sessions, engine, pool, limit) if limit else None
+    stop_seconds = settings.stop_seconds
+    worker = kind(engine, reconciler, pool, outages, user_limit, stop_seconds=stop_seconds)
+    looks: list[tuple[Callable[[], Awaitable[None]], float]] = [
+        (reconciler.look, _LOOK_SECONDS),
+        (worker.kill_what_does_not_stop, _LOOK_SECONDS),
+        (InterruptedActivities(sessions, engine, pool).look, _LOOK_SECONDS),
+        (EventSender(sessions, engine).look, _LOOK_SECONDS),
+        (ScheduleKeeper(sessions, engine, pool).look, _LOOK_SECONDS),
+        (JoblessRuns(sessions, engine, settings, reconciler, pool).look, _SELDOM_SECONDS),
+        (partial(prolong_pauses, engine, pool), _SELDOM_SECONDS),
+        (keeper.look, _SELDOM_SECONDS),
+    ]
+    async with asyncio.TaskGroup() as group:
+        looking = [
+            group.create_task(keep_up(str(who), look, outages, seconds))
+            for who, (look, seconds) in enumerate(looks)
+        ]
+        await worker.start()
+        for task in looking:
+            task.cancel()
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

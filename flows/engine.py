@@ -266,6 +266,15 @@ class Engine:
                 return None
         return PoolLimits(found, {queue.name: queue for queue in queues})
 
+    async def has_pool(self, pool: str) -> bool:
+        """Whether there is a work pool of this name."""
+        async with self.asking():
+            try:
+                await self._client.read_work_pool(pool)
+            except ObjectNotFound:
+                return False
+        return True
+
     async def pools_without_worker(self, pools: Sequence[str]) -> set[str]:
         """Which of these work pools nobody has worked for lately, as far as they exist."""
         async with self.asking():

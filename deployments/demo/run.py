@@ -153,7 +153,8 @@ def _wait(stack: Stack, out: Console) -> None:
     out.print("Everything keeps running, look around. Ctrl-C ends it.")
     try:
         while True:
-            stack.check()
+            for line in stack.keep_alive():
+                out.print(line)
             time.sleep(1)
     except KeyboardInterrupt:
         out.print()

@@ -80,14 +80,6 @@ def test_a_data_directory_where_nothing_can_be_written_is_named(fractal_prefect:
     assert ended.is_error("/proc/fractal", "--data-dir")
 
 
-def test_a_half_made_data_directory_is_not_used(fractal_prefect: Run, tmp_path: Path) -> None:
-    data = tmp_path / "data" / "postgres" / "data"
-    data.mkdir(parents=True)
-    (data / "PG_VERSION").write_text("18\n")
-    ended = fractal_prefect("up", "--data-dir", tmp_path / "data", *FREE_PORTS)
-    assert ended.is_error(str(data.parent), "half-made", "delete it")
-
-
 def test_damaged_secrets_are_not_used(fractal_prefect: Run, tmp_path: Path) -> None:
     (tmp_path / "secrets.json").write_text('{"jwt_secret": ')
     ended = fractal_prefect("up", "--data-dir", tmp_path, *FREE_PORTS)

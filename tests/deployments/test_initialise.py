@@ -31,6 +31,7 @@ async def begin(session: AsyncSession, **given: Any) -> Initialised:
         "group_name": "All",
         "admin_email": "admin@example.org",
         "admin_password": None,
+        "made_up_password": "made up",
         "project_dir": FOLDER / "projects",
         "resource": default_resource(FOLDER),
         "profile": None,
@@ -54,19 +55,32 @@ async def test_a_new_installation_has_an_admin_who_can_work(session: AsyncSessio
     assert profile.resource_id == resource.id
     assert admin.project_dirs == ["/somewhere/projects"]
     assert (link.user_id, link.group_id, group.name) == (admin.id, group.id, "All")
-    assert made.admin_password is not None
-    assert made.admin_password not in admin.hashed_password
+    assert (made.admin_is_new, made.has_first_password) == (True, True)
+    assert "made up" not in admin.hashed_password
+    assert made.work_pool == resource.work_pool
 
 
-async def test_a_password_that_was_given_is_not_told(session: AsyncSession) -> None:
-    assert (await begin(session, admin_password="given")).admin_password is None
+async def test_a_password_that_was_given_is_not_one_that_was_made_up(
+    session: AsyncSession,
+) -> None:
+    assert not (await begin(session, admin_password="given")).has_first_password
+
+
+async def test_a_resource_that_was_renamed_is_not_made_again(session: AsyncSession) -> None:
+    await begin(session)
+    (resource,) = await all_of(session, Resource)
+    resource.name = "workstation"
+    await session.flush()
+    again = await begin(session)
+    assert again.work_pool == "local"
+    assert [each.name for each in await all_of(session, Resource)] == ["workstation"]
 
 
 async def test_beginning_again_changes_nothing(session: AsyncSession) -> None:
-    first = await begin(session)
+    await begin(session)
     (before,) = [user.model_dump() for user in await all_of(session, UserOAuth)]
-    second = await begin(session, admin_password=first.admin_password)
-    assert (second.admin_password, second.kept) == (None, [])
+    second = await begin(session, admin_password="made up")
+    assert (second.admin_is_new, second.kept) == (False, [])
     assert [user.model_dump() for user in await all_of(session, UserOAuth)] == [before]
     for table in (UserGroup, LinkUserGroup, Resource, Profile):
         assert len(await all_of(session, table)) == 1

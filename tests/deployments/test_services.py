@@ -18,7 +18,7 @@ from deployments.services import (
     end_leftovers,
     remember,
     usable_port,
-    wait_until,
+    wait_for,
 )
 
 SPEAKS = "print('first line'); print('last line')"
@@ -53,7 +53,7 @@ def ended(service: Service) -> Service:
 def spoken(service: Service) -> list[str]:
     """What a service that stays has said, as soon as it has said something."""
     lines: list[str] = []
-    wait_until(lambda: bool(lines.extend(service.new_lines()) or lines), [service], 30)
+    wait_for(service, lambda: bool(lines.extend(service.new_lines()) or lines), 30, print)
     return lines
 
 
@@ -124,17 +124,24 @@ def test_stopping_ends_a_service_and_may_be_repeated(make: Make) -> None:
         service.check()
 
 
-def test_waiting_ends_when_a_service_does(make: Make) -> None:
-    service = make("raise SystemExit(1)")
-    with pytest.raises(ServiceError, match="exit code 1"):
-        wait_until(lambda: False, [service], 60)
+def test_a_service_without_a_log_writes_to_our_output(capfd: pytest.CaptureFixture[str]) -> None:
+    service = Service("worker", [sys.executable, "-c", SPEAKS], {})
+    service.start()
+    ended(service)
+    assert capfd.readouterr().out == "first line\nlast line\n"
+    assert (service.last_words(), list(service.new_lines())) == ("(none)", [])
 
 
-def test_waiting_ends_when_time_is_up_with_the_last_words_of_all(make: Make) -> None:
-    service = make(STAYS)
-    spoken(service)
-    with pytest.raises(ServiceError, match=r"Not ready after 0 s.*\n.*worker.log.*\nhere"):
-        wait_until(lambda: False, [service], 0)
+def test_the_input_of_a_service_on_a_leash_lasts_as_long_as_its_parent() -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.read(); print('left')"]
+    service = Service("worker", command, {}, leash=True)
+    service.start()
+    assert service.process is not None
+    with pytest.raises(subprocess.TimeoutExpired):
+        service.process.wait(0.5)
+    assert service.process.stdin is not None
+    service.process.stdin.close()  # as the kernel does for a parent that was killed
+    assert service.process.wait(30) == 0
 
 
 def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
