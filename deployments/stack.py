@@ -38,7 +38,7 @@ from fractal_models.settings import API_SECRETS
 
 # A part that shows no life for so long, or ends so often, before it was ever ready, will not be.
 _QUIET_SECONDS = 120.0
-_TRIES = 3
+_TRIES = 4
 
 
 class StackError(Exception):
@@ -285,6 +285,9 @@ def _prefect_server(
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
+        # Its own are 5 and 10 s, which a busy machine exceeds; then it ends.
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
