@@ -36,6 +36,7 @@ fractal_prefect = conftest.fractal_prefect
 def folder() -> Iterator[Path]:
     """A folder that PostgreSQL may use: for root, it runs as another user."""
     with tempfile.TemporaryDirectory(prefix="fractal-lockout-") as folder:
+        Path(folder).chmod(0o755)
         yield Path(folder, "data")
 
 
