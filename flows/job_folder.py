@@ -69,8 +69,9 @@ class JobFolder:
         return self.path / f"{order}_{slug(task_name)}{f'_retry_{retry}' if retry else ''}"
 
     def batches(self) -> list[Path]:
-        """The folders of all batches so far."""
-        return sorted(self.path.glob("*/batches/*/"))
+        """The folders of all batches so far; none that a symbolic link leads to."""
+        found, real = sorted(self.path.glob("*/batches/*/")), self.path.resolve()
+        return [each for each in found if each.resolve() == real / each.relative_to(self.path)]
 
     def log(self, message: str, *, is_warning: bool = False) -> None:
         """Append to the job's log, with the time."""

@@ -147,6 +147,15 @@ def test_the_log_of_a_job_is_not_written_elsewhere(
     assert (elsewhere / "secret").read_text() == SECRET
 
 
+def test_only_batches_of_the_job_itself_are_stopped_with_it(job: Path, elsewhere: Path) -> None:
+    (elsewhere / "parallel").mkdir()
+    own = job / "0_task" / "batches"
+    (own / "parallel").mkdir(parents=True)
+    (own / "init").symlink_to(elsewhere / "parallel")
+    (job / "units" / "batches").symlink_to(elsewhere)
+    assert JobFolder(job).batches() == [own / "parallel"]
+
+
 def test_an_archive_has_only_regular_files_and_of_large_ones_the_ends(
     job: Path, elsewhere: Path
 ) -> None:
