@@ -4,11 +4,11 @@ A unit is one execution of a task's command. Planning is pure; launchers write t
 """
 
 import shlex
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fractal_models.images import ParallelizationItem, Scalar, identity
+from fractal_models.images import Image, ParallelizationItem, Scalar, identity
 
 TaskType = Literal[
     "compound", "converter_compound", "non_parallel", "converter_non_parallel", "parallel"
@@ -124,6 +124,21 @@ def plan_compute_phase(
     return _plan(
         "parallel", command_parallel, args_parallel, own, reserved=("zarr_url", "init_args")
     )
+
+
+def processed(
+    inputs: Sequence[Image], units: Sequence[PlannedUnit], succeeded: Container[int]
+) -> list[Image]:
+    """The images that a task was given and did, by the indexes of the units that succeeded.
+
+    All, unless a unit did not succeed: then those of units that did, if no other is on them.
+    """
+    done = {url for unit in units if unit.index in succeeded for url in unit.zarr_urls}
+    left = [unit for unit in units if unit.index not in succeeded]
+    if not left:
+        return list(inputs)
+    done.difference_update(url for unit in left for url in unit.zarr_urls)
+    return [image for image in inputs if image["zarr_url"] in done]
 
 
 def _plan(

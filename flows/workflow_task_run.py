@@ -1,6 +1,6 @@
 """One workflow task of a job: which images it sees, what its units made of the image list."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from flows.history import RecordedUnit, RunEnd, Status, order_of
@@ -18,6 +18,7 @@ from flows.units import (
     meta_of,
     plan_compute_phase,
     plan_first_phase,
+    processed,
 )
 from fractal_models.database import saved_id
 from fractal_models.images import (
@@ -197,25 +198,13 @@ class WorkflowTaskRun:
             self.merged = merge_images(
                 self.job.images,
                 [outputs[index] for index in sorted(outputs)],
-                input_images=self._processed(last_phase),
+                input_images=processed(self.inputs, last_phase.plan.units, outputs),
                 zarr_dir=self.job.zarr_dir,
                 output_types=self.task["output_types"],
             )
         except ImageListError:
             self.is_mergeable = False
             raise
-
-    def _processed(self, last_phase: Phase[TaskOutput]) -> list[Image]:
-        """The images that it was given, without those on which a unit failed."""
-        if not last_phase.failures:
-            return self.inputs
-        succeeded = self._urls_of(last_phase, last_phase.outputs)
-        failed = self._urls_of(last_phase, last_phase.failures)
-        return [image for image in self.inputs if image["zarr_url"] in succeeded - failed]
-
-    @staticmethod
-    def _urls_of(phase: Phase[TaskOutput], indices: Iterable[int]) -> set[str]:
-        return {url for unit in phase.units_that(indices) for url in unit.zarr_urls}
 
     def end(self, status: Status, reason: str) -> RunEnd:
         """What is to be recorded of this workflow task, and why it failed, if it did."""

@@ -155,6 +155,20 @@ async def test_units_fail_together_where_what_they_made_cannot_be_taken_over(lab
     assert "0 Process begins, on 2 of 2 images" in again["log"]
 
 
+async def test_numbers_are_kept_on_their_way_through_a_task(lab: Lab) -> None:
+    dataset = await lab.dataset("A")
+    url = f"{dataset['zarr_dir']}/A"
+    numbers = {"whole": 10**25, "real": 1.0, "large": 1e25}
+    output = {"image_list_updates": [{"zarr_url": url, "attributes": numbers}]}
+    args = {"args_parallel": {"fail_on": ["A"], "how": "output", "output": output}}
+    job = await lab.run(await lab.workflow(("Process", args)), dataset)
+    assert job["status"] == "done", job["log"]
+    attributes = (await lab.images(dataset))["A"]["attributes"]
+    assert {key: repr(attributes[key]) for key in numbers} == {
+        key: repr(value) for key, value in numbers.items()
+    }
+
+
 async def test_images_are_available_to_a_task_by_its_type_filters(lab: Lab) -> None:
     dataset = await lab.dataset("A", "B", "C", types={"raw": True})
     request = {"attribute_filters": {"well": ["A"]}, "type_filters": {"raw": True}}

@@ -11,6 +11,7 @@ from flows.units import (
     UnitPlan,
     plan_compute_phase,
     plan_first_phase,
+    processed,
 )
 from fractal_models.images import ParallelizationItem
 
@@ -218,3 +219,21 @@ def test_units_are_named_in_their_order_and_cover_the_images(urls: list[str]) ->
     assert [unit.args["zarr_url"] for unit in units] == urls
     unit_names = [unit.name for unit in units]
     assert unit_names == sorted(set(unit_names))
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "expected"),
+    [
+        ([0, 1, 2, 3], ["/a", "/b", "/c"]),  # also one that no unit is on
+        ([0, 1, 2], ["/a"]),  # nobody knows of the others
+        ([1, 3], ["/b"]),  # /a has another unit, which failed or never ran
+        ([], []),
+    ],
+)
+def test_images_are_processed_if_all_units_on_them_succeeded(
+    succeeded: list[int], expected: list[str]
+) -> None:
+    inputs = [{"zarr_url": url} for url in ("/a", "/b", "/c")]
+    on = ["/a", "/a", "/new", "/b"]
+    units = [PlannedUnit(index, f"par-{index}", {}, [url]) for index, url in enumerate(on)]
+    assert [image["zarr_url"] for image in processed(inputs, units, succeeded)] == expected
