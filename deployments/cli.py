@@ -130,6 +130,7 @@ def describe(stack: "Stack") -> str:
         ("Prefect UI", f"{stack.prefect_url}   (log in with: {stack.prefect_auth})"),
         ("Admin", made.admin_email),
         ("Password", _first_password(stack)),
+        ("Jobs run as", stack.jobs_run_as),
         ("Data", str(stack.data_dir)),
         ("Logs", f"{stack.data_dir / 'logs'}   (--logs shows them here)"),
         ("Kept", made.kept and f"{', '.join(made.kept)}: there before, with other values"),

@@ -29,7 +29,7 @@ class Initialised:
 
     `admin_is_new` if the admin was made just now; `has_first_password` if the password is still the
     one that was made up for them. `kept` names what was there before, with other values than were
-    given now.
+    given now; `jobs_user` is the OS user whom the profile names.
     """
 
     admin_email: str
@@ -37,6 +37,7 @@ class Initialised:
     has_first_password: bool
     work_pool: str | None
     kept: list[str]
+    jobs_user: str | None = None
 
 
 def default_resource(data_dir: Path) -> dict[str, Any]:
@@ -58,9 +59,9 @@ def default_resource(data_dir: Path) -> dict[str, Any]:
     }
 
 
-def default_profile(resource_type: str) -> dict[str, Any]:
-    """The profile that goes with the default resource."""
-    return {"name": DEFAULT_RESOURCE, "resource_type": resource_type}
+def default_profile(resource_type: str, username: str | None = None) -> dict[str, Any]:
+    """The profile that goes with the default resource, as an OS user."""
+    return {"name": DEFAULT_RESOURCE, "resource_type": resource_type, "username": username}
 
 
 async def initialise(
@@ -84,10 +85,11 @@ async def initialise(
     """
     kept: list[str] = []
     group = await _group(session, group_name)
-    profile_id = row = None
+    row: Resource | None = None
+    used: Profile | None = None
     if resource is not None:
         row = await _resource(session, resource, kept)
-        profile_id = await _profile(session, row, profile or default_profile(row.type), kept)
+        used = await _profile(session, row, profile or default_profile(row.type), kept)
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == admin_email))
     admin = found.unique().first()
     is_new = admin is None
@@ -97,7 +99,7 @@ async def initialise(
             hashed_password=PasswordHelper().hash(admin_password or made_up_password),
             is_superuser=True,
             is_verified=True,
-            profile_id=profile_id,
+            profile_id=used.id if used else None,
             project_dirs=[str(project_dir)],
         )
         session.add(admin)
@@ -112,6 +114,7 @@ async def initialise(
         has_first_password=_is_password_of(admin, made_up_password),
         work_pool=row.work_pool if row else None,
         kept=kept,
+        jobs_user=used.username if used else None,
     )
 
 
@@ -151,7 +154,7 @@ async def _resource_named(session: AsyncSession, name: str) -> Resource | None:
 
 async def _profile(
     session: AsyncSession, resource: Resource, given: dict[str, Any], kept: list[str]
-) -> int:
+) -> Profile:
     valid: Any = _validated(ValidProfile, given, "profile")
     if valid.resource_type != resource.type:
         raise InitialisationError(
@@ -165,7 +168,7 @@ async def _profile(
         await session.flush()
     elif found.resource_id != resource.id or _differs(found, valid):
         kept.append(f"the profile {found.name!r}")
-    return saved_id(found)
+    return found
 
 
 def _differs(row: Resource | Profile, valid: BaseModel) -> bool:

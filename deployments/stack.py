@@ -18,7 +18,8 @@ import httpx
 from sqlalchemy import URL
 
 import migrations
-from deployments.initialise import Initialised, default_resource, initialise
+from deployments.initialise import Initialised, default_profile, default_resource, initialise
+from deployments.jobs_user import NoJobsUserError, jobs_user
 from deployments.open_jobs import OpenJob, read_open_jobs
 from deployments.postgres import EmbeddedPostgres, embedded_postgres
 from deployments.services import (
@@ -32,6 +33,7 @@ from deployments.services import (
     wait_for,
 )
 from deployments.supervision import Supervisor
+from flows.accounts import Account
 from fractal_models.database import open_database
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import API_SECRETS
@@ -64,7 +66,8 @@ class Stack:
     """A running stack: where it is, how to get in, and what it consists of.
 
     `leftovers` names the services of an earlier start that was killed, which were ended first;
-    `going_on` are the jobs that an earlier start left.
+    `going_on` are the jobs that an earlier start left. `jobs_run_as` tells as which OS user jobs
+    run, if this one is root.
     """
 
     data_dir: Path
@@ -78,6 +81,7 @@ class Stack:
     services: list[Service]
     leftovers: list[str]
     going_on: list[OpenJob]
+    jobs_run_as: str = ""
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -132,7 +136,12 @@ def running_stack(
         prefect_port = usable_port("127.0.0.1", options.prefect_port, "--prefect-port")
         secret = _secrets(data_dir / "secrets.json")
         with embedded_postgres(data_dir / "postgres") as postgres:
-            initialised = asyncio.run(_prepare(postgres, options, secret, data_dir))
+            resource = options.resource or default_resource(data_dir)
+            profile, why_root = _profile(options, resource)
+            initialised = asyncio.run(
+                _prepare(postgres, options, resource, profile, secret, data_dir)
+            )
+            _give_projects(data_dir / "projects", initialised.jobs_user)
             prefect_url = f"http://127.0.0.1:{prefect_port}"
             environment = _environment(postgres, prefect_url, secret, data_dir)
             services = [
@@ -152,6 +161,7 @@ def running_stack(
                 services=services,
                 leftovers=leftovers,
                 going_on=asyncio.run(read_open_jobs(postgres.fractal)),
+                jobs_run_as=_told(initialised.jobs_user, why_root),
             )
             try:
                 _start(stack, tell)
@@ -226,8 +236,40 @@ def _secrets(path: Path) -> dict[str, str]:
     return {name: found[name] for name in made}
 
 
+def _profile(options: StackOptions, resource: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The profile, by which jobs do not run as root, if that can be; why it cannot."""
+    if options.profile is not None or resource.get("type") != "local":
+        return options.profile, ""
+    try:
+        python = resource["tasks_python_config"]
+        account = jobs_user(str(python["versions"][python["default_version"]]))
+    except NoJobsUserError as error:
+        return None, str(error)
+    except (KeyError, TypeError):  # the resource is not valid, which will be told
+        return None, ""
+    return default_profile("local", account.name if account else None), ""
+
+
+def _give_projects(folder: Path, username: str | None) -> None:
+    """Let the OS user of jobs write images, which are its own and the server's."""
+    if username is not None and not folder.exists():
+        private_folder(folder)
+        Account.named(username).give(folder)
+
+
+def _told(username: str | None, why_root: str) -> str:
+    if username is not None or os.geteuid() != 0:
+        return username or ""
+    return f"root, as {why_root}" if why_root else "root, as their profile names no OS user"
+
+
 async def _prepare(
-    postgres: EmbeddedPostgres, options: StackOptions, secret: dict[str, str], data_dir: Path
+    postgres: EmbeddedPostgres,
+    options: StackOptions,
+    resource: dict[str, Any],
+    profile: dict[str, Any] | None,
+    secret: dict[str, str],
+    data_dir: Path,
 ) -> Initialised:
     await migrations.upgrade(postgres.fractal)
     async with open_database(postgres.fractal) as sessions, sessions() as session:
@@ -238,8 +280,8 @@ async def _prepare(
             admin_password=options.admin_password,
             made_up_password=secret["admin_password"],
             project_dir=data_dir / "projects",
-            resource=options.resource or default_resource(data_dir),
-            profile=options.profile,
+            resource=resource,
+            profile=profile,
         )
         await session.commit()
     return made

@@ -7,6 +7,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+# Modes of what an OS user of units shares with its group, which the server's user is in (or root).
+PASSED = 0o710  # a folder that it passes
+READ, WRITTEN = 0o640, 0o660  # a file that it reads, one that it writes to
+ENTERED = 0o750  # a folder whose files it reads
+FILLED = 0o3770  # a folder in which it makes files, and cannot rename those of others
+
 
 class ProfileError(Exception):
     """A user has no way into a resource: no profile, or one that names nobody who could be that."""
@@ -25,7 +31,7 @@ class Account:
         """The OS user of this name.
 
         Raises:
-            ProfileError: there is none.
+            ProfileError: there is none, or it is root.
         """
         try:
             found = pwd.getpwnam(name)
@@ -34,6 +40,11 @@ class Account:
                 f"There is no OS user {name!r} on {os.uname().nodename}, as whom to run programs: "
                 "make it, or name another one in the profile."
             ) from None
+        if found.pw_uid == 0:
+            raise ProfileError(
+                f"Programs of users do not run as {name!r}, which is root: name another OS user in "
+                "the profile."
+            )
         return cls(name, found.pw_uid, found.pw_gid)
 
     def give(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import stat
 import time
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from flows.accounts import PASSED
 from flows.left_files import open_left, two_ends
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.tables import JobV2
@@ -58,11 +60,15 @@ class JobFolder:
         return archive_path(self.path)
 
     def create(self) -> None:
-        """Make the folder, if it is not there from an earlier start of the job; it is private."""
+        """Make the folder, if it is not there from an earlier start of the job; it is private.
+
+        Or its units' OS user passes it: those may go on meanwhile.
+        """
         if not self.path.parent.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.parent.chmod(0o711)  # OS users of jobs pass it, and cannot list it
-        private_folder(self.path)
+        if not (self.path.exists() and stat.S_IMODE(self.path.stat().st_mode) == PASSED):
+            private_folder(self.path)
 
     def units_dir(self, order: int, task_name: str, retry: int = 0) -> Path:
         """The folder of a workflow task's units; of the job's retries, each has its own."""

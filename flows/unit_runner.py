@@ -1,4 +1,4 @@
-"""Execute the units of a batch: `python unit_runner.py [--wait] BATCH_DIR`.
+"""Execute the units of a batch: `python unit_runner.py [--wait | --kill] BATCH_DIR`.
 
 A unit is one execution of a task's command. This program is copied to where units run, so it is one
 file, needs the standard library only, and runs with Python 3.8 and newer.
@@ -41,7 +41,8 @@ no result.
 
 While one of the two lives, they hold a lock (`flock`) on `BATCH_DIR/lock`, which contains the
 runner's process id and host. With `--wait` a second runner waits for its end, as a scheduler may
-start a job again whose processes live on.
+start a job again whose processes live on. With `--kill` nothing is executed: the runners on a batch
+are killed with their units.
 
 SIGTERM or SIGINT, to either of them, ends it early: its units get SIGTERM, and SIGKILL
 `grace_seconds` later. If there is a file `BATCH_DIR/stop`, the batch is stopped: their results have
@@ -88,10 +89,13 @@ SIGTERM_MAY_FOLLOW_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> int:
-    waits = arguments[:1] == ["--wait"]
-    if len(arguments) != 1 + waits:
-        return complain(EXIT_UNUSABLE, "usage: python unit_runner.py [--wait] BATCH_DIR")
+    waits, kills = arguments[:1] == ["--wait"], arguments[:1] == ["--kill"]
+    if len(arguments) != 1 + waits + kills:
+        return complain(EXIT_UNUSABLE, "usage: python unit_runner.py [--wait | --kill] BATCH_DIR")
     folder = os.path.abspath(arguments[-1])
+    if kills:
+        kill_runners_of(folder)
+        return 0
     # Signals are taken in one place, by sigwait, so none interrupts anything or comes unnoticed.
     # SIGCHLD needs a handler, else it may be dropped or, if the parent ignored it, never sent.
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -878,13 +882,16 @@ def is_runner_of(process: int, folder: str) -> bool:
     )
 
 
+def runners_of(folder: str) -> list[int]:
+    """The unit runners on a batch, and their guards; none where there is no /proc."""
+    return [process for process in processes() if is_runner_of(process, folder)]
+
+
 def kill_runners_of(folder: str) -> None:
     """Kill the unit runners on a batch, and its units, also where its folder was removed."""
-    if os.path.isdir("/proc"):
-        for process in processes():
-            if is_runner_of(process, folder):
-                with contextlib.suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+    for process in runners_of(folder):
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGKILL)
     kill_processes_of(folder)
 
 

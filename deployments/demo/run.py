@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from datetime import datetime
@@ -14,10 +15,14 @@ from rich.console import Console
 from deployments.demo.client import DemoError, FractalClient
 from deployments.demo.report import follow, show_history
 from deployments.stack import Stack, StackOptions, make_data_dir, running_stack
+from flows.launchers.transport import LocalTransport
 
 PACKAGE, VERSION = "fractal-tasks-core", "2.1.0"
 LABEL, FEATURES = "nuclei", "nuclei_features"
 ADMIN = "demo@example.org"
+
+# Scripts come as text, as another OS user need not be able to read them where they are.
+_RUN_TEXT = "import sys; exec(compile(sys.stdin.read(), 'script', 'exec'))"
 
 _HERE = Path(__file__).parent
 _SCRIPTS = {name: _HERE / f"{name}.py" for name in ("plate", "contact_sheet")}
@@ -61,7 +66,8 @@ def _process_plate(
 
     out.print(f"[bold]Making[/] a plate of {wells} wells from a real microscope image")
     zarr_dir = data_dir / "projects" / f"{datetime.now():%Y%m%d-%H%M%S}"
-    images = _run_script(python, "plate", "--output", str(zarr_dir), "--wells", str(wells))
+    run_script = _Scripts(python, stack.initialised.jobs_user)
+    images = run_script("plate", "--output", str(zarr_dir), "--wells", str(wells))
 
     job, workflow_tasks = _submit(client, group, zarr_dir, images)
     out.print(f"[bold]Job {job['id']}[/] is submitted")
@@ -69,7 +75,7 @@ def _process_plate(
     show_history(client, job, workflow_tasks, out)
     if job["status"] != "done":
         raise DemoError(f"Job {job['id']} is {job['status']}. Its log:\n{job['log']}")
-    _draw(client, job, python, output, wells, out)
+    _draw(client, job, run_script, output, wells, out)
     return job
 
 
@@ -104,7 +110,7 @@ def _given(step: dict[str, Any]) -> dict[str, Any]:
 def _draw(
     client: FractalClient,
     job: dict[str, Any],
-    python: str,
+    run_script: "_Scripts",
     output: Path,
     wells: int,
     out: Console,
@@ -117,10 +123,14 @@ def _draw(
     )
     if len(page["items"]) != wells:
         raise DemoError(f"{len(page['items'])} projected images, where {wells} were expected.")
-    listing = Path(job["dataset_dump"]["zarr_dir"], "projected.json")
+    folder = Path(job["dataset_dump"]["zarr_dir"])
+    listing, picture = folder / "projected.json", folder / "contact_sheet.png"
     listing.write_text(json.dumps(page["items"]))
-    arguments = ["--images", str(listing), "--output", str(output.absolute())]
-    counts = _run_script(python, "contact_sheet", *arguments, "--label", LABEL, "--table", FEATURES)
+    listing.chmod(0o644)
+    arguments = ["--images", str(listing), "--output", str(picture)]
+    counts = run_script("contact_sheet", *arguments, "--label", LABEL, "--table", FEATURES)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(picture, output)
     empty = [well for well, count in counts["wells"].items() if count == 0]
     if empty:
         raise DemoError(f"No objects were found in {', '.join(empty)}.")
@@ -130,14 +140,26 @@ def _draw(
     out.print(f"[bold]Images[/]  {job['dataset_dump']['zarr_dir']}")
 
 
-def _run_script(python: str, name: str, *arguments: str) -> Any:
-    """Run a script of the demo in the environment of the task package; its JSON output."""
-    done = subprocess.run(
-        [python, str(_SCRIPTS[name]), *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise DemoError(f"{name}.py failed: {done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout)
+class _Scripts:
+    """Runs scripts of the demo in the environment of the task package, as the OS user of jobs."""
+
+    def __init__(self, python: str, username: str | None) -> None:
+        self._command = [*LocalTransport(username).prefix(), python, "-c", _RUN_TEXT]
+
+    def __call__(self, name: str, *arguments: str) -> Any:
+        """The JSON output of a script."""
+        done = subprocess.run(
+            [*self._command, *arguments],
+            input=_SCRIPTS[name].read_text(),
+            cwd="/",
+            umask=0o022,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DemoError(f"{name}.py failed: {done.stderr.strip()[-2000:]}")
+        return json.loads(done.stdout)
 
 
 def _show_places(stack: Stack, password: str, job: dict[str, Any], out: Console) -> None:

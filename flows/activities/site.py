@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import os
 import shlex
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +31,10 @@ from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 # Removing or reading the many files of an environment on a file system of a cluster.
 _SECONDS = 600.0
 _LOG_LINES_TOLD = 20
+_NETWORK = (
+    *("UV_", "PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
 
 _IS_FOLDER = 'if [ -d "$1" ]; then echo yes; fi'
 _EXISTING = 'for path; do if [ -f "$path" ]; then printf "%s\\n" "$path"; fi; done'
@@ -142,7 +147,7 @@ class AccountSite(LocalSite):
         self._prefix = transport.prefix()
 
     def _commands(self, commands: Sequence[str]) -> list[str]:
-        script = "\n".join(_script(commands))
+        script = "\n".join([*_network_settings(), *_script(commands)])
         listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
         return [f"exec {shlex.join([*self._prefix, *listening])}"]
 
@@ -236,6 +241,18 @@ async def _profile_of_owner(
         f"{owner.email}, whose task group this is, has no profile for resource "
         f"{resource.name!r}: an administrator can give one."
     )
+
+
+def _network_settings() -> list[str]:
+    """Commands that tell another OS user how the package index is reached from here.
+
+    What may hold a password is left out: who lists processes would see it.
+    """
+    return [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in os.environ.items()
+        if name.upper().startswith(_NETWORK) and "@" not in value
+    ]
 
 
 def _script(commands: Sequence[str]) -> list[str]:

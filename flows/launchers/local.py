@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from flows import unit_runner
+from flows.accounts import ENTERED, FILLED, PASSED, READ, WRITTEN, Account
 from flows.launchers.base import (
     BATCH_FILE,
     RESULTS_FILE,
@@ -26,7 +28,12 @@ from flows.launchers.base import (
     write_batch,
     write_whole,
 )
-from flows.launchers.transport import environment_of_programs
+from flows.launchers.transport import (
+    CommandError,
+    LocalTransport,
+    TransportError,
+    environment_of_programs,
+)
 from flows.left_files import open_left, read_end, read_left
 from flows.sentences import words_of
 
@@ -38,6 +45,8 @@ _SIGNATURE = 200  # bytes that a signed lock has at most
 _PROBE = bytes(64 * 1024)
 _HOST = os.uname().nodename
 _PROGRAM = "unit_runner.py"
+_TEXT = Path(unit_runner.__file__).read_bytes()
+LOCK_FILE = "lock"
 
 
 class LocalLauncher:
@@ -45,25 +54,37 @@ class LocalLauncher:
 
     `python` executes the unit runner, which is copied into the folder that the batch folders are
     in. A runner that lives on for `stop_timeout` seconds after it was told to stop is killed.
+
+    With an `account` the runner and its units are those of that OS user, by sudo, once per batch.
+    It owns what units write; the rest of a job's folder it can only read or pass.
     """
 
-    def __init__(self, python: str = sys.executable, stop_timeout: float = 30.0) -> None:
-        self.python = python
+    def __init__(
+        self,
+        python: str = sys.executable,
+        stop_timeout: float = 30.0,
+        *,
+        account: Account | None = None,
+    ) -> None:
         self.stop_timeout = stop_timeout
+        self._runs_as = _RunsAs(python, account)
         self._runners: dict[Path, _Runner] = {}
 
     async def run(self, batch: Batch, on_results: OnResults) -> BatchEnd:
         """See `Launcher.run`."""
+        batch = self._runs_as.adapted(batch)
         folder = batch.folder.absolute()
-        runner = self._runners[folder] = _Runner(folder)
+        runner = self._runners[folder] = _Runner(folder, self._runs_as)
         results = _Results(batch, on_results)
         try:
             if not runner.is_alive():
-                await asyncio.to_thread(_prepare, batch)
+                if await asyncio.to_thread(_prepare, batch):
+                    await self._runs_as.kill_left_runners_of(folder)
                 await results.hand_over()
                 if results.missing() and not runner.is_stopped:
                     _check_host(results.reader)
-                    await runner.start(self.python)
+                    await asyncio.to_thread(self._runs_as.share, batch)
+                    await runner.start()
             await _follow(runner, results)
         except asyncio.CancelledError:
             await self.stop(folder)
@@ -72,7 +93,7 @@ class LocalLauncher:
         finally:
             del self._runners[folder]
         if not results.reader.ended:  # it was killed, or stopped before it began
-            await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+            await self._runs_as.kill_units_of(folder)
         return BatchEnd(
             missing=results.missing(),
             stopped=results.reader.stopped or runner.is_stopped,
@@ -90,12 +111,12 @@ class LocalLauncher:
     async def stop(self, folder: Path) -> None:
         """See `Launcher.stop`."""
         folder = folder.absolute()
-        runner = self._runners.get(folder) or _Runner(folder)
+        runner = self._runners.get(folder) or _Runner(folder, self._runs_as)
         if folder in self._runners or runner.is_alive():
             runner.tell_to_stop()
-        if folder not in self._runners and not (folder / "lock").exists():
+        if folder not in self._runners and not (folder / LOCK_FILE).exists():
             # It never ran, or its folder was removed while it does.
-            await asyncio.to_thread(unit_runner.kill_runners_of, str(folder))
+            await self._runs_as.kill_left_runners_of(folder)
             return
         await runner.send(signal.SIGTERM)
         if await _ends_within(self.stop_timeout, runner):
@@ -103,19 +124,21 @@ class LocalLauncher:
         await runner.send(signal.SIGKILL)  # its guard settles its units, and ends
         if not await _ends_within(self.stop_timeout, runner):
             await runner.send(signal.SIGKILL)
-        await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+        await self._runs_as.kill_units_of(folder)
 
     async def close(self) -> None:
         """See `Launcher.close`: there are none."""
 
 
-def _prepare(batch: Batch) -> None:
-    """Write a batch that is to be run, unless what it did before was lost; see `write_batch`."""
+def _prepare(batch: Batch) -> bool:
+    """Write a batch that is to be run, unless what it did before was lost; see `write_batch`.
+
+    Whether it is new: its folder may have been removed while a runner worked on it, which went on.
+    """
     is_new = not (batch.folder / BATCH_FILE).exists()
     write_batch(batch)
     require_not_lost(batch, batch.folder / RESULTS_FILE)
-    if is_new:  # its folder may have been removed while a runner worked on it, which went on
-        unit_runner.kill_runners_of(str(batch.folder.absolute()))
+    return is_new
 
 
 async def _follow(runner: "_Runner", results: "_Results") -> None:
@@ -142,7 +165,7 @@ async def _ends_within(seconds: float, runner: "_Runner") -> bool:
 def is_running(folder: Path) -> bool:
     """Whether a unit runner works on the batch in this folder, whoever started it."""
     try:
-        file = open_left(folder / "lock", below=folder)
+        file = open_left(folder / LOCK_FILE, below=folder)
     except OSError:  # no runner holds what is not there, or is no file
         return False
     with file:
@@ -199,8 +222,9 @@ class _Results:
 class _Runner:
     """The unit runner of a batch: started here, or found by the lock that it holds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runs_as: "_RunsAs") -> None:
         self.folder = folder
+        self._runs_as = runs_as
         self._process: subprocess.Popen[bytes] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._must_not_start = False
@@ -218,23 +242,23 @@ class _Runner:
         with contextlib.suppress(OSError), open_left(path, "ab", below=self.folder):
             return
 
-    async def start(self, python: str) -> None:
+    async def start(self) -> None:
         """Start it, or, if this is cancelled, leave it to `send` to wait until it is started."""
-        self._starting = asyncio.create_task(asyncio.to_thread(self._start, python))
+        self._starting = asyncio.create_task(asyncio.to_thread(self._start))
         await asyncio.shield(self._starting)
 
-    def _start(self, python: str) -> None:
-        program = _copy_of_unit_runner(self.folder.parent)
+    def _start(self) -> None:
+        program = self._runs_as.copy_of_unit_runner(self.folder.parent)
         if self._must_not_start:
             return
         with self._emptied("stdout") as stdout, self._emptied("stderr") as stderr:
             self._process = subprocess.Popen(
-                # Isolated and without site-packages: starts faster, and nothing gets in its way.
-                [python, "-I", "-S", str(program), str(self.folder)],
+                self._runs_as.command(str(program), str(self.folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 env=environment_of_programs(),
+                **self._runs_as.options(),
                 start_new_session=True,
             )
 
@@ -256,10 +280,9 @@ class _Runner:
         if holder is not None:
             pid, host = holder
             if host == _HOST and unit_runner.is_runner_of(pid, str(self.folder)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-        elif self._process is not None:
-            self._process.send_signal(number)
+                await self._runs_as.send(pid, number)
+        elif self._process is not None and self._process.poll() is None:
+            await self._runs_as.send_first(self._process.pid, number)
 
     def last_words(self, came_to_its_end: bool) -> str:
         """The last 4 KiB of what it said; how it ended, if it did not come to its end silently."""
@@ -296,19 +319,116 @@ class _Runner:
         deadline = time.monotonic() + _SIGNED_WITHIN
         while is_running(self.folder) and time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError):
-                content = read_end(self.folder / "lock", _SIGNATURE, below=self.folder)
+                content = read_end(self.folder / LOCK_FILE, _SIGNATURE, below=self.folder)
                 if words := content.decode().split():
                     return int(words[0]), words[1] if len(words) > 1 else _HOST  # an older version
             await asyncio.sleep(_SHORTEST_PAUSE)
         return None
 
 
-def _copy_of_unit_runner(folder: Path) -> Path:
-    """The copy in `folder`, renewed if an older version made it; who runs it is not disturbed."""
-    copy = folder / _PROGRAM
-    own = Path(unit_runner.__file__).read_bytes()
+def _put_own_logs_aside(batch: Batch) -> None:
+    """Make room for the logs of units: one that this process wrote the account could not touch."""
+    for unit in batch.units:
+        log = batch.units_dir / f"{unit.name}.log"
+        with contextlib.suppress(FileNotFoundError):
+            if log.lstat().st_uid == os.geteuid():
+                log.rename(log.with_name(f"{unit.name}.attempt-{batch.attempt - 1}.log"))
+
+
+def _is_current(copy: Path) -> bool:
+    """Whether a copy of the unit runner is of this version."""
     with contextlib.suppress(OSError):  # it is not there, or something else is
-        if read_left(copy, len(own), below=folder) == own:
-            return copy
-    write_whole(copy, own)
-    return copy
+        return read_left(copy, len(_TEXT), below=copy.parent) == _TEXT
+    return False
+
+
+class _RunsAs:
+    """Who runs units: the user of this process or, by sudo, an account."""
+
+    def __init__(self, python: str, account: Account | None) -> None:
+        self.python = python
+        self.account = account
+        self._transport = LocalTransport(account.name, python) if account is not None else None
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command that runs a program of Python."""
+        prefix = self._transport.prefix() if self._transport is not None else []
+        # Isolated and without site-packages: starts faster, and nothing gets in its way.
+        return [*prefix, self.python, "-I", "-S", *arguments]
+
+    def options(self) -> dict[str, Any]:
+        """How the command is started: an account enters few folders, and others read its files."""
+        return {} if self.account is None else {"cwd": "/", "umask": 0o022}
+
+    def adapted(self, batch: Batch) -> Batch:
+        """A batch whose units may write where they are started."""
+        if self.account is None or batch.cwd is not None:
+            return batch
+        return replace(batch, cwd=batch.units_dir)
+
+    def share(self, batch: Batch) -> None:
+        """Let the account do its part in a batch that is written, and no more.
+
+        What this process writes is not in folders that the account can change.
+        """
+        if self.account is None:
+            return
+        folder, units_dir = batch.folder.absolute(), batch.units_dir.absolute()
+        self.account.share(units_dir.parent, PASSED)
+        for each in (folder, *folder.parents):
+            if each == units_dir:
+                break
+            self.account.share(each, ENTERED)
+        self.account.share(folder / BATCH_FILE, READ)
+        for name in (LOCK_FILE, RESULTS_FILE):
+            (folder / name).touch()
+            self.account.share(folder / name, WRITTEN)
+        _put_own_logs_aside(batch)
+        self.account.share(units_dir, FILLED)
+
+    def copy_of_unit_runner(self, folder: Path) -> Path:
+        """The copy in a folder, renewed if an older version made it; its user is not disturbed."""
+        copy = folder / _PROGRAM
+        if not _is_current(copy):
+            write_whole(copy, _TEXT)
+        if self.account is not None:
+            self.account.share(copy, READ)
+        return copy
+
+    async def send(self, pid: int, number: int) -> None:
+        """Send a signal to a process, if it lives: an account's get it from that account.
+
+        (The number may be what a unit wrote: no other process is to have the signal.)
+        """
+        if self._transport is not None:
+            text = "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))"
+            command = (self.python, "-I", "-S", "-c", text, str(pid), str(number))
+            with contextlib.suppress(TransportError, CommandError):
+                await self._transport.run(command)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    async def send_first(self, pid: int, number: int) -> None:
+        """Send a signal to a runner that was just started: an account's is one of sudo's group."""
+        await self.send(pid if self._transport is None else -pid, number)
+
+    async def kill_left_runners_of(self, folder: Path) -> None:
+        """Kill the runners on a batch that is not begun, and its units; most have none."""
+        if self._transport is None:
+            await asyncio.to_thread(unit_runner.kill_runners_of, str(folder))
+        elif await asyncio.to_thread(unit_runner.runners_of, str(folder)):
+            await self._kill_as_account(folder)
+
+    async def kill_units_of(self, folder: Path) -> None:
+        """Kill the units of a batch whose runner is gone, or did not listen."""
+        if self._transport is None:
+            await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
+        else:
+            await self._kill_as_account(folder)
+
+    async def _kill_as_account(self, folder: Path) -> None:
+        assert self._transport is not None
+        command = (self.python, "-I", "-S", "-c", _TEXT.decode(), "--kill", str(folder))
+        with contextlib.suppress(TransportError, CommandError):
+            await self._transport.run(command)

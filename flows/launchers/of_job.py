@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flows.accounts import ProfileError
+from flows.accounts import Account, ProfileError
 from flows.launchers.base import Launcher
 from flows.launchers.cluster import Cluster
 from flows.launchers.local import LocalLauncher
@@ -38,8 +38,8 @@ def launcher_of(
         ProfileError: a cluster cannot be reached without a profile.
         ValueError: the configuration is not valid.
     """
-    if resource.type == "local":
-        return LocalLauncher()
+    if resource.type == "local" and profile is not None:
+        return local_launcher(resource, profile)
     if profile is None or profile.username is None:
         raise ProfileError(
             f"{job.user_email} has no profile for resource {resource.name!r}: ask an administrator "
@@ -69,6 +69,21 @@ def launcher_of(
             patience=get_settings().slurm_patience_seconds,
         )
     )
+
+
+def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
+    """Units on this machine, as the OS user whom a profile names, if it names one.
+
+    Their runner is executed by the Python that environments are made of, which that user can run.
+
+    Raises:
+        ProfileError: there is no such OS user.
+    """
+    if profile.username is None:
+        return LocalLauncher()
+    config = resource.tasks_python_config
+    python = str(config["versions"][config["default_version"]])
+    return LocalLauncher(python, account=Account.named(profile.username))
 
 
 def looking_transport(resource: Resource, profile: Profile) -> Transport:

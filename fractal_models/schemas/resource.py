@@ -114,10 +114,10 @@ class _ProfileInput(OpenInput):
 
 
 class ValidProfileLocal(_ProfileInput):
-    """A profile for a local resource."""
+    """A profile for a local resource: the OS user as whom jobs run by sudo, if not the worker's."""
 
     resource_type: Literal["local"]
-    username: None = None
+    username: NonEmpty | None = None
     ssh_key_path: None = None
     jobs_remote_dir: None = None
     tasks_remote_dir: None = None

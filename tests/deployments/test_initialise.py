@@ -96,6 +96,13 @@ async def test_what_was_there_with_other_values_is_kept_and_told(session: AsyncS
     assert resource.jobs_local_dir == "/somewhere/jobs"
 
 
+async def test_the_profile_that_is_there_says_as_whom_jobs_run(session: AsyncSession) -> None:
+    first = await begin(session, profile=default_profile("local", "jobs"))
+    again = await begin(session, profile=default_profile("local", "others"))
+    assert (first.jobs_user, again.jobs_user) == ("jobs", "jobs")
+    assert again.kept == ["the profile 'local'"]
+
+
 async def test_without_a_resource_there_is_an_admin_only(session: AsyncSession) -> None:
     await begin(session, resource=None)
     assert await all_of(session, Resource) == []
@@ -111,7 +118,7 @@ async def test_without_a_resource_there_is_an_admin_only(session: AsyncSession) 
         ({"jobs_runner_config": {"parallel_tasks_per_job": 0}}, {}, "parallel_tasks_per_job"),
         ({"colour": "blue"}, {}, "colour"),
         ({"name": ""}, {}, "name"),
-        ({}, {"username": "me"}, "The profile is invalid.*username"),
+        ({}, {"ssh_key_path": "/key"}, "The profile is invalid.*ssh_key_path"),
         ({}, {"resource_type": "slurm_sudo", "username": "me"}, "'slurm_sudo'.*is 'local'"),
     ],
 )

@@ -269,6 +269,19 @@ async def test_what_installs_packages_sees_none_of_our_variables(
     assert not [line for line in lines if "of the tests" in line]
 
 
+async def test_another_os_user_is_told_how_the_package_index_is_reached_but_no_password(
+    os_user: Account, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:password@index/simple")
+    site = await account_site(os_user.name, PYTHON, open_folder / "tasks")
+    with disable_run_logger():
+        lines = await site.shell(["env"])
+
+    assert "https_proxy=http://proxy:3128" in lines
+    assert not [line for line in lines if "password" in line]
+
+
 async def test_what_installs_packages_ends_when_it_is_cancelled(
     os_user: Account, open_folder: Path
 ) -> None:
