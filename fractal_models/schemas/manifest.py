@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import HttpLink, JsonFields, NonEmpty, OpenInput
@@ -56,7 +56,7 @@ class Manifest(OpenInput):
     """The content of a package's `__FRACTAL_MANIFEST__.json`; newer ones may say more."""
 
     manifest_version: Literal["2"]
-    task_list: list[TaskManifest] = Field(min_length=1)
+    task_list: list[TaskManifest]
     has_args_schemas: bool = False
     args_schema_version: str | None = None
     authors: NonEmpty | None = None

@@ -39,8 +39,6 @@ DEPARTURES = {
     r"POST /api/v2/task/collect/pip/ > body\.package\S* has pattern": "becomes part of a command",
     r"POST /api/v2/task/collect/pip/ < body\.pinned\S* is null": "taken, and not written down",
     r"POST /api/v2/task/collect/pip/ > body is required": "it is: a package or a file",
-    r"POST /api/v2/task/collect/custom/ > body.manifest.task_list has minItems 1": "a package of"
-    " tasks has some",
     r"/job/submit/ > body\.slurm_account has pattern": "users' accounts have it",
     r"> body\.password has maxLength": "hashing a longer one takes long",
     r"> body\.jobs_poll_interval has minimum 0": "no time is less than none",
