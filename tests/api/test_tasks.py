@@ -245,9 +245,9 @@ async def test_two_resources_with_one_folder_do_not_share_an_environment(
     other = Resource(**{**resource.model_dump(exclude={"id", "work_pool"}), "name": "same folder"})
     session.add(other)
     await session.commit()
-    path = f"{resource.tasks_local_dir}/{owner.user.id}/iniconfig/2.0.0"
-    await new_group(resource_id=other.id, pkg_name="iniconfig", version="2.0.0", path=path)
-    form = {"package": "iniconfig", "package_version": "2.0.0"}
+    path = f"{resource.tasks_local_dir}/{owner.user.id}/iniconfig/1.1.1"
+    await new_group(resource_id=other.id, pkg_name="iniconfig", version="1.1.1", path=path)
+    form = {"package": "iniconfig", "package_version": "1.1.1"}
 
     answer = await owner.post("/api/v2/task/collect/pip/", data=form)
 
