@@ -163,14 +163,14 @@ class Reconciler:
                 if job.stop_reason is not None and job.flow_run_id not in self.executing
             }
         )
-        for job_id, for_seconds in seconds.items():
-            if for_seconds > 2 * self._stop_seconds and await free_job(session, job_id):
-                logger.warning(
-                    "Job %s was to stop %.0f s ago, and is taken from its process, which does not "
-                    "react.",
-                    job_id,
-                    for_seconds,
-                )
+        for job_id in [each for each in seconds if seconds[each] > 2 * self._stop_seconds]:
+            try:
+                freed = await free_job(session, job_id)
+            except SQLAlchemyError:  # as where another role of PostgreSQL holds it
+                logger.exception("Job %s cannot be taken from its process.", job_id)
+                return
+            if freed:
+                logger.warning("Job %s is taken from its process, which does not stop.", job_id)
 
     async def _look_at_one(
         self, found: _Submitted, flow_run: FlowRun | None, seconds: float

@@ -1,7 +1,9 @@
 """A stop ends a job, whatever the job's process does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -10,11 +12,15 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.engine import open_engine
 from flows.job_lock import LockedError, free_job, holding_job, lock_job, locked_jobs
+from flows.reconciler import Reconciler
+from fractal_models.settings import Settings
+from fractal_models.tables import JobV2, Resource
 from tests.journal import process_of, runner_of
 from tests.lab import Lab, eventually
 
-JOB = 4711
+JOB, ANOTHER_JOB = 4711, 4712
 
 
 @pytest.fixture
@@ -58,23 +64,52 @@ async def test_a_job_whose_processes_hang_is_stopped(
     await lab.ok("DELETE", f"{lab.base}/dataset/{dataset['id']}/")
 
 
+async def test_a_process_that_no_worker_can_kill_loses_a_job_that_is_to_stop(
+    runnable: dict[str, Any],
+    dataset: dict[str, Any],
+    submit: Callable[..., Awaitable[Any]],
+    resource: Resource,
+    settings: Settings,
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    """But not before it has had time to stop, and no other job."""
+    job = (await submit(runnable, dataset)).json()
+    lost: list[int] = []
+    url = settings.async_database_url
+    await lock_job(url, job["id"], lambda _: lost.append(job["id"]))
+    await lock_job(url, JOB, lambda _: lost.append(JOB))
+    async with sessions() as session:
+        row = await session.get_one(JobV2, job["id"])
+        row.flow_run_id, row.stop_reason = uuid4(), "Ann stopped it."
+        await session.commit()
+    brief = settings.model_copy(update={"stop_seconds": 0.2})
+    async with open_engine(settings) as engine:
+        reconciler = Reconciler(sessions, engine, brief, resource.work_pool)
+        await reconciler.look()
+        await asyncio.sleep(0.2)
+        assert lost == []
+        await asyncio.sleep(0.5)
+        await reconciler.look()
+    await eventually(lambda: asyncio.sleep(0, set(lost)), lambda lost: lost == {job["id"]})
+
+
 async def test_a_job_is_freed_from_a_process_that_holds_it(
     database: URL, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     """Which learns of it, should it ever react."""
     lost: list[str] = []
-    await lock_job(database, JOB, lost.append)
+    await lock_job(database, ANOTHER_JOB, lost.append)
     async with sessions() as session:
         with pytest.raises(LockedError):
-            async with holding_job(database, JOB):
+            async with holding_job(database, ANOTHER_JOB):
                 pass
-        assert await free_job(session, JOB)
+        assert await free_job(session, ANOTHER_JOB)
 
         async def locked() -> set[int]:
             return await locked_jobs(session)
 
-        await eventually(locked, lambda now: JOB not in now)
-        assert not await free_job(session, JOB)
-        async with holding_job(database, JOB):
-            assert await locked_jobs(session) == {JOB}
+        await eventually(locked, lambda now: ANOTHER_JOB not in now)
+        assert not await free_job(session, ANOTHER_JOB)
+        async with holding_job(database, ANOTHER_JOB):
+            assert ANOTHER_JOB in await locked_jobs(session)
     assert len(lost) >= 1
