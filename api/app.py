@@ -1,5 +1,6 @@
 """The REST application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,9 +13,13 @@ from api.oauth import OAuthProvider
 from api.request_body import RequestBodies
 from api.routes import ROUTERS
 from flows.engine import open_engine
+from flows.looking import Outages, keep_up
+from flows.unattended import UnattendedJobs
 from fractal_models.database import open_database
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.settings import Settings
+
+_LOOK_SECONDS = 10.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -32,7 +37,14 @@ def create_app(settings: Settings) -> FastAPI:
             open_engine(settings) as engine,
         ):
             app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
-            yield
+            look = UnattendedJobs(sessions, engine).look
+            looking = asyncio.create_task(
+                keep_up("jobs without worker", look, Outages(), _LOOK_SECONDS)
+            )
+            try:
+                yield
+            finally:
+                looking.cancel()
 
     app = FastAPI(
         title="Fractal on Prefect",

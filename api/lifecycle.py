@@ -17,14 +17,17 @@ from api.queries.activities import (
 from api.queries.jobs import require_no_submitted_job_with
 from api.queries.task_groups import require_new, require_unused
 from flows.activities.site import open_site
-from flows.engine import Engine, EngineUnavailableError
+from flows.engine import Engine, EngineUnavailableError, UnpublishedError
 from flows.launchers.transport import CommandError
+from flows.waiting import PREFECT_AWAY
 from fractal_models.database import saved_id
 from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
 from fractal_models.tables.columns import now
 
-_AWAY = "Prefect, the workflow engine, does not answer, so"
+
+def _why(error: EngineUnavailableError) -> str:
+    return str(error) if isinstance(error, UnpublishedError) else PREFECT_AWAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Lifecycle:
         except EngineUnavailableError as error:
             await self._forget(group, activity)
             raise unavailable(
-                f"{_AWAY} tasks cannot be collected now. Nothing was recorded: try again later."
+                f"{_why(error)} Tasks cannot be collected now, and nothing was recorded."
             ) from error
 
     async def deactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
@@ -122,9 +125,7 @@ class Lifecycle:
             group.active = was_active
             await self.session.delete(activity)
             await self.session.commit()
-            raise unavailable(
-                f"{_AWAY} task group {group.id} stays as it is: try again later."
-            ) from error
+            raise unavailable(f"{_why(error)} Task group {group.id} stays as it is.") from error
 
     async def _submit(
         self, group: TaskGroupV2, activity: TaskGroupActivityV2, parameters: dict[str, Any]
