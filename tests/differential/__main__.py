@@ -81,7 +81,7 @@ def running_servers(prefix: str) -> Iterator[Arena]:
         ignore_cleanup_errors=True,  # units of the last jobs may still write
     ) as folder:
         options = StackOptions(
-            data_dir=Path(folder, "stack"), port=0, prefect_port=0, admin_password=PASSWORD
+            data_dir=Path(folder), port=0, prefect_port=0, admin_password=PASSWORD
         )
         with (
             running_stack(options) as stack,

@@ -10,12 +10,25 @@ from tests.differential.comparison import Difference
 
 @dataclass(frozen=True)
 class Known:
-    """`operation` and `where` are patterns of the whole name; `when` looks at the values."""
+    """`operation` and `where` are patterns of the whole name; `when` looks at the values, and `of`
+    at the case, where it is a workflow."""
 
     reason: str
     operation: str = ".*"
     where: str = ".*"
     when: Callable[[Difference], bool] = lambda difference: True
+    of: Callable[[Any], bool] = lambda case: True
+
+
+_STATUS = "__wftask_dataset_image_status__"
+
+
+def _filters_several_tasks_by_status(case: Any) -> bool:
+    return any(
+        _STATUS in each.get("attribute_filters", {})
+        and each.get("last_task_index", len(case.tasks) - 1) > each.get("first_task_index", 0)
+        for each in case.submissions
+    )
 
 
 _MORE = ["flow_run_id", "attempt", "max_rss_kb", "cpu_seconds", "started_at", "ended_at", "host"]
@@ -60,6 +73,11 @@ KNOWN = [
         lambda difference: "the profile is for" in difference.ours,
     ),
     Known(
+        "Only the first task of a job gets the filter by status.",
+        "workflow",
+        of=_filters_several_tasks_by_status,
+    ),
+    Known(
         "Rights are looked at before the body: who may not see a thing learns nothing of it.",
         where="status",
         when=lambda difference: (
@@ -101,6 +119,7 @@ def reason_of(operation: str, difference: Difference, case: Any = None) -> str |
             re.fullmatch(known.operation, operation)
             and re.fullmatch(known.where, difference.where)
             and known.when(difference)
+            and known.of(case)
         ):
             return known.reason
     return None
