@@ -91,30 +91,10 @@ KNOWN = [
     ),
 ]
 
-# What is not meant and waits to be mended; who mends it takes it off this list.
-OPEN = [
-    Known(
-        "open: fields that are not known are refused",
-        where="status",
-        when=lambda difference: "extra_forbidden" in difference.ours,
-    ),
-    Known("open: single tasks can be deleted", "DELETE /api/v2/task/{task_id}/"),
-    Known("open: 200, not 204", "POST /auth/token/logout/"),
-    Known("open: is_verified is obeyed", "POST /auth/register/", r"body\.is_verified"),
-    Known("open: null, not {}", ".*/wftask/replace-task/", r".*\.meta_(non_)?parallel"),
-    Known("open: executables are looked for", "POST /api/v2/task/collect/custom/", "status"),
-    Known(
-        "open: what reads as a boolean is none",
-        where="status",
-        when=lambda difference: "bool_type" in difference.ours,
-    ),
-    Known("open: any zarr_subfolder", "POST /api/v2/project/{project_id}/dataset/", "status"),
-]
-
 
 def reason_of(operation: str, difference: Difference, case: Any = None) -> str | None:
     """Why this difference is meant; None if it is not. `case` is that of a workflow."""
-    for known in (*KNOWN, *OPEN):
+    for known in KNOWN:
         if (
             re.fullmatch(known.operation, operation)
             and re.fullmatch(known.where, difference.where)

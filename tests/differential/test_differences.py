@@ -2,9 +2,11 @@
 
 from tests.differential.arena import Arena
 from tests.differential.conftest import SEED
+from tests.differential.play import Stage
 from tests.differential.request_cases import RequestCases
+from tests.differential.workflow_cases import WorkflowCases
 
-REQUESTS = 200
+REQUESTS, WORKFLOWS = 200, 8
 
 
 def test_requests_are_answered_as_by_the_reference(servers: Arena) -> None:
@@ -14,3 +16,13 @@ def test_requests_are_answered_as_by_the_reference(servers: Arena) -> None:
 
     assert not findings, "\n".join(findings)
     assert cases.asked == REQUESTS
+
+
+def test_workflows_leave_what_they_leave_with_the_reference(servers: Arena) -> None:
+    stages = [Stage(server, f"stage {SEED}") for server in servers.pair.servers]
+    cases = WorkflowCases(stages, SEED)
+
+    findings = [str(each) for each in cases.run(range(WORKFLOWS)) if each.known is None]
+
+    assert not findings, "\n".join(findings)
+    assert cases.played == WORKFLOWS
