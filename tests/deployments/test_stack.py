@@ -222,6 +222,11 @@ def test_a_second_start_keeps_users_and_secrets(first: FirstStart, second: Up) -
     assert who_am_i(second, first.token) == second.told("Admin")
 
 
+def test_the_settings_tell_the_port_that_is_in_use(first: FirstStart, second: Up) -> None:
+    settings = ask_api(second, "api/settings/app/", first.token)
+    assert second.told("REST API").endswith(f":{settings['FRACTAL_PORT']}")
+
+
 def test_logs_are_shown_if_asked_for(first: FirstStart, second: Up) -> None:
     second.wait_until(lambda: "\napi     | " in second.output)
     assert "api     | " not in first.output
