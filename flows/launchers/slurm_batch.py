@@ -117,7 +117,8 @@ class SlurmBatch:
         )
         self._cancelled_at: dict[str, float] = {}
         self._completed_at: dict[int, float] = {}
-        self._look_at: dict[str, float] = {}
+        # How often submissions whose id is not certain were looked for, and when to do it next.
+        self._looks: dict[str, tuple[int, float]] = {}
         self._left_at_submission: dict[int, int] = {}
         self._unanswered_since: float | None = None
         self._stopped_at: float | None = None
@@ -207,14 +208,14 @@ class SlurmBatch:
             except TooManyError as error:
                 why = str(error)
                 self._submit_at = time.monotonic() + _TOO_MANY_SECONDS
-        await self._collect(on_results)
+        await self._collect_if_possible(on_results)
         if not self.open:
             return why
         snapshot = await self.job.queue.latest()
         await self._confirm_submissions(snapshot)
         await self._cancel_what_was_given_up(snapshot)
         if ended := await self._watch.ended(self._elements(), snapshot):
-            await self._collect(on_results)  # what they did before they ended
+            await self._collect_if_possible(on_results)  # what they did before they ended
             await self._settle({n: how for n, how in ended.items() if self._is_to_settle(n, how)})
         return why
 
@@ -298,6 +299,12 @@ class SlurmBatch:
             )
             files[str(folder / f"{number:06d}" / BATCH_FILE)] = batch_file(part)
         return files
+
+    async def _collect_if_possible(self, on_results: OnResults) -> None:
+        """Collect; what is being stopped ends also if nothing can be read or written."""
+        unusable = (OSError, CommandError, DamagedFileError) if self.is_stopped else ()
+        with contextlib.suppress(*unusable):
+            await self._collect(on_results)
 
     async def _collect(self, on_results: OnResults) -> None:
         """Mirror what the parts did, and hand it over."""
@@ -393,15 +400,14 @@ class SlurmBatch:
             if snapshot is not None and (job_id := snapshot.arrays.get(submission.token)):
                 await self._confirm(submission, job_id)
                 continue
-            waited = time.time() - submission.submitted_at
-            if waited < self.job.patience or time.monotonic() < self._look_at.get(
-                submission.token, 0.0
-            ):
-                continue
-            is_second = submission.token in self._look_at
-            self._look_at[submission.token] = time.monotonic() + self.job.patience / 4
-            if not await self._look_for(submission) and is_second and snapshot is not None:
-                await self._void(submission)
+            now, looks = time.monotonic(), self._looks.get(submission.token)
+            if looks is None:
+                self._looks[submission.token] = 0, now + self.job.patience
+            elif now >= looks[1]:
+                self._looks[submission.token] = looks[0] + 1, now + self.job.patience / 4
+                is_found = await self._look_for(submission)
+                if not is_found and looks[0] and snapshot is not None:
+                    await self._void(submission)
 
     async def _look_for(self, submission: Submission) -> bool:
         """Whether the id of a submission could be made certain."""

@@ -141,7 +141,8 @@ class SlurmQueue:
                 yield False
                 return
             size = file.seek(0, 2)
-            if size and time.time() - lock.stat().st_mtime < self.interval:
+            # It is negative where the clock was set back.
+            if size and 0 <= time.time() - lock.stat().st_mtime < self.interval:
                 yield False
                 return
             file.truncate(0)

@@ -50,7 +50,7 @@ class Watch:
         self, elements: Mapping[int, Element], snapshot: Snapshot | None
     ) -> dict[int, ElementState]:
         """How those of some elements, by their parts, ended that did."""
-        is_new = snapshot is not None and time.time() - snapshot.asked_at <= self._oldest
+        is_new = snapshot is not None and abs(time.time() - snapshot.asked_at) <= self._oldest
         ended = {}
         in_doubt = {}
         for part, element in elements.items():

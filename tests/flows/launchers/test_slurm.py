@@ -216,6 +216,18 @@ async def test_stopping_ends_what_runs_and_what_waits(bench: Bench) -> None:
     assert not bench.ended()
 
 
+async def test_what_runs_is_stopped_also_if_its_folder_was_removed(by_sudo: Bench) -> None:
+    launcher = by_sudo.launcher()
+    batch = by_sudo.batch(2, seconds=60)
+    running = asyncio.create_task(launcher.run(batch, by_sudo.on_results))
+    await by_sudo.has_begun(2)
+    shutil.rmtree(batch.folder)
+    await launcher.stop(batch.folder)
+    assert (await running).stopped
+    await by_sudo.cluster.wait_idle()
+    assert not by_sudo.ended()
+
+
 async def test_a_batch_can_be_stopped_by_another_process(by_sudo: Bench) -> None:
     batch = by_sudo.batch(4, seconds=60)
     running = asyncio.create_task(by_sudo.launcher().run(batch, by_sudo.on_results))
