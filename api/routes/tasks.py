@@ -14,7 +14,7 @@ from api.dependencies import (
     UserResource,
     VerifiedUser,
 )
-from api.errors import unprocessable
+from api.errors import Refusal, unprocessable
 from api.paging import PagingDep, page_of
 from api.queries.task_groups import require_new, tasks_visible_to
 from api.queries.task_uses import TaskFilters, add_uses, unused
@@ -88,7 +88,11 @@ async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -
     return TaskRead.model_validate(task)
 
 
-@router.delete("/api/v2/task/{task_id}/", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete(
+    "/api/v2/task/{task_id}/",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses={405: {"model": Refusal, "description": "Always"}},
+)
 async def delete_task(task_id: int, _: Contributor) -> None:
     """Refused: a task is deleted with its task group, which is left unusable otherwise."""
     raise HTTPException(
