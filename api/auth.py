@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.oauth import Identity
 from api.queries.users import default_group
-from fractal_models.database import saved_id
+from fractal_models.database import release, saved_id
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import DatabaseSettings, Settings
 from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
@@ -88,12 +88,11 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> UserOAuth | None:
         """The user with this email and password. To find nobody takes as long as a wrong one."""
         user = await self.user_db.get_by_email(credentials.username)
-        await self._session.commit()  # the connection is free while the password is looked at
         if user is None:
             await self._hash(credentials.password)
             return None
         try:
-            right, newer = await _beside_the_loop(
+            right, newer = await self._beside_the_loop(
                 self.password_helper.verify_and_update, credentials.password, user.hashed_password
             )
         except UnknownHashError:  # e.g. of a user who is only to log in by OAuth
@@ -129,15 +128,15 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             raise InvalidPasswordException("A password has no NUL character.")
 
     async def _hash(self, password: str) -> str:
-        return await _beside_the_loop(self.password_helper.hash, password)
+        return await self._beside_the_loop(self.password_helper.hash, password)
+
+    async def _beside_the_loop(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        await release(self._session)
+        return await asyncio.get_running_loop().run_in_executor(_HASHING, work, *arguments)
 
     async def _require_free(self, email: str, but_for: UserOAuth | None = None) -> None:
         if await self.user_db.get_by_email(email) not in (None, but_for):
             raise UserAlreadyExists
-
-
-async def _beside_the_loop(work: Callable[..., Result], *arguments: Any) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(_HASHING, work, *arguments)
 
 
 def login_tokens(

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from flows.accounts import ProfileError
 from flows.activities.package_tasks import PackageError
@@ -121,6 +122,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(DBAPIError)(_database_error)
     app.exception_handler(StatementError)(_unstorable)
     app.exception_handler(ConnectionError)(_database_away)
+    app.exception_handler(NoConnectionError)(_database_away)
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

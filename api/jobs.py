@@ -23,7 +23,7 @@ from flows.job_folder import JOB_LOG, archive_path, write_archive
 from flows.job_lock import LockedError, holding_job
 from flows.left_files import open_left
 from flows.waiting import PREFECT_AWAY, waiting_line, without_worker
-from fractal_models.database import saved_id
+from fractal_models.database import release, saved_id
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.job import JobRead
 from fractal_models.tables import JobV2, Resource
@@ -40,10 +40,11 @@ def require_submitted(job: JobV2) -> None:
         raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
 
 
-async def read_whole_job(job: JobV2, *, with_log_so_far: bool) -> JobRead:
+async def read_whole_job(session: AsyncSession, job: JobV2, *, with_log_so_far: bool) -> JobRead:
     """A job; if one that runs is to have its log so far, as far as that is written."""
     answer = JobRead.model_validate(job)
     if with_log_so_far and job.status == "submitted":
+        await release(session)
         answer.log = await _log_so_far(job)
     return answer
 
@@ -51,6 +52,7 @@ async def read_whole_job(job: JobV2, *, with_log_so_far: bool) -> JobRead:
 async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource: Resource) -> None:
     """Have Prefect begin a new job. If that will take long, the job's log says why."""
     reason = None
+    await release(session)
     try:
         job.flow_run_id = await engine.submit_job(job, resource)
         await session.commit()
@@ -83,6 +85,7 @@ async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None
     if job.flow_run_id is None and await end(only_without_flow_run=True):
         return
     await session.refresh(job, ["flow_run_id"])
+    await release(session)
     try:
         ended = job.flow_run_id is not None and await engine.cancel(job.flow_run_id)
     except EngineUnavailableError as error:
@@ -105,10 +108,11 @@ async def end_as_failed(
         async with holding_job(database_url, saved_id(job)):
             await session.refresh(job)
             require_submitted(job)
+            await release(session)
             if job.flow_run_id is not None:
                 await engine.cancel_at_once(job.flow_run_id, reason)
-            await abandon_runs(session, job)
             story = await _log_so_far(job) or ""
+            await abandon_runs(session, job)
             await end_job(session, saved_id(job), outcome="failed", reason=reason, story=story)
             await session.refresh(job)
     except LockedError as error:
@@ -117,12 +121,13 @@ async def end_as_failed(
         ) from error
 
 
-async def zipped_folder(job: JobV2) -> StreamingResponse:
+async def zipped_folder(session: AsyncSession, job: JobV2) -> StreamingResponse:
     """The folder of a job, zipped; the archive that was made at its end, if it has ended.
 
     Raises:
         NotFoundError: it has none, or that was removed.
     """
+    await release(session)
     if job.working_dir is None:
         raise NotFoundError("The folder of job", job.id)
     folder = Path(job.working_dir)

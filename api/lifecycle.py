@@ -1,6 +1,7 @@
 """The life of task groups: each step is recorded here, then done by a flow run of Prefect."""
 
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import unavailable, unprocessable
 from api.queries.activities import (
+    has_lost_archive,
     new_activity,
     require_idle,
     require_installable,
@@ -16,11 +18,12 @@ from api.queries.activities import (
 )
 from api.queries.jobs import require_no_submitted_job_with
 from api.queries.task_groups import require_new, require_unused
+from flows.accounts import ProfileError
 from flows.activities.site import open_site
 from flows.engine import Engine, EngineUnavailableError, UnpublishedError
-from flows.launchers.transport import CommandError
+from flows.launchers.transport import CommandError, TransportError
 from flows.waiting import PREFECT_AWAY
-from fractal_models.database import saved_id
+from fractal_models.database import release, saved_id
 from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
 from fractal_models.tables.columns import now
@@ -51,9 +54,9 @@ class Lifecycle:
         await self.session.flush()
         activity = new_activity(group, saved_id(self.user), "collect")
         self.session.add(activity)
-        if archive is not None:
-            await self._store(group, archive)
         await self.session.commit()
+        if archive is not None:
+            await self._store(group, activity, archive)
         try:
             return await self._submit(group, activity, parameters)
         except EngineUnavailableError as error:
@@ -64,19 +67,21 @@ class Lifecycle:
 
     async def deactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
         """Let no new job use a task group, and remove its environment."""
+        lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if not group.active:
             raise unprocessable(f"Task group {group.id} is inactive already.")
         await require_no_submitted_job_with(self.session, group)
-        await require_repeatable(self.session, group)
+        await require_repeatable(self.session, group, lost_archive=lost_archive)
         return await self._begin(group, "deactivate")
 
     async def reactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
         """Make the environment of a task group again, then let jobs use it."""
+        lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if group.active:
             raise unprocessable(f"Task group {group.id} is active already.")
-        await require_repeatable(self.session, group)
+        await require_repeatable(self.session, group, lost_archive=lost_archive)
         return await self._begin(group, "reactivate")
 
     async def delete(self, group: TaskGroupV2) -> TaskGroupActivityRead:
@@ -94,6 +99,7 @@ class Lifecycle:
         **parameters: Any,
     ) -> TaskGroupActivityRead:
         """Install an inactive task group of one of these origins anew, and activate it."""
+        lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if group.origin not in origins:
             raise unprocessable(
@@ -102,7 +108,8 @@ class Lifecycle:
             )
         if group.active:
             raise unprocessable(f"Task group {group.id} is active: deactivate it first.")
-        await require_installable(self.session, group, python_version or group.python_version)
+        python_version = python_version or group.python_version
+        await require_installable(self.session, group, python_version, lost_archive=lost_archive)
         return await self._begin(group, "reset", **parameters)
 
     async def _begin(
@@ -131,6 +138,7 @@ class Lifecycle:
         self, group: TaskGroupV2, activity: TaskGroupActivityV2, parameters: dict[str, Any]
     ) -> TaskGroupActivityRead:
         resource = await self.session.get_one(Resource, group.resource_id)
+        await release(self.session)
         activity.flow_run_id = await self.engine.submit_activity(activity, resource, **parameters)
         await self.session.commit()
         return TaskGroupActivityRead.model_validate(activity)
@@ -147,19 +155,29 @@ class Lifecycle:
         await self.session.commit()
         return TaskGroupActivityRead.model_validate(activity)
 
-    async def _store(self, group: TaskGroupV2, archive: UploadFile) -> None:
+    async def _store(
+        self, group: TaskGroupV2, activity: TaskGroupActivityV2, archive: UploadFile
+    ) -> None:
         """Write an archive to where it will be installed."""
         path = str(group.archive_path)
-        async with open_site(self.session, group) as site:
-            try:
+        try:
+            async with open_site(self.session, group) as site:
+                await release(self.session)
                 await site.write(path, await archive.read())
-            except CommandError as error:
-                raise unprocessable(f"The file cannot be stored at {path}: {error}") from error
+        except CommandError as error:
+            await self._forget(group, activity)
+            raise unprocessable(f"The file cannot be stored at {path}: {error}") from error
+        except Exception:
+            await self._forget(group, activity)
+            raise
 
     async def _forget(self, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
+        """Take a collection back that does not begin. A file that cannot be removed stays."""
         if group.archive_path is not None:
-            async with open_site(self.session, group) as site:
-                await site.remove(str(group.path))
+            with suppress(TransportError, CommandError, ProfileError):
+                async with open_site(self.session, group) as site:
+                    await release(self.session)
+                    await site.remove(str(group.path))
         await self.session.delete(activity)
         await self.session.delete(group)
         await self.session.commit()

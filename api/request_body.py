@@ -12,7 +12,6 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request, status
-from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -148,7 +147,7 @@ async def _require_login(request: Request, settings: Settings) -> None:
     try:
         async with request.app.state.services.sessions() as session:
             user = await active_user(token, UserManager(session, settings), settings)
-    except (DBAPIError, OSError) as error:
+    except Exception as error:
         if is_outage(error):
             raise database_away(error) from error
         raise

@@ -27,7 +27,7 @@ from flows.submission import job_title
 from flows.summary import EndedJob, summary
 from flows.work import Work, work_of_job
 from flows.workflow_task_run import WorkflowTaskRun
-from fractal_models.database import open_database, saved_id
+from fractal_models.database import open_database, release, saved_id
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
@@ -71,14 +71,16 @@ async def conclude_job(
     """Give a submitted job its end, with its whole log, and zip its folder."""
     if job.status != "submitted":
         return
-    await history.abandon_runs(session, job)
+    begun = bool(await history.runs_of_job(session, saved_id(job)))
+    await release(session)
     folder = JobFolder.of(job)
-    works = await work_of_job(session, saved_id(job))
     reason = printable(reason.strip())
     first_line, _, _ = reason.partition("\n")
     message = f"Job {outcome}. {sentence(first_line)}".strip()
-    story = await asyncio.to_thread(_finish_log, folder, message, begun=bool(works))
+    story = await asyncio.to_thread(_finish_log, folder, message, begun=begun)
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
+    await history.abandon_runs(session, job)
+    works = await work_of_job(session, saved_id(job))
     ended = await history.end_job(
         session,
         saved_id(job),

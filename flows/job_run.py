@@ -33,7 +33,7 @@ from flows.sentences import phrase, words_of
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
 from flows.submission import DatasetBusyError, NotNowError, reopen_job
 from flows.waiting import describe_wait
-from fractal_models.database import is_outage, open_database, saved_id
+from fractal_models.database import is_outage, open_database, release, saved_id
 from fractal_models.image_list import read_images
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -290,6 +290,7 @@ async def _open(
         job = await _job_of(session, engine, flow_run, request)
         job_id = saved_id(job)
         interrupted = partial(interrupt, JobFolder.of(job))
+        await release(session)
         await lock_job(settings.async_database_url, job_id, interrupted)
         await session.refresh(job)  # who had the lock may have ended it
         if job.status == "done":

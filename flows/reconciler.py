@@ -34,7 +34,7 @@ from flows.sentences import sentence, words_of
 from flows.stillness import Stillness
 from flows.stopping import GIVEN_UP, outcome_of_stop
 from flows.waiting import last_reason, waiting_line, waits, why_it_waits
-from fractal_models.database import DatabaseAwayError, saved_id
+from fractal_models.database import DatabaseAwayError, release, saved_id
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
 from fractal_models.tables.columns import now
@@ -231,6 +231,7 @@ class Reconciler:
         ended: bool,
     ) -> None:
         begun = bool(await history.runs_of_job(session, saved_id(job)))
+        await release(session)
         if flow_run is None:
             if job.stop_reason is not None and not begun:
                 await self._conclude(
@@ -338,10 +339,12 @@ class Reconciler:
         await hooks.conclude_job(session, job, outcome, reason)
 
     async def _stop_units(self, session: AsyncSession, job: JobV2) -> None:
+        await release(session)
         folders = await asyncio.to_thread(JobFolder.of(job).batches)
         if not folders:
             return
         launcher = await self._launcher(session, job)
+        await release(session)
         try:
             for folder in folders:
                 await launcher.stop(folder)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import asyncpg
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -37,7 +38,7 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         away = error.connection_invalidated or isinstance(error, InterfaceError)
         return away or _passes(getattr(error.orig, "sqlstate", None))
-    return isinstance(error, OSError)  # a TimeoutError is one too
+    return isinstance(error, (OSError, NoConnectionError))  # a TimeoutError is an OSError
 
 
 def _passes(sqlstate: str | None) -> bool:
@@ -105,6 +106,15 @@ def _discard_closed(connection: Any, *_: Any) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("The connection was closed while it was not used.")
+
+
+async def release(session: AsyncSession) -> None:
+    """Commit, and give the connection back: before something is waited for that can take long.
+
+    What the session has loaded stays readable. Every other request needs a connection, and there
+    are few.
+    """
+    await session.commit()
 
 
 class _Row(Protocol):

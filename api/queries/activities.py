@@ -14,6 +14,7 @@ from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
 from flows.activities.pixi_commands import pixi_version_of
 from flows.activities.site import open_site
+from fractal_models.database import release
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.task import ActivityAction, ActivityStatus
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
@@ -80,7 +81,21 @@ async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
         )
 
 
-async def require_repeatable(session: AsyncSession, group: TaskGroupV2) -> None:
+async def has_lost_archive(session: AsyncSession, group: TaskGroupV2) -> bool:
+    """Whether the file that a task group was installed from is gone; this can take long.
+
+    It is asked before the group is locked, and no connection to the database is held meanwhile.
+    """
+    if group.archive_path is None:
+        return False
+    async with open_site(session, group) as site:
+        await release(session)
+        return group.archive_path not in await site.existing([group.archive_path])
+
+
+async def require_repeatable(
+    session: AsyncSession, group: TaskGroupV2, *, lost_archive: bool
+) -> None:
     """An environment is removed, or made again, only if all that it takes is still there.
 
     Raises:
@@ -93,11 +108,15 @@ async def require_repeatable(session: AsyncSession, group: TaskGroupV2) -> None:
             f"Which versions were installed for task group {group.id} was never recorded, so its "
             "environment could not be made again: collect its package anew."
         )
-    await require_installable(session, group, group.python_version)
+    await require_installable(session, group, group.python_version, lost_archive=lost_archive)
 
 
 async def require_installable(
-    session: AsyncSession, group: TaskGroupV2, python_version: str | None
+    session: AsyncSession,
+    group: TaskGroupV2,
+    python_version: str | None,
+    *,
+    lost_archive: bool,
 ) -> None:
     """What its package is installed with, and from, is still there.
 
@@ -109,11 +128,8 @@ async def require_installable(
         pixi_version_of(resource, group.pixi_version)
     else:
         interpreter_of(resource, python_version)
-    archive = group.archive_path
-    if archive is not None:
-        async with open_site(session, group) as site:
-            if archive not in await site.existing([archive]):
-                raise unprocessable(
-                    f"{archive} is gone, without which the environment of task group {group.id} "
-                    "cannot be made again: put it back, or collect it anew."
-                )
+    if lost_archive:
+        raise unprocessable(
+            f"{group.archive_path} is gone, without which the environment of task group {group.id} "
+            "cannot be made again: put it back, or collect it anew."
+        )

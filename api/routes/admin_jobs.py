@@ -70,9 +70,9 @@ async def list_all_jobs(
 
 
 @router.get("/{job_id}/")
-async def read_any_job(job: _AnyJob, show_tmp_logs: bool = False) -> JobRead:
+async def read_any_job(job: _AnyJob, session: SessionDep, show_tmp_logs: bool = False) -> JobRead:
     """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
-    return await read_whole_job(job, with_log_so_far=show_tmp_logs)
+    return await read_whole_job(session, job, with_log_so_far=show_tmp_logs)
 
 
 @router.patch("/{job_id}/")
@@ -100,6 +100,6 @@ async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDe
 
 
 @router.get("/{job_id}/download/", response_class=FileResponse)
-async def download_any_job(job: _AnyJob) -> StreamingResponse:
+async def download_any_job(job: _AnyJob, session: SessionDep) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
-    return await zipped_folder(job)
+    return await zipped_folder(session, job)

@@ -21,7 +21,7 @@ from flows.activities.commands import interpreter_of
 from flows.activities.package_tasks import PackageError, executables_of, tasks_of
 from flows.activities.packages import installed_root, name_and_version_of_wheel, version_on_index
 from flows.activities.site import Site, open_site
-from fractal_models.database import saved_id
+from fractal_models.database import release, saved_id
 from fractal_models.schemas.task import (
     PackageExtras,
     PackageName,
@@ -68,9 +68,11 @@ async def collect_tasks_pip(
     resource: UserResource,
     tasks_folder: TasksFolder,
     user_group_id: SharingGroup,
+    session: SessionDep,
     lifecycle: LifecycleDep,
 ) -> TaskGroupActivityRead:
     """Install a package into an environment of its own, and add its tasks; see the activity."""
+    await release(session)
     group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
     return await lifecycle.collect(group, request.file)
 

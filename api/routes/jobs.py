@@ -33,6 +33,7 @@ from flows.launchers.slurm_queue import describe_queue
 from flows.launchers.transport import CommandError, TransportError
 from flows.pauses import pause, resume
 from flows.submission import create_job
+from fractal_models.database import release
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
 from fractal_models.tables import JobV2, Profile, Resource
@@ -82,6 +83,7 @@ async def read_squeue(
     if scope == "accounts" and not user.slurm_accounts:
         raise unprocessable(f"User {user.email} has no SLURM accounts.")
     profile = await session.get_one(Profile, user.profile_id)
+    await release(session)
     transport = looking_transport(resource, profile)
     try:
         return await describe_queue(
@@ -124,9 +126,9 @@ async def read_latest_job(
 
 
 @router.get("/project/{project_id}/job/{job_id}/")
-async def read_job(job: ReadableJob, show_tmp_logs: bool = False) -> JobRead:
+async def read_job(job: ReadableJob, session: SessionDep, show_tmp_logs: bool = False) -> JobRead:
     """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
-    return await read_whole_job(job, with_log_so_far=show_tmp_logs)
+    return await read_whole_job(session, job, with_log_so_far=show_tmp_logs)
 
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
@@ -136,17 +138,21 @@ async def stop_job(job: ExecutableJob, session: SessionDep, engine: SparedEngine
 
 
 @router.post("/project/{project_id}/job/{job_id}/pause/", status_code=status.HTTP_202_ACCEPTED)
-async def pause_job(job: ExecutableJob, user: VerifiedUser, engine: EngineDep) -> None:
+async def pause_job(
+    job: ExecutableJob, user: VerifiedUser, session: SessionDep, engine: EngineDep
+) -> None:
     """Have a job end the workflow task that runs, and then hold no process until it is continued.
 
     Suspending its run in the Prefect UI does the same.
     """
+    await release(session)
     await pause(engine, _flow_run_of(job), f"Paused by {user.email}.")
 
 
 @router.post("/project/{project_id}/job/{job_id}/continue/", status_code=status.HTTP_202_ACCEPTED)
-async def continue_job(job: ExecutableJob, engine: EngineDep) -> None:
+async def continue_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
     """Have a paused job go on with its next workflow task."""
+    await release(session)
     await resume(engine, _flow_run_of(job))
 
 
@@ -162,6 +168,6 @@ def _flow_run_of(job: JobV2) -> UUID:
 
 
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
-async def download_job(job: ReadableJob) -> StreamingResponse:
+async def download_job(job: ReadableJob, session: SessionDep) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
-    return await zipped_folder(job)
+    return await zipped_folder(session, job)

@@ -25,7 +25,7 @@ from flows.schedules.deployments import InPrefect, ScheduleDeployments
 from flows.schedules.occurrences import outcome_of
 from flows.schedules.plan import require_end, runnable
 from flows.schedules.times import to_prefect
-from fractal_models.database import saved_id
+from fractal_models.database import release, saved_id
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import problems_of
 from fractal_models.schemas.schedule import (
@@ -49,12 +49,13 @@ async def list_schedules(
 ) -> list[ScheduleRead]:
     """The schedules of a project; what became of them is told of each alone."""
     rows = await schedules_of(session, project)
+    workflows = await names_in(session, project, WorkflowV2)
+    datasets = await names_in(session, project, DatasetV2)
+    await release(session)
     found = await ScheduleDeployments(engine).read(
         [row.deployment_id for row, _ in rows if row.deployment_id],
         [row.automation_id for row, _ in rows if row.automation_id],
     )
-    workflows = await names_in(session, project, WorkflowV2)
-    datasets = await names_in(session, project, DatasetV2)
     return [
         _read(row, email, found[row.deployment_id], workflows, datasets)
         for row, email in rows
@@ -100,6 +101,7 @@ async def read_schedule(
     project: ReadableProject, schedule: ReadableSchedule, session: SessionDep, engine: EngineDep
 ) -> ScheduleReadWithOccurrences:
     """A schedule with its next times, and what became of the latest ones."""
+    await release(session)
     return await _show(session, engine, project, schedule)
 
 
@@ -112,6 +114,7 @@ async def update_schedule(
     engine: EngineDep,
 ) -> ScheduleReadWithOccurrences:
     """Change, pause or resume a schedule. It keeps its owner, with whose rights it runs."""
+    await release(session)
     found = await _in_prefect(engine, schedule)
     given = changes.given()
     if given == {"active": False}:
@@ -126,6 +129,7 @@ async def update_schedule(
     active = changes.active if "active" in given else not found.paused
     if not (changes.when or changes.after or found.automation or found.when):
         raise unprocessable("Nothing begins it any more: give when or after.")
+    await release(session)
     if active:
         schedule.notice, schedule.is_told = None, True
     plan = job.plan(schedule, times, after=changes.after, active=active)
@@ -135,13 +139,14 @@ async def update_schedule(
         after = changes.after
         schedule.after_workflow_id = after.workflow_id if after else None
         schedule.after_dataset_id = after.dataset_id if after else None
-    await session.commit()
+    await release(session)
     return await _show(session, engine, project, schedule)
 
 
 @router.delete("/{schedule_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_schedule(schedule: OwnSchedule, session: SessionDep, engine: EngineDep) -> None:
     """Delete a schedule; the jobs that it began stay, and one that runs goes on."""
+    await release(session)
     if schedule.deployment_id is not None:
         await ScheduleDeployments(engine).delete(schedule.deployment_id)
     await session.delete(schedule)

@@ -22,6 +22,7 @@ from api.queries.history import (
     read_runs,
 )
 from api.queries.images import page_of_images_with_status
+from fractal_models.database import release
 from fractal_models.rights import NotFoundError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import ImagePageWithWarnings, ImageQuery
@@ -98,4 +99,5 @@ async def _log_of(session: AsyncSession, unit: HistoryUnit) -> str:
         return "This unit has no log."
     path = Path(unit.logfile)
     folder = await folder_of_unit(session, unit)
+    await release(session)
     return await read_log(path, folder=path.parent if folder is None else folder)

@@ -20,7 +20,7 @@ from flows.last_words import printable
 from flows.launchers.transport import CommandError, TransportError
 from flows.sentences import told
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
-from fractal_models.database import open_database
+from fractal_models.database import open_database, release
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 from fractal_models.tables.columns import now
@@ -73,6 +73,7 @@ async def execute(
         activity.status = "ongoing"
         await session.commit()
         async with open_site(session, group) as site:
+            await release(session)
             working = asyncio.ensure_future(work(environment_of(group, resource, site)))
             with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: working.cancel}):
                 log = await working
@@ -128,7 +129,8 @@ async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
 async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool = False) -> bool:
     """Let an activity that has not ended end as failed, take back what it made; commit.
 
-    False if there is nothing to undo; with `idle`, also if somebody executes it after all.
+    False if there is nothing to undo; with `idle`, also if somebody executes it after all. The
+    activity is locked until the end, so that no other worker undoes it, too.
     """
     alone = {"skip_locked": idle}  # a row that another holds is not that of an idle activity
     activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=alone)

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # So long, at most, the start of a process takes on a busy machine; and so long a process that
 # has begun takes to lock its activity, or one that has ended, to undo what it did itself.
 _SECONDS_TO_START, _SECONDS_TO_ACT = 60.0, 10.0
+# The API stores the archive of a collection before it makes the flow run: see `Site.write`.
+_SECONDS_TO_STORE = 660.0
 _INTERRUPTED = "The process that did it is gone: try it again."
 
 
@@ -34,6 +36,7 @@ class _Open:
     action: str
     pkg_name: str
     flow_run_id: UUID | None
+    archive_path: str | None
 
 
 class InterruptedActivities:
@@ -47,12 +50,14 @@ class InterruptedActivities:
         *,
         seconds_to_start: float = _SECONDS_TO_START,
         seconds_to_act: float = _SECONDS_TO_ACT,
+        seconds_to_store: float = _SECONDS_TO_STORE,
     ) -> None:
         self._sessions = sessions
         self._engine = engine
         self._pool = pool
         self._seconds_to_start = seconds_to_start
         self._seconds_to_act = seconds_to_act
+        self._seconds_to_store = seconds_to_store
         self._stillness: Stillness[_Open] = Stillness()
 
     async def look(self) -> None:
@@ -87,6 +92,8 @@ class InterruptedActivities:
             return False
         # Without a flow run, the API makes one at this moment, or died before.
         starts = found.flow_run_id is None or (state is not None and state.is_pending())
+        if found.flow_run_id is None and found.action == "collect" and found.archive_path:
+            return seconds >= self._seconds_to_store
         return seconds >= (self._seconds_to_start if starts else self._seconds_to_act)
 
     async def _undo(self, found: _Open, flow_run: FlowRun | None) -> None:
@@ -103,13 +110,15 @@ def _name(found: _Open) -> str:
 
 
 async def _open_activities(session: AsyncSession, pool: str) -> list[_Open]:
+    columns: list[Any] = [
+        TaskGroupActivityV2.id,
+        TaskGroupActivityV2.action,
+        TaskGroupActivityV2.pkg_name,
+        TaskGroupActivityV2.flow_run_id,
+        TaskGroupV2.archive_path,
+    ]
     found = await session.execute(
-        select(
-            TaskGroupActivityV2.id,
-            TaskGroupActivityV2.action,
-            TaskGroupActivityV2.pkg_name,
-            TaskGroupActivityV2.flow_run_id,
-        )
+        select(*columns)
         .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskGroupActivityV2.taskgroupv2_id))
         .join(Resource, col(Resource.id) == col(TaskGroupV2.resource_id))
         .where(

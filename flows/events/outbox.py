@@ -71,6 +71,13 @@ async def take_due(session: AsyncSession, limit: int, again_after: timedelta) ->
     return events
 
 
+async def give_back(session: AsyncSession, events: Sequence[EventOutbox]) -> None:
+    """Have events that could not be sent be due again, and commit."""
+    ids = [event.id for event in events]
+    await session.exec(update(EventOutbox).where(col(EventOutbox.id).in_(ids)).values(sent=None))
+    await session.commit()
+
+
 async def read_sent(session: AsyncSession, limit: int) -> dict[UUID, datetime]:
     """When events occurred that were sent, by id; those first that were sent the longest ago."""
     found = await session.execute(

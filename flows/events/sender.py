@@ -6,8 +6,9 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine
+from flows.engine import Engine, EngineUnavailableError
 from flows.events import outbox
+from fractal_models.database import release
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,13 @@ class EventSender:
         """
         async with self._sessions() as session:
             if sent := await outbox.read_sent(session, _BATCH):
+                await release(session)
                 await outbox.forget(session, await self._engine.known_events(sent))
         async with self._sessions() as session:
             if events := await outbox.take_due(session, _BATCH, _AGAIN_AFTER):
-                await self._engine.emit(events)
-                await session.commit()
+                await release(session)
+                try:
+                    await self._engine.emit(events)
+                except EngineUnavailableError:
+                    await outbox.give_back(session, events)
+                    raise

@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine import Engine
 from flows.schedules import rows
 from flows.schedules.deployments import ScheduleDeployments
+from fractal_models.database import release
 from fractal_models.tables import Schedule
 
 logger = logging.getLogger(__name__)
@@ -37,15 +38,18 @@ class ScheduleKeeper:
         async with self._sessions() as session:
             if not self._renewed:
                 ids = await rows.deployments_of(session, self._pool)
+                await release(session)
                 await self._deployments.renew(ids)
                 self._renewed = True
             await rows.note_losses(session, self._pool)
             for schedule in await rows.untold(session, self._pool):
+                await release(session)
                 try:
                     await self._tell(session, schedule)
                 except PrefectHTTPStatusError as error:  # of this schedule, not of Prefect
                     logger.warning("%s, not told: %s", schedule.deployment_name, error)
             for schedule in await rows.abandoned(session):
+                await release(session)
                 await self._clear_away(session, schedule)
 
     async def _tell(self, session: AsyncSession, schedule: Schedule) -> None:
