@@ -10,6 +10,7 @@ from fastapi.security import APIKeyCookie, OAuth2PasswordBearer, OAuth2PasswordR
 from fastapi_users import BaseUserManager, IntegerIDMixin, InvalidPasswordException
 from fastapi_users.authentication import JWTStrategy
 from fastapi_users.exceptions import UserAlreadyExists
+from fastapi_users.jwt import decode_jwt, generate_jwt
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from pwdlib.exceptions import UnknownHashError
 from sqlmodel import col, update
@@ -67,6 +68,8 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
     async def edit(self, user: UserOAuth, changes: Mapping[str, Any]) -> UserOAuth:
         """Commit changes of a user. A new email is to be verified anew, unless they say otherwise.
 
+        A new password ends all login tokens of the user, and so does deactivation.
+
         Raises:
             InvalidPasswordException: the password breaks the rules.
             UserAlreadyExists: the email is taken.
@@ -75,6 +78,8 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
         if "password" in fields:
             await self.validate_password(fields["password"], user)
             fields["hashed_password"] = await self._hash(fields.pop("password"))
+        if "hashed_password" in fields or not fields.get("is_active", True):
+            fields["login_generation"] = user.login_generation + 1
         if fields.get("email", user.email) != user.email:
             await self._require_free(fields["email"], but_for=user)
             await self._session.exec(  # jobs name their user by email
@@ -84,6 +89,10 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             )
             fields.setdefault("is_verified", False)
         return await self.user_db.update(user, fields)
+
+    async def log_out(self, user: UserOAuth) -> None:
+        """End all login tokens of a user, and commit."""
+        await self.user_db.update(user, {"login_generation": user.login_generation + 1})
 
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> UserOAuth | None:
         """The user with this email and password. To find nobody takes as long as a wrong one."""
@@ -139,12 +148,36 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             raise UserAlreadyExists
 
 
-def login_tokens(
-    settings: Settings, lifetime_seconds: int | None = None
-) -> JWTStrategy[UserOAuth, int]:
+class LoginTokens(JWTStrategy[UserOAuth, int]):
+    """JSON Web Tokens of a generation, which ends when the user's `login_generation` goes on."""
+
+    async def write_token(self, user: UserOAuth) -> str:
+        """A token that logs a user in."""
+        claims = {
+            "sub": str(user.id),
+            "aud": self.token_audience,
+            "generation": user.login_generation,
+        }
+        return generate_jwt(claims, self.encode_key, self.lifetime_seconds, self.algorithm)
+
+    async def read_token(
+        self, token: str | None, user_manager: BaseUserManager[UserOAuth, int]
+    ) -> UserOAuth | None:
+        """Whose token this is; None if it is wrong, expired, or of a generation that has ended.
+
+        One that was written before there were generations is of the first.
+        """
+        user = await super().read_token(token, user_manager)
+        if user is None or token is None:
+            return None
+        claims = decode_jwt(token, self.decode_key, self.token_audience, [self.algorithm])
+        return user if claims.get("generation", 0) == user.login_generation else None
+
+
+def login_tokens(settings: Settings, lifetime_seconds: int | None = None) -> LoginTokens:
     """Writes and reads the tokens that log a user in."""
     lifetime = lifetime_seconds or settings.jwt_lifetime_seconds
-    return JWTStrategy(settings.require_jwt_secret(), lifetime)
+    return LoginTokens(settings.require_jwt_secret(), lifetime)
 
 
 async def token_of(request: Request) -> str | None:

@@ -31,4 +31,4 @@ async def login(
 
 @router.post("/logout/", status_code=status.HTTP_204_NO_CONTENT)
 async def logout(_: CurrentUser) -> None:
-    """Tokens are not kept: the client forgets its own, which ends by itself."""
+    """The client forgets its token, which ends by itself. A new password ends all of a user."""

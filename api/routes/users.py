@@ -97,6 +97,14 @@ async def set_user_groups(
     return await with_groups(session, user, settings.default_group)
 
 
+@router.post("/users/{user_id}/log-out/", status_code=status.HTTP_204_NO_CONTENT)
+async def log_out_user(
+    user_id: int, _: Superuser, users: UserManagerDep, session: SessionDep
+) -> None:
+    """End all login tokens of the user, wherever they are logged in."""
+    await users.log_out(await find(session, UserOAuth, user_id))
+
+
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
     if profile_id is not None:
         await find(session, Profile, profile_id)

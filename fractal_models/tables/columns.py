@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, false, text
+from sqlalchemy import Boolean, Column, DateTime, Integer, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -50,3 +50,8 @@ def flag(default: bool = False) -> Any:
             Boolean, server_default=text("true") if default else false(), nullable=False
         ),
     )
+
+
+def number() -> Any:
+    """A number that begins at 0."""
+    return Field(default=0, sa_column=Column(Integer, server_default="0", nullable=False))

@@ -6,7 +6,7 @@ from sqlalchemy import CheckConstraint, Column, String
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, Relationship, SQLModel
 
-from fractal_models.tables.columns import flag, json_list, timestamp
+from fractal_models.tables.columns import flag, json_list, number, timestamp
 
 
 class OAuthAccount(SQLModel, table=True):
@@ -47,6 +47,8 @@ class UserOAuth(SQLModel, table=True):
         sa_column=Column(ARRAY(String), server_default="{}", nullable=False),
     )
     slurm_accounts: list[str] = json_list()
+    # Login tokens are of one generation, and end with it.
+    login_generation: int = number()
 
     oauth_accounts: list[OAuthAccount] = Relationship(
         back_populates="user",

@@ -97,6 +97,7 @@ superuser     | GET    /auth/users/
 superuser     | GET    /auth/users/{user_id}/
 superuser     | PATCH  /auth/users/{user_id}/ | {}
 superuser     | POST   /auth/users/{user_id}/set-groups/ | {"group_ids": []}
+superuser     | POST   /auth/users/{user_id}/log-out/
 superuser     | GET    /auth/group/
 superuser     | POST   /auth/group/
 superuser     | GET    /auth/group/{group_id}/
