@@ -379,11 +379,11 @@ async def test_a_job_is_accounted_for_when_its_user_got_another_email_meanwhile(
     body = {
         "email": "before@example.org",
         "password": "secret",
-        "is_verified": True,
         "profile_id": 1,
         "project_dirs": [str(lab.zarr_dir)],
     }
     user = await lab.ok("POST", "/auth/register/", json=body)
+    await lab.ok("PATCH", f"/auth/users/{user['id']}/", json={"is_verified": True})
     credentials = {"username": body["email"], "password": body["password"]}
     login = await lab.ok("POST", "/auth/token/login/", data=credentials)
     headers = {"Authorization": f"Bearer {login['access_token']}"}

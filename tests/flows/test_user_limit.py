@@ -91,8 +91,9 @@ def _restart(stack: Stack, worker: Service, environment: Any) -> None:
 async def bob(stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
     """Another user, with a project of his own."""
     account = {"email": "bob@example.org", "password": "secret"}
-    more = {"is_verified": True, "profile_id": 1, "project_dirs": [str(lab.zarr_dir)]}
-    await lab.ok("POST", "/auth/register/", json=account | more)
+    more = {"profile_id": 1, "project_dirs": [str(lab.zarr_dir)]}
+    user = await lab.ok("POST", "/auth/register/", json=account | more)
+    await lab.ok("PATCH", f"/auth/users/{user['id']}/", json={"is_verified": True})
     async with logged_in(stack, **account) as client:
         bob = Lab(client, lab.zarr_dir)
         bob.tasks = lab.tasks

@@ -50,16 +50,13 @@ async def test_a_package_of_the_package_index_is_installed_with_its_tasks(lab: L
     assert "wheel==0.45.1" in log
 
 
-async def test_a_version_that_does_not_exist_leaves_nothing_behind(lab: Lab) -> None:
-    activity = await collect(lab, package="fractal-tasks-core", package_version="0.0.999")
-    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
-    assert not group["active"]
-    ended = await failed(lab, activity)
-    assert "0.0.999" in ended["log"]
-    assert ended["taskgroupv2_id"] is None
-    assert not Path(group["path"]).exists()
-    answer = await lab.client.get(f"/api/v2/task-group/{group['id']}/")
-    assert answer.status_code == 404
+async def test_a_version_that_does_not_exist_is_refused_at_once(lab: Lab) -> None:
+    form = {"package": "fractal-tasks-core", "package_version": "0.0.999"}
+
+    answer = await lab.client.post("/api/v2/task/collect/pip/", data=form)
+
+    assert answer.status_code == 422
+    assert "0.0.999" in answer.json()["detail"]
 
 
 async def test_a_package_without_manifest_is_refused_and_removed(lab: Lab) -> None:
