@@ -46,7 +46,7 @@ from flows.resource_keeper import ResourceDeletedError, ResourceKeeper
 from flows.schedules.keeper import ScheduleKeeper
 from flows.schedules.missed import MissedOccurrences
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
-from flows.user_limit import UserLimit
+from flows.turns import Turns, limits_of
 from flows.work_pools import WORKER_TYPES, JobConfiguration
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
@@ -85,7 +85,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         reconciler: Reconciler,
         pool: str,
         outages: Outages,
-        user_limit: UserLimit | None = None,
+        turns: Turns,
         *,
         stop_seconds: float,
     ) -> None:
@@ -96,7 +96,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
         self.outages = outages
-        self.user_limit = user_limit
+        self.turns = turns
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
 
@@ -132,17 +132,15 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """What can be started now.
 
-        That is, of what schedules have missed, only the latest, and nothing of users who run as
-        many jobs as one may.
+        That is, of what schedules have missed, only the latest, and only that whose turn it is.
         """
         found = await super()._get_scheduled_flow_runs()
         begun = self._submitting_flow_run_ids
         left_out = await self.missed.skip(
             [each.flow_run for each in found], begun=begun | self.reconciler.executing
         )
-        if self.user_limit is not None:
-            ids = {each.flow_run.id for each in found} - left_out
-            left_out |= await self.user_limit.put_off(ids, begun)
+        due = [each.flow_run for each in found if each.flow_run.id not in left_out]
+        left_out |= await self.turns.put_off(due, begun | self.reconciler.executing)
         return [each for each in found if each.flow_run.id not in left_out]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
@@ -331,10 +329,9 @@ async def _work(
     pool = resource.work_pool
     reconciler = Reconciler(sessions, engine, settings, pool)
     kind = LocalWorker if resource.type == "local" else SlurmWorker
-    limit = settings.max_running_jobs_per_user
-    user_limit = UserLimit(sessions, engine, pool, limit) if limit else None
+    turns = Turns(sessions, engine, pool, limits_of(settings, resource))
     stop_seconds = settings.stop_seconds
-    worker = kind(engine, reconciler, pool, outages, user_limit, stop_seconds=stop_seconds)
+    worker = kind(engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
     looks: list[tuple[Callable[[], Awaitable[None]], float]] = [
         (reconciler.look, _LOOK_SECONDS),
         (worker.kill_what_does_not_stop, _LOOK_SECONDS),

@@ -163,16 +163,22 @@ class Engine:
         """The flow runs of jobs on a resource that are paused."""
         return await self._jobs(pool, [StateType.PAUSED])
 
-    async def open_jobs(self, pool: str) -> list[FlowRun]:
-        """The flow runs of jobs on a resource that run, are being started, or are scheduled."""
-        return await self._jobs(pool, [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
+    async def open_runs(self, pool: str, flows: Sequence[str]) -> list[FlowRun]:
+        """The flow runs of some flows in a work pool that are scheduled, or have a process."""
+        begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        return await self._runs(pool, flows, [StateType.SCHEDULED, *begun])
 
     async def _jobs(self, pool: str, states: list[StateType]) -> list[FlowRun]:
+        return await self._runs(pool, ["run-job"], states)
+
+    async def _runs(
+        self, pool: str, flows: Sequence[str], states: list[StateType]
+    ) -> list[FlowRun]:
         found: list[FlowRun] = []
         while len(found) % _PAGE == 0:
             async with self.asking():
                 page = await self._client.read_flow_runs(
-                    flow_filter=FlowFilter(name=FlowFilterName(any_=["run-job"])),
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
                     flow_run_filter=FlowRunFilter(
                         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
                     ),

@@ -1,5 +1,6 @@
 """Why a submitted job waits, in words: as its log tells it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,14 @@ class PoolLimits:
     pool: WorkPool
     queues: Mapping[str, WorkQueue]
 
+    def free_in_pool(self) -> float:
+        """How many more flow runs Prefect lets begin in the pool."""
+        return _free(self.pool)
+
+    def free_in_queue(self, name: str) -> float:
+        """How many more flow runs Prefect lets begin in a queue."""
+        return _free(self.queues[name])
+
 
 def waits(flow_run: FlowRun, moment: datetime) -> bool:
     """Whether a flow run is kept from beginning."""
@@ -34,11 +43,6 @@ def waits(flow_run: FlowRun, moment: datetime) -> bool:
 def due_time(state: State[Any]) -> datetime:
     """When a scheduled flow run is to begin."""
     return state.state_details.scheduled_time or state.timestamp
-
-
-def takes_no_more(place: WorkPool | WorkQueue) -> bool:
-    """Whether no flow run of a work pool or queue may begin now."""
-    return place.is_paused or _is_full(place)
 
 
 def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
@@ -55,11 +59,22 @@ def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
     if flow_run.state is not None and flow_run.state.name == AWAITING_SLOT:
         # Prefect, which knows only limits of deployments, leaves no message.
         return flow_run.state.message or "The concurrency limit of its deployment is reached."
-    if _is_full(pool):
-        return f"The work pool {pool.name!r} runs {_at_most(pool.concurrency_limit)}."
-    if queue and _is_full(queue):
-        return f"{its_queue} runs {_at_most(queue.concurrency_limit)}."
+    if _free(pool) < 1:
+        return full_pool(pool)
+    if queue and _free(queue) < 1:
+        return full_queue(pool, queue)
     return None
+
+
+def full_pool(pool: WorkPool) -> str:
+    """Why flow runs wait in a work pool that has no slot left."""
+    return f"The work pool {pool.name!r} runs {_at_most(pool.concurrency_limit)}."
+
+
+def full_queue(pool: WorkPool, queue: WorkQueue) -> str:
+    """Why flow runs wait in a queue that has no slot left."""
+    runs = _at_most(queue.concurrency_limit)
+    return f"The queue {queue.name!r} of work pool {pool.name!r} runs {runs}."
 
 
 def without_worker(resource_name: str) -> str:
@@ -93,9 +108,9 @@ def _told(log: str | None) -> list[tuple[str, str]]:
     return [(time, reason) for time, waiting, reason in found if waiting]
 
 
-def _is_full(place: WorkPool | WorkQueue) -> bool:
+def _free(place: WorkPool | WorkQueue) -> float:
     limit = place.concurrency_limit
-    return limit is not None and (place.active_slots or 0) >= limit
+    return math.inf if limit is None else limit - (place.active_slots or 0)
 
 
 def _at_most(limit: int | None) -> str:

@@ -212,6 +212,17 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         ge=0,
         description="How often in a row a job that makes no progress is started again",
     )
+    max_running_jobs: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many jobs run at once on a resource; default: as the machine bears",
+    )
+    max_running_activities: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many task groups are collected or changed at once on a resource; "
+        "default: as the machine bears",
+    )
     max_running_jobs_per_user: int | None = Field(
         default=None,
         ge=1,

@@ -193,3 +193,18 @@ async def prefect(stack: Stack) -> AsyncIterator[PrefectClient]:
 def flow_run_id() -> Callable[[dict[str, Any]], UUID]:
     """The flow run of a job."""
     return lambda job: UUID(job["flow_run_id"])
+
+
+@pytest.fixture
+async def bob(stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
+    """Another user, with a project of his own."""
+    email = f"bob{next(_numbers)}@example.org"
+    account = {"email": email, "password": "secret"}
+    more = {"profile_id": 1, "project_dirs": [str(lab.zarr_dir)]}
+    made = await lab.ok("POST", "/auth/register/", json=account | more)
+    await lab.ok("PATCH", f"/auth/users/{made['id']}/", json={"is_verified": True})
+    async with logged_in(stack, **account) as client:
+        bob = Lab(client, lab.zarr_dir)
+        bob.tasks = lab.tasks
+        bob.project_id = (await bob.ok("POST", "/api/v2/project/", json={"name": "of bob"}))["id"]
+        yield bob

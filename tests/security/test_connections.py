@@ -176,7 +176,10 @@ async def scene(
     runnable: dict[str, Any],
     new_group: Callable[..., Awaitable[TaskGroupV2]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Scene:
+    for limit in ("_SECONDS_FOR_PREFECT", "_SECONDS_IF_SPARED"):
+        monkeypatch.setattr(api.dependencies, limit, 60.0)  # the machine may be busy
     ids = {"workflow_id": runnable["id"], "dataset_id": dataset["id"]}
     base = f"/api/v2/project/{runnable['project_id']}"
     return Scene(owner, admin, base, ids, new_group, tmp_path)
@@ -384,7 +387,6 @@ async def test_others_are_served_while_a_neighbour_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await scene.schedule()
-    monkeypatch.setattr(api.dependencies, "_SECONDS_FOR_PREFECT", 60.0)
     monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://{silent}/simple")
 
     async def slowly() -> AsyncIterator[bytes]:

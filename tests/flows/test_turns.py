@@ -1,10 +1,10 @@
 """A limit of running jobs per user: others get their turn, and no slot stays empty."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -14,45 +14,8 @@ from prefect.states import AwaitingConcurrencySlot
 from deployments.services import Service
 from deployments.stack import Stack
 from flows.engine import open_engine
-from flows.user_limit import Waiting, plan
 from fractal_models.settings import Settings
-from tests.lab import Lab, eventually, logged_in
-
-BEGIN = datetime(2026, 3, 14, tzinfo=UTC)
-
-
-def waiting(*described: str) -> list[Waiting]:
-    """Flow runs described as `ada due` or `ada put off`, each created a second after the last."""
-    return [
-        Waiting(UUID(int=number), each[:3], BEGIN + timedelta(seconds=number), "due" in each)
-        for number, each in enumerate(described)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("runs", "running", "put_off", "recalled"),
-    [
-        (waiting(), {}, [], []),
-        (waiting("ada due"), {}, [], []),
-        (waiting("ada due"), {"ada": 1}, [], []),
-        (waiting("ada due"), {"ada": 2}, [0], []),
-        (waiting("ada due"), {"ada": 3}, [0], []),
-        (waiting("ada due", "ada due", "ada due"), {}, [2], []),
-        (waiting("ada due", "bob due"), {"ada": 2}, [0], []),
-        (waiting("ada put off"), {"ada": 2}, [], []),
-        (waiting("ada put off", "ada put off"), {"ada": 1}, [], [0]),
-        # who waits longer goes first, whatever was put off
-        (waiting("ada put off", "ada due"), {"ada": 1}, [1], [0]),
-        (waiting("ada due", "ada put off"), {"ada": 1}, [], []),
-        (waiting("ada put off", "bob due"), {"ada": 2, "bob": 1}, [], []),
-    ],
-)
-def test_a_user_runs_at_most_two_jobs_the_oldest_first(
-    runs: list[Waiting], running: dict[str, int], put_off: list[int], recalled: list[int]
-) -> None:
-    made = plan(reversed(runs), running, 2)
-    assert sorted(id_.int for id_ in made.put_off) == put_off
-    assert [id_.int for id_ in made.recall] == recalled
+from tests.lab import Lab, eventually
 
 
 async def test_a_flow_run_that_was_deleted_meanwhile_is_not_put_off(stack: Stack) -> None:
@@ -85,20 +48,6 @@ def _restart(stack: Stack, worker: Service, environment: Any) -> None:
     worker.stop()
     worker.environment = environment
     stack.start("worker")
-
-
-@pytest.fixture
-async def bob(stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
-    """Another user, with a project of his own."""
-    account = {"email": "bob@example.org", "password": "secret"}
-    more = {"profile_id": 1, "project_dirs": [str(lab.zarr_dir)]}
-    user = await lab.ok("POST", "/auth/register/", json=account | more)
-    await lab.ok("PATCH", f"/auth/users/{user['id']}/", json={"is_verified": True})
-    async with logged_in(stack, **account) as client:
-        bob = Lab(client, lab.zarr_dir)
-        bob.tasks = lab.tasks
-        bob.project_id = (await bob.ok("POST", "/api/v2/project/", json={"name": "bob"}))["id"]
-        yield bob
 
 
 async def submit(lab: Lab, seconds: float = 0.0) -> dict[str, Any]:
