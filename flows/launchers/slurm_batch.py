@@ -11,26 +11,23 @@ from uuid import uuid4
 from flows import unit_runner
 from flows.launchers.base import (
     BATCH_FILE,
-    RESULTS_FILE,
     Batch,
     BatchEnd,
     BegunBatch,
     DamagedFileError,
     OnResults,
-    ResultsReader,
     batch_file,
     begun_batch,
-    naming,
-    write_whole,
 )
 from flows.launchers.cluster import BusyError, SubmissionRefusedError, TooManyError
 from flows.launchers.sbatch import sbatch_script
 from flows.launchers.slurm_job import SlurmJob
+from flows.launchers.slurm_mirror import Mirror
 from flows.launchers.slurm_queue import JOB_NAME, ElementState, Snapshot
 from flows.launchers.slurm_record import FORGOTTEN, look_up
 from flows.launchers.slurm_state import SlurmState, Submission
 from flows.launchers.slurm_watch import Element, Watch
-from flows.launchers.transport import AnswerError, CommandError, NoAnswerError, TransportError
+from flows.launchers.transport import CommandError, NoAnswerError, TransportError
 from flows.quantities import count
 
 STOP_SECONDS = 120.0
@@ -42,10 +39,6 @@ _MOST_UNKNOWN = 5
 # What is answered may be disturbed for so many patiences, if the command said that it went well.
 _PATIENCES_WITH_NOISE = 10
 _DEFAULT_MAX_ARRAY_SIZE = 1001
-_TELLS = 100  # characters of what a cluster answered
-# Of results, which have some 300 bytes for each unit, and an error's text. More is no result.
-_RESULTS_BYTES = 1024 * 1024
-_UNIT_BYTES = 16 * 1024
 
 # States in which SLURM's jobs end for reasons that have nothing to do with what they ran.
 _NOT_THEIR_FAULT = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED", "FORGOTTEN"}
@@ -57,40 +50,6 @@ _BY_ITSELF = {"COMPLETED", "FAILED"}
 _OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memory")
 
 
-class _Part:
-    """A batch folder there, as far as it is mirrored here.
-
-    `units` are the names of its units by their indexes, `missing` those without a result yet.
-    """
-
-    def __init__(self, number: int, folder: Path, units: Mapping[int, str]) -> None:
-        self.number = number
-        self.folder = folder / f"{number:06d}"
-        self.units = units
-        self.missing = dict.fromkeys(units)
-        self.reader = ResultsReader(self.folder / RESULTS_FILE, units)
-        self.most_bytes = _RESULTS_BYTES + len(units) * _UNIT_BYTES
-        self.offset = _whole_lines(self.reader.path)
-
-    def append(self, lines: bytes) -> None:
-        """Add new results to the mirrored file.
-
-        Raises:
-            AnswerError: they are more than so many units can have.
-        """
-        path = self.reader.path
-        if self.offset + len(lines) > self.most_bytes:
-            raise AnswerError(
-                f"The cluster answers more than {self.most_bytes} bytes of results for {path}, "
-                f"which are of {count(len(self.units), 'unit')}."
-            )
-        with naming(path):
-            self.folder.mkdir(exist_ok=True)
-            with path.open("ab") as file:
-                file.write(lines)
-        self.offset += len(lines)
-
-
 class SlurmBatch:
     """A batch on its way through SLURM. Without its `batch`, it can only be stopped."""
 
@@ -100,15 +59,11 @@ class SlurmBatch:
         self.state = state
         self.batch = batch
         self.there = job.there(folder)
-        self.units_dir = folder.parent.parent if batch is None else batch.units_dir
         # Without it, as when the folder was removed, it can only be stopped.
         begun = begun_batch(folder) or BegunBatch({}, 1)
-        units = list(begun.names.items())
-        self._names = frozenset(begun.names.values())
-        self._endings = (".log", ".out.json", f".attempt-{begun.attempt - 1}.log")
-        self.parts = [
-            _Part(number, folder, dict(part)) for number, part in enumerate(state.split(units))
-        ]
+        units_dir = folder.parent.parent if batch is None else batch.units_dir
+        self._mirror = Mirror(folder, units_dir, begun, state)
+        self.parts = self._mirror.parts
         self.open = {part.number: part for part in self.parts}
         self.has_ended = asyncio.Event()
         self._last_words = ""
@@ -293,7 +248,7 @@ class SlurmBatch:
             part = replace(
                 self.batch,
                 folder=Path(self.there / f"{number:06d}"),
-                units_dir=Path(self.job.there(self.units_dir)),
+                units_dir=Path(self.job.there(self.batch.units_dir)),
                 units=[unit for unit in units[number] if unit.index not in self.state.reasons],
                 max_parallel=self.state.parallel_tasks,
             )
@@ -316,34 +271,8 @@ class SlurmBatch:
             found = await self.job.cluster.collect(wanted)
             if not found:
                 return
-            await asyncio.to_thread(self._mirror, found)
+            await asyncio.to_thread(self._mirror.take, found, self.open)
             await self._hand_over(on_results)
-
-    def _mirror(self, found: Mapping[str, bytes]) -> None:
-        """Take what the cluster sent into the job's folder: only what this batch has to have.
-
-        Raises:
-            AnswerError: it sent something else, and nothing was taken.
-        """
-        results = {f"results/{number}": part for number, part in self.open.items()}
-        for name in found:
-            if name not in results and not self._is_file_of_unit(name):
-                raise AnswerError(
-                    f"The cluster answers with a file {name[:_TELLS]!r}, which this job has not."
-                )
-        for name, content in found.items():
-            if name in results:
-                results[name].append(content)
-            else:
-                write_whole(self.units_dir / name.removeprefix("units/"), content)
-
-    def _is_file_of_unit(self, name: str) -> bool:
-        """Whether a file that is sent under this name is one that a unit of this batch has."""
-        kind, _, file = name.partition("/")
-        return kind == "units" and any(
-            file.endswith(ending) and file.removesuffix(ending) in self._names
-            for ending in self._endings
-        )
 
     async def _hand_over(self, on_results: OnResults) -> None:
         for part in list(self.open.values()):
@@ -574,15 +503,3 @@ def _better_told(how: ElementState, said: str) -> ElementState:
 
 def _script_name(submission: Submission) -> str:
     return f"{submission.token}.sh"
-
-
-def _whole_lines(path: Path) -> int:
-    """The size of a mirrored file, of which a line that was cut by a crash is removed."""
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
-    size = content.rfind(b"\n") + 1
-    if size < len(content):
-        with path.open("r+b") as file:
-            file.truncate(size)
-    return size
