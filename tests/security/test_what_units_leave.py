@@ -94,6 +94,18 @@ def test_only_regular_files_in_their_place_are_read(
     assert last_lines(path, below=job) == ""
 
 
+@pytest.mark.parametrize("name", ["../elsewhere/secret", "{elsewhere}/secret"])
+async def test_what_is_not_below_the_folder_of_the_job_is_not_read(
+    name: str, job: Path, elsewhere: Path
+) -> None:
+    path = job / name.format(elsewhere=elsewhere)
+    with pytest.raises(OSError, match="it is not in"):
+        left_files.read_left(path, 1000, below=job)
+    told = await read_log(path, folder=job)
+    assert "cannot be read: it is not in" in told
+    assert SECRET not in told
+
+
 @hostile
 def test_only_regular_files_in_their_place_are_written_to(
     leave: Leave, job: Path, elsewhere: Path
