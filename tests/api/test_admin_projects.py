@@ -71,7 +71,9 @@ async def test_a_project_is_not_given_to_who_could_not_use_it(
     project: dict[str, Any],
     dataset: dict[str, Any],
 ) -> None:
-    elsewhere = Resource(**resource.model_dump(exclude={"id", "name"}), name="elsewhere")
+    elsewhere = Resource(
+        **resource.model_dump(exclude={"id", "name", "work_pool"}), name="elsewhere"
+    )
     async with sessions() as session:
         session.add(elsewhere)
         await session.flush()

@@ -424,7 +424,8 @@ async def test_what_is_not_there_is_named(
         last = words.splitlines()[-3:] if command[1] == "download-logs" else words.splitlines()
         assert any(str(UNKNOWN) in line for line in last), (command, words)
     # The client does not look at the status of this one answer.
-    assert str(UNKNOWN) in (await ann.shown("dataset", "show", project, UNKNOWN))["detail"]
+    shown = await ann.shown("dataset", "show", project, UNKNOWN)
+    assert shown == {"detail": "Dataset not found"}
 
 
 async def test_what_belongs_to_others_is_not_found_or_forbidden(

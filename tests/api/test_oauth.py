@@ -121,7 +121,7 @@ async def test_the_token_of_the_cookie_is_a_bearer_token_too(
     headers = {"Authorization": f"Bearer {browser.cookies[LOGIN_COOKIE]}"}
 
     assert (await anonymous.get("/auth/current-user/", headers=headers)).status_code == 200
-    assert (await browser.post("/auth/token/logout/")).status_code == 200
+    assert (await browser.post("/auth/token/logout/")).status_code == 204
     assert (await anonymous.get("/auth/current-user/")).status_code == 401
 
 

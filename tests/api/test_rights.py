@@ -325,11 +325,14 @@ async def new_world(
     resource: Resource,
     profile: Profile,
     sessions: async_sessionmaker[AsyncSession],
+    new_person: Callable[..., Awaitable[Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
     """Makes a project of the owner with one of everything; what the URLs of the table name."""
     folder = tmp_path_factory.mktemp("job")
-    return partial(_make_world, sessions, people, resource, profile, folder)
+    # No role has this user, who is changed and logged out.
+    bystander = (await new_person()).user.id
+    return partial(_make_world, sessions, people, bystander, resource, profile, folder)
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +395,7 @@ async def test_who_may_not_is_told_why(
 async def _make_world(
     sessions: async_sessionmaker[AsyncSession],
     people: dict[str, Any],
+    user_id: int,
     resource: Resource,
     profile: Profile,
     folder: Path,
@@ -465,7 +469,7 @@ async def _make_world(
         await session.commit()
     return {
         "client_name": "nobody",
-        "user_id": people["stranger"].user.id,
+        "user_id": user_id,
         "email_of_stranger": people["stranger"].user.email,
         "email_of_r": people["r"].user.email,
         "group_id": group.id,

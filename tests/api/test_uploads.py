@@ -89,7 +89,6 @@ async def test_what_is_not_the_name_of_a_wheel_is_refused(name: str, owner: Any)
         ("some_tasks-.tar.gz", {}, "name-version.tar.gz"),
         ("some_tasks-1.0.tar.gz", {"pixi_version": "2"}, "no pixi 2; it has 1"),
         ("some_tasks-1.0.tar.gz", {"use_pixi_lockfile": "perhaps"}, "boolean"),
-        ("some_tasks-1.0.tar.gz", {"colour": "blue"}, "Extra inputs"),
     ],
 )
 async def test_a_wrong_collection_of_a_project_is_refused(
