@@ -85,7 +85,10 @@ def resource_body(cluster: Cluster, stack: Stack, kind: str) -> dict[str, Any]:
         "jobs_slurm_python_worker": "/usr/bin/python3",
         "jobs_poll_interval": 1,
         "tasks_local_dir": str(cluster.server_folder / f"{kind}-tasks"),
-        "tasks_python_config": {"default_version": "3", "versions": {"3": "/usr/bin/python3"}},
+        "tasks_python_config": {
+            "default_version": "3.11",
+            "versions": {"3.11": "/usr/bin/python3"},
+        },
         "tasks_pixi_config": {},
     }
 

@@ -45,13 +45,14 @@ async def _submit(lab: Lab, task: str, **args: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-async def noisy_task(lab: Lab) -> str:
+async def noisy_task(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A task of which each unit writes 150 kB to its log."""
-    program = "print('noise ' * 25_000)"
+    program = tmp_path_factory.mktemp("tasks") / "noisy.py"
+    program.write_text("print('noise ' * 25_000)")
     body = {
         "name": "Noisy",
         "version": "1",
-        "command_parallel": shlex.join([sys.executable, "-c", program]),
+        "command_parallel": shlex.join([sys.executable, str(program)]),
         "output_types": {"noisy": True},
     }
     lab.tasks["Noisy"] = (await lab.ok("POST", "/api/v2/task/", json=body))["id"]

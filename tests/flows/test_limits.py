@@ -158,7 +158,8 @@ async def test_the_limit_of_the_deployment_is_told(lab: Lab, pool: Pool) -> None
     second = await submit(lab)
     assert await waiting(lab, second) == ["The concurrency limit of its deployment is reached."]
     await lab.ok("GET", f"{lab.base}/job/{second['id']}/stop/")
-    assert (await lab.ended(second))["log"] == "The job was stopped before it began."
+    log = (await lab.ended(second))["log"]
+    assert log == f"JOB ERROR in Fractal job {second['id']}: The job was stopped before it began."
     await lab.ended(first)
 
 

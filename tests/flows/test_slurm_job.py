@@ -246,8 +246,7 @@ async def test_tasks_are_collected_where_they_run_and_go_and_come_back_there(
         files={"file": (wheel.name, wheel.read_bytes())},
     )
     group = await collected(slurm_lab, activity)
-    by_ssh = group["path"].startswith(f"{cluster.user_folder}/ssh-tasks/")
-    assert Path(group["venv_path"]).owner() == (cluster.user if by_ssh else "root")
+    assert Path(group["venv_path"]).owner() == cluster.user
     (task,) = [task for task in group["task_list"] if task["name"] == "Process"]
     slurm_lab.tasks["Process"] = task["id"]
     workflow, dataset = await slurm_lab.workflow("Process"), await slurm_lab.dataset("A", "B")
@@ -292,7 +291,7 @@ async def test_projects_of_pixi_are_installed_where_they_run(
     activity = await slurm_lab.ok("POST", "/api/v2/task/collect/pixi/?private=true", files=file)
     group = await collected(slurm_lab, activity)
     by_ssh = kind == "slurm_ssh"
-    assert Path(group["venv_path"]).owner() == (cluster.user if by_ssh else "root")
+    assert Path(group["venv_path"]).owner() == cluster.user
     shown = f"/api/v2/task-group/activity/{activity['id']}/"
     log = (await slurm_lab.ok("GET", shown))["log"]
     assert f"installed on {'pixi' if by_ssh else 'no node'}" in log

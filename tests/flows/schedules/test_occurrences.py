@@ -162,6 +162,7 @@ async def test_after_a_downtime_of_prefect_and_the_worker_one_run_is_made_up(
     await eventually(passed, bool)
     stack.start("prefect")
     stack.start("worker")
+    await eventually(lambda: lab.client.get(schedules.url(made)), lambda answer: answer.is_success)
     latest = await schedules.outcomes(made, lambda now: count(now, "run"))
     assert count(latest, "run") == 1
     assert latest[0]["outcome"] == "run"
