@@ -14,21 +14,23 @@ MAX_BYTES = 1 << 20
 _MOST_OF_A_MEMBER = 256 << 20  # which is unpacked to be read
 
 
-async def read_log(path: Path, *, folder: Path) -> str:
+async def read_log(path: Path, *, folder: Path | None) -> str:
     """The text of a log in the folder of a job, off the event loop; of a long one its two ends.
 
-    Where the folder was removed, it is read from the job's archive. A file that is not there, or
-    not to be read, gives a text that says so.
+    Where the folder was removed, it is read from the job's archive; with None for the folder, the
+    log is of no job. A file that is not there, or not to be read, gives a text that says so.
     """
     return await asyncio.to_thread(_read, path, folder)
 
 
-def _read(path: Path, folder: Path) -> str:
+def _read(path: Path, folder: Path | None) -> str:
     try:
         try:
-            with open_left(path, below=folder) as file:
+            with open_left(path, below=folder or path.parent) as file:
                 return _text(file, path)
         except FileNotFoundError:
+            if folder is None:
+                raise
             return _read_archived(path, folder)
     except (FileNotFoundError, KeyError):
         return f"The log file {path} is not there: nothing was written yet, or it was removed."

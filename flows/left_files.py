@@ -25,7 +25,7 @@ def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> B
         FileNotFoundError: it is not there (and to be read).
         OSError: it is not below that folder, no regular file, or cannot be opened.
     """
-    if not path.is_relative_to(below) or ".." in path.parts:
+    if path == below or not path.is_relative_to(below) or ".." in path.parts:
         raise OSError(errno.EINVAL, f"it is not in {below}", str(path))
     *folders, name = path.relative_to(below).parts
     folder = os.open(below, os.O_RDONLY | os.O_DIRECTORY)

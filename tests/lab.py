@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -193,6 +193,15 @@ async def prefect(stack: Stack) -> AsyncIterator[PrefectClient]:
 def flow_run_id() -> Callable[[dict[str, Any]], UUID]:
     """The flow run of a job."""
     return lambda job: UUID(job["flow_run_id"])
+
+
+@pytest.fixture
+def gate(lab: Lab) -> Iterator[Path]:
+    """A file: while it is not there, units that were told to wait `until` it is run on."""
+    lab.zarr_dir.mkdir(exist_ok=True)
+    gate = lab.zarr_dir / f"gate-{next(_numbers)}"
+    yield gate
+    gate.touch()
 
 
 @pytest.fixture

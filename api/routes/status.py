@@ -100,4 +100,4 @@ async def _log_of(session: AsyncSession, unit: HistoryUnit) -> str:
     path = Path(unit.logfile)
     folder = await folder_of_unit(session, unit)
     await release(session)
-    return await read_log(path, folder=path.parent if folder is None else folder)
+    return await read_log(path, folder=folder)

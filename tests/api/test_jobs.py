@@ -217,6 +217,11 @@ async def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert f"{gone} is not there" in await logs.read_log(gone, folder=tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+async def test_a_log_of_no_job_that_is_not_there_is_named(path: str) -> None:
+    assert f"The log file {path} " in await logs.read_log(Path(path), folder=None)
+
+
 async def test_a_task_that_is_not_shared_cannot_be_run_by_a_guest(
     owner: Any,
     new_person: Callable[..., Awaitable[Any]],

@@ -8,17 +8,13 @@ finding, also for those that are known. A single case: `--first <its number> --r
 
 import argparse
 import json
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 
-from benchmarks.reference import PASSWORD, NoReferenceError, running_reference
-from deployments.stack import StackOptions, running_stack
-from tests.differential.arena import Arena, arena
+from benchmarks.reference import NoReferenceError
+from tests.differential.arena import Arena, running_arena
 from tests.differential.findings import Finding
 from tests.differential.play import Stage
 from tests.differential.request_cases import RequestCases
@@ -35,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     try:
-        with running_servers(str(options.seed)) as here:
+        with running_arena(str(options.seed)) as here:
             unknown = compare(here, options)
     except NoReferenceError as error:
         raise SystemExit(f"There is nothing to compare with: {error}") from None
@@ -72,22 +68,6 @@ def _tell(finding: Finding, told: set[tuple[str, ...]]) -> None:
     if finding.known is None and finding.signature not in told:
         told.add(finding.signature)
         print(finding, flush=True)
-
-
-@contextmanager
-def running_servers(prefix: str) -> Iterator[Arena]:
-    with tempfile.TemporaryDirectory(
-        prefix="fractal-differential-",
-        ignore_cleanup_errors=True,  # units of the last jobs may still write
-    ) as folder:
-        options = StackOptions(
-            data_dir=Path(folder), port=0, prefect_port=0, admin_password=PASSWORD
-        )
-        with (
-            running_stack(options) as stack,
-            running_reference(stack.postgres.fractal, Path(folder, "reference")) as reference,
-        ):
-            yield arena(stack, PASSWORD, reference, prefix)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from tests.differential.play import Stage
 from tests.differential.request_cases import RequestCases
 from tests.differential.workflow_cases import WorkflowCases
 
-REQUESTS, WORKFLOWS = 200, 8
+REQUESTS, WORKFLOWS = 140, 6
 
 
-def test_requests_are_answered_as_by_the_reference(servers: Arena) -> None:
-    cases = RequestCases(servers.pair, servers.world, servers.document, SEED)
+def test_requests_are_answered_as_by_the_reference(arena: Arena) -> None:
+    cases = RequestCases(arena.pair, arena.world, arena.document, SEED)
 
     findings = [str(each) for each in cases.run(range(REQUESTS)) if each.known is None]
 
@@ -18,8 +18,8 @@ def test_requests_are_answered_as_by_the_reference(servers: Arena) -> None:
     assert cases.asked == REQUESTS
 
 
-def test_workflows_leave_what_they_leave_with_the_reference(servers: Arena) -> None:
-    stages = [Stage(server, f"stage {SEED}") for server in servers.pair.servers]
+def test_workflows_leave_what_they_leave_with_the_reference(arena: Arena) -> None:
+    stages = [Stage(server, f"stage {SEED}") for server in arena.pair.servers]
     cases = WorkflowCases(stages, SEED)
 
     findings = [str(each) for each in cases.run(range(WORKFLOWS)) if each.known is None]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import AwaitingRetry
 
@@ -48,7 +48,12 @@ async def ended(prefect: PrefectClient, flow_run: FlowRun) -> FlowRun:
 
 
 async def retry(prefect: PrefectClient, job: dict[str, Any]) -> None:
-    """Retry the run of a job, as the UI does."""
+    """Retry the run of a job, as the UI does, which offers that when the run has ended."""
+
+    async def state() -> State | None:
+        return (await prefect.read_flow_run(UUID(job["flow_run_id"]))).state
+
+    await eventually(state, lambda now: now is not None and now.is_final())
     await prefect.set_flow_run_state(UUID(job["flow_run_id"]), AwaitingRetry(), force=True)
 
 

@@ -51,8 +51,9 @@ async def pool(prefect: PrefectClient, lab: Lab) -> AsyncIterator[Pool]:
     await pool.set(is_paused=False, concurrency_limit=None)
 
 
-async def submit(lab: Lab, seconds: float = 0.0) -> dict[str, Any]:
-    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": seconds}}))
+async def submit(lab: Lab, until: Path | None = None) -> dict[str, Any]:
+    args = {} if until is None else {"until": str(until)}
+    workflow = await lab.workflow(("Process", {"args_parallel": args}))
     return await lab.submit(workflow, await lab.dataset("A"))
 
 
@@ -78,14 +79,15 @@ def _log(job: dict[str, Any]) -> str:
 
 
 async def test_the_limit_of_the_work_pool_has_jobs_run_one_after_the_other(
-    lab: Lab, pool: Pool, prefect: PrefectClient
+    lab: Lab, pool: Pool, prefect: PrefectClient, gate: Path
 ) -> None:
     reason = "The work pool 'local' runs 1 flow run, as many as its concurrency limit allows."
     await pool.set(concurrency_limit=1)
-    first = await submit(lab, seconds=6)
+    first = await submit(lab, until=gate)
     await began(lab, first)
     second = await submit(lab)
     assert await waiting(lab, second) == [reason]
+    gate.touch()
     ended = [await lab.ended(job) for job in (first, second)]
     assert [job["status"] for job in ended] == ["done", "done"]
     runs = [await flow_run_of(prefect, job) for job in ended]
@@ -96,12 +98,12 @@ async def test_the_limit_of_the_work_pool_has_jobs_run_one_after_the_other(
 
 
 async def test_a_job_says_each_reason_once_and_begins_without_it(
-    lab: Lab, pool: Pool, prefect: PrefectClient
+    lab: Lab, pool: Pool, prefect: PrefectClient, gate: Path
 ) -> None:
     pool_paused = "The work pool 'local' is paused."
     queue_paused = "The queue 'default' of work pool 'local' is paused."
     await pool.set(is_paused=True)
-    job = await submit(lab, seconds=2)
+    job = await submit(lab, until=gate)
     assert await waiting(lab, job) == [pool_paused]
     await pool.set_queue("default", is_paused=True)
     await pool.set(is_paused=False)
@@ -110,6 +112,7 @@ async def test_a_job_says_each_reason_once_and_begins_without_it(
     await pool.set_queue("default", is_paused=False)
     await began(lab, job)
     assert (await lab.job(job))["log"] is None
+    gate.touch()
     ended = await lab.ended(job)
     assert f"{pool_paused} Then: {queue_paused}" in ended["log"]
     logs = await prefect.read_logs(
@@ -137,10 +140,12 @@ async def test_a_job_on_the_queue_with_the_better_priority_begins_first(
     assert runs[urgent["id"]].end_time < runs[patient["id"]].start_time
 
 
-async def test_the_limit_of_a_queue_holds_for_the_jobs_on_it_alone(lab: Lab, pool: Pool) -> None:
+async def test_the_limit_of_a_queue_holds_for_the_jobs_on_it_alone(
+    lab: Lab, pool: Pool, gate: Path
+) -> None:
     await pool.set_queue("narrow", concurrency_limit=1)
     await pool.put_jobs_on("narrow")
-    first = await submit(lab, seconds=8)
+    first = await submit(lab, until=gate)
     await began(lab, first)
     second = await submit(lab)
     await pool.put_jobs_on("default")
@@ -148,18 +153,20 @@ async def test_the_limit_of_a_queue_holds_for_the_jobs_on_it_alone(lab: Lab, poo
     (reason,) = await waiting(lab, second)
     assert reason.startswith("The queue 'narrow' of work pool 'local' runs 1 flow run,")
     assert (await lab.job(first))["status"] == "submitted"
+    gate.touch()
     assert (await lab.ended(second))["status"] == "done"
 
 
-async def test_the_limit_of_the_deployment_is_told(lab: Lab, pool: Pool) -> None:
+async def test_the_limit_of_the_deployment_is_told(lab: Lab, pool: Pool, gate: Path) -> None:
     await pool.set_deployment(concurrency_limit=1)
-    first = await submit(lab, seconds=3)
+    first = await submit(lab, until=gate)
     await began(lab, first)
     second = await submit(lab)
     assert await waiting(lab, second) == ["The concurrency limit of its deployment is reached."]
     await lab.ok("GET", f"{lab.base}/job/{second['id']}/stop/")
     log = (await lab.ended(second))["log"]
     assert log == f"JOB ERROR in Fractal job {second['id']}: The job was stopped before it began."
+    gate.touch()
     await lab.ended(first)
 
 
