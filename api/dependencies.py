@@ -16,16 +16,15 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import BEARER, COOKIE, UserManager, active_user
-from api.errors import not_logged_in, unprocessable
+from api.errors import not_logged_in
 from api.lifecycle import Lifecycle
 from api.lookups import find
 from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
 from api.queries.users import default_group
 from flows.engine import Engine
+from fractal_models.errors import ForbiddenError, NotFoundError, RefusedError
 from fractal_models.rights import (
-    ForbiddenError,
-    NotFoundError,
     Right,
     dataset_in,
     project_with_right,
@@ -406,7 +405,7 @@ async def _sharing_group(
 ) -> int | None:
     """The group with which new tasks are shared: none, the one asked for, or the default one."""
     if private and user_group_id is not None:
-        raise unprocessable("Give either private=true or a user_group_id.")
+        raise RefusedError("Give either private=true or a user_group_id.")
     if private:
         return None
     if user_group_id is None:

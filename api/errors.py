@@ -9,19 +9,20 @@ from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from flows.accounts import ProfileError
-from flows.activities.package_tasks import PackageError
 from flows.engine import EngineUnavailableError, UnpublishedError
 from flows.launchers.transport import CommandError, TransportError
-from flows.pauses import PauseRefusedError
-from flows.submission import JobRefusedError
-from fractal_models.database import is_outage
+from fractal_models.database import DatabaseAwayError, is_outage
+from fractal_models.errors import (
+    ForbiddenError,
+    FractalError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from fractal_models.exact_json import JsonError
-from fractal_models.rights import ForbiddenError, NotFoundError
-from fractal_models.workflow_tasks import UnfitError
 
 _LOGGER = logging.getLogger("fractal.api")
 _MOST_SHOWN = 100
@@ -58,6 +59,17 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+# Which errors are answers, and with what status. (Any other error is a fault: 500.)
+STATUSES: dict[type[FractalError], int] = {
+    ForbiddenError: status.HTTP_403_FORBIDDEN,
+    NotFoundError: status.HTTP_404_NOT_FOUND,
+    RefusedError: status.HTTP_422_UNPROCESSABLE_CONTENT,
+    CommandError: status.HTTP_422_UNPROCESSABLE_CONTENT,
+    UnavailableError: status.HTTP_503_SERVICE_UNAVAILABLE,
+}
+_DATABASE_AWAY = "The database cannot serve this request at present. Try again later."
+
+
 def bad_request(detail: str) -> HTTPException:
     """A login, an email or a password that is refused."""
     return HTTPException(status.HTTP_400_BAD_REQUEST, detail)
@@ -72,55 +84,36 @@ def not_logged_in() -> HTTPException:
     )
 
 
-def unprocessable(detail: str) -> HTTPException:
-    """The request is understood, but not possible."""
-    return HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, detail)
-
-
-def unavailable(detail: str) -> HTTPException:
-    """Something that is needed does not answer at present."""
-    return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, detail)
-
-
 def database_away(error: BaseException) -> HTTPException:
-    """The database cannot serve the request."""
+    """The database cannot serve the request. (An HTTPException: FastAPI takes any other error in
+    the reading of a body for a body that cannot be read.)"""
     _LOGGER.error("The database cannot serve a request: %s", error)
-    return unavailable("The database cannot serve this request at present. Try again later.")
+    return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, _DATABASE_AWAY)
 
 
-class ErrorWithData(Exception):
-    """The request is understood, but not possible; what clients can do about it is in the data."""
+class ErrorWithData(RefusedError):
+    """Refused, with data about what clients can do about it."""
 
     def __init__(self, data: list[dict[str, Any]]) -> None:
-        super().__init__(data)
+        super().__init__("[HAS_ERROR_DATA]")  # for which clients look
         self.data = data
 
 
 @asynccontextmanager
 async def conflicts_as(detail: str) -> AsyncIterator[None]:
-    """Answer 422 with `detail` where a flush breaks a uniqueness or a reference."""
+    """Refuse, with `detail`, where a flush breaks a uniqueness or a reference."""
     try:
         yield
     except IntegrityError as error:
-        raise unprocessable(detail) from error
+        raise RefusedError(detail) from error
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Turn errors from anywhere in a request into answers."""
     app.exception_handler(RequestValidationError)(_invalid_request)
-    app.exception_handler(ErrorWithData)(_with_data)
-    app.exception_handler(NotFoundError)(_not_found)
-    app.exception_handler(ForbiddenError)(_forbidden)
-    app.exception_handler(JobRefusedError)(_refused)
-    app.exception_handler(PauseRefusedError)(_refused)
-    app.exception_handler(PackageError)(_refused)
-    app.exception_handler(EngineUnavailableError)(_engine_away)
-    app.exception_handler(TransportError)(_machine_away)
-    app.exception_handler(CommandError)(_refused)
-    app.exception_handler(ProfileError)(_refused)
-    app.exception_handler(UnfitError)(_refused)
-    app.exception_handler(DBAPIError)(_database_error)
-    app.exception_handler(StatementError)(_unstorable)
+    for kind in STATUSES:
+        app.exception_handler(kind)(_foreseen)
+    app.exception_handler(StatementError)(_database_error)
     app.exception_handler(ConnectionError)(_database_away)
     app.exception_handler(NoConnectionError)(_database_away)
 
@@ -147,53 +140,49 @@ def _problem(error: Mapping[str, Any]) -> dict[str, Any]:
     return problem
 
 
-async def _with_data(_: Request, error: ErrorWithData) -> JSONResponse:
-    """Clients look for just this detail, and then tell their users what is in the data."""
-    return JSONResponse(
-        {"detail": "[HAS_ERROR_DATA]", "data": error.data},
-        status.HTTP_422_UNPROCESSABLE_CONTENT,
-    )
+async def _foreseen(request: Request, error: FractalError) -> JSONResponse:
+    """The answer that `STATUSES` names."""
+    code = next(code for kind, code in STATUSES.items() if isinstance(error, kind))
+    if code == status.HTTP_503_SERVICE_UNAVAILABLE:
+        _LOGGER.warning("%s", error)
+    content: dict[str, Any] = {"detail": _words(request, error)}
+    if isinstance(error, ErrorWithData):
+        content["data"] = error.data
+    return JSONResponse(content, code)
 
 
-async def _engine_away(_: Request, error: EngineUnavailableError) -> JSONResponse:
-    _LOGGER.warning("%s", error)
-    told = "The workflow engine (Prefect) does not answer; nothing was changed. Try again later."
-    if isinstance(error, UnpublishedError):
-        told = f"Nothing was changed. {error}"
-    return _answer(status.HTTP_503_SERVICE_UNAVAILABLE, told)
+def _words(request: Request, error: FractalError) -> str:
+    """What clients are told; where the error does not know it, that nothing was changed."""
+    match error:
+        case NotFoundError():
+            # Of a project and what is in it, clients look for just this text, without the id.
+            ids = request.path_params
+            if "project_id" in ids and str(error.name) in map(str, ids.values()):
+                return f"{error.what} not found"
+        case DatabaseAwayError():
+            return _DATABASE_AWAY
+        case UnpublishedError():
+            return f"Nothing was changed. {error}"
+        case EngineUnavailableError():
+            return (
+                "The workflow engine (Prefect) does not answer; nothing was changed. "
+                "Try again later."
+            )
+        case TransportError():
+            return f"The machine on which tasks run does not answer; nothing was changed. {error}"
+    return str(error)
 
 
-async def _machine_away(_: Request, error: TransportError) -> JSONResponse:
-    _LOGGER.warning("%s", error)
-    return _answer(
-        status.HTTP_503_SERVICE_UNAVAILABLE,
-        f"The machine on which tasks run does not answer; nothing was changed. {error}",
-    )
-
-
-async def _not_found(request: Request, error: NotFoundError) -> JSONResponse:
-    """Of a project and what is in it, clients look for just this text, without the id."""
-    ids = request.path_params
-    if "project_id" in ids and str(error.name) in map(str, ids.values()):
-        return _answer(status.HTTP_404_NOT_FOUND, f"{error.what} not found")
-    return _answer(status.HTTP_404_NOT_FOUND, str(error))
-
-
-async def _forbidden(_: Request, error: ForbiddenError) -> JSONResponse:
-    return _answer(status.HTTP_403_FORBIDDEN, str(error))
-
-
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """What is asked for cannot be done, as a job, in a workflow or where tasks run."""
-    return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
-
-
-async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
+async def _database_error(request: Request, error: StatementError) -> JSONResponse:
     """Of the SQLSTATE classes, 22 is data that a column cannot hold, 54 what is too long for an
-    index, and 23 what broke a rule of the schema although it was looked at before."""
+    index, and 23 what broke a rule of the schema although it was looked at before. Before it comes
+    to those, a value may be none that JSON can hold."""
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
-    if sqlstate.startswith(("22", "54")):
-        return await _unstorable(request, error)
+    if sqlstate.startswith(("22", "54")) or isinstance(error.orig, JsonError):
+        told = str(error.orig).rpartition(">: ")[2]
+        return _answer(
+            status.HTTP_422_UNPROCESSABLE_CONTENT, f"A value cannot be stored or looked up: {told}"
+        )
     if isinstance(error, IntegrityError):
         _LOGGER.warning("Refused by the schema: %s", error.orig)
         return _answer(
@@ -203,16 +192,6 @@ async def _database_error(request: Request, error: DBAPIError) -> JSONResponse:
     if is_outage(error):
         return await _database_away(request, error)
     raise error
-
-
-async def _unstorable(_: Request, error: StatementError) -> JSONResponse:
-    """A value that the database cannot hold, or that cannot be written as its JSON."""
-    if not isinstance(error, DBAPIError) and not isinstance(error.orig, JsonError):
-        raise error
-    told = str(error.orig).rpartition(">: ")[2]
-    return _answer(
-        status.HTTP_422_UNPROCESSABLE_CONTENT, f"A value cannot be stored or looked up: {told}"
-    )
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:

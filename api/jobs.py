@@ -15,7 +15,6 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import URL
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
 from api.logs import read_log
 from flows.engine import Engine, EngineUnavailableError, UnpublishedError
 from flows.history import WaitingLine, abandon_runs, end_job, request_stop, tell_waiting
@@ -24,7 +23,7 @@ from flows.job_lock import LockedError, holding_job
 from flows.left_files import open_left
 from flows.waiting import PREFECT_AWAY, waiting_line, without_worker
 from fractal_models.database import release, saved_id
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.job import JobRead
 from fractal_models.tables import JobV2, Resource
 from fractal_models.tables.columns import now
@@ -35,9 +34,9 @@ _PORTION_BYTES = 256 << 10
 
 
 def require_submitted(job: JobV2) -> None:
-    """Raises HTTPException: 422, the job has ended."""
+    """Raises RefusedError: the job has ended."""
     if job.status != "submitted":
-        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
+        raise RefusedError(f"Job {job.id} has ended already ({job.status}).")
 
 
 async def read_whole_job(session: AsyncSession, job: JobV2, *, with_log_so_far: bool) -> JobRead:
@@ -75,7 +74,7 @@ async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None
     Whoever executes it, now or after an interruption, will obey; Prefect only tells it sooner.
 
     Raises:
-        HTTPException: 422, it has ended.
+        RefusedError: it has ended.
     """
     require_submitted(job)
     job_id = saved_id(job)
@@ -101,7 +100,7 @@ async def end_as_failed(
     """End a job that nobody executes. Its flow run is cancelled first, so that nobody ever will.
 
     Raises:
-        HTTPException: 422, it is executed, or it has ended.
+        RefusedError: it is executed, or it has ended.
         EngineUnavailableError: its flow run cannot be cancelled; nothing was changed.
     """
     try:
@@ -116,7 +115,7 @@ async def end_as_failed(
             await end_job(session, saved_id(job), outcome="failed", reason=reason, story=story)
             await session.refresh(job)
     except LockedError as error:
-        raise unprocessable(
+        raise RefusedError(
             f"Job {job.id} is being executed: stop it, and wait for its end."
         ) from error
 

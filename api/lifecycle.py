@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import UploadFile
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unavailable, unprocessable
 from api.queries.activities import (
     has_lost_archive,
     new_activity,
@@ -18,12 +17,12 @@ from api.queries.activities import (
 )
 from api.queries.jobs import require_no_submitted_job_with
 from api.queries.task_groups import require_new, require_unused
-from flows.accounts import ProfileError
 from flows.activities.site import open_site
 from flows.engine import Engine, EngineUnavailableError, UnpublishedError
 from flows.launchers.transport import CommandError, TransportError
 from flows.waiting import PREFECT_AWAY
 from fractal_models.database import release, saved_id
+from fractal_models.errors import ProfileError, RefusedError, UnavailableError
 from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
 from fractal_models.tables.columns import now
@@ -37,8 +36,11 @@ def _why(error: EngineUnavailableError) -> str:
 class Lifecycle:
     """What a user has done to task groups.
 
-    Each step commits an activity, which tells how it goes. It raises HTTPException: 422, the step
-    is not possible now; 503, Prefect does not answer, and nothing was changed.
+    Each step commits an activity, which tells how it goes.
+
+    Raises:
+        RefusedError: the step is not possible now.
+        UnavailableError: Prefect does not answer, and nothing was changed.
     """
 
     session: AsyncSession
@@ -61,7 +63,7 @@ class Lifecycle:
             return await self._submit(group, activity, parameters)
         except EngineUnavailableError as error:
             await self._forget(group, activity)
-            raise unavailable(
+            raise UnavailableError(
                 f"{_why(error)} Tasks cannot be collected now, and nothing was recorded."
             ) from error
 
@@ -70,7 +72,7 @@ class Lifecycle:
         lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if not group.active:
-            raise unprocessable(f"Task group {group.id} is inactive already.")
+            raise RefusedError(f"Task group {group.id} is inactive already.")
         await require_no_submitted_job_with(self.session, group)
         await require_repeatable(self.session, group, lost_archive=lost_archive)
         return await self._begin(group, "deactivate")
@@ -80,7 +82,7 @@ class Lifecycle:
         lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if group.active:
-            raise unprocessable(f"Task group {group.id} is active already.")
+            raise RefusedError(f"Task group {group.id} is active already.")
         await require_repeatable(self.session, group, lost_archive=lost_archive)
         return await self._begin(group, "reactivate")
 
@@ -102,12 +104,12 @@ class Lifecycle:
         lost_archive = await has_lost_archive(self.session, group)
         await require_idle(self.session, group)
         if group.origin not in origins:
-            raise unprocessable(
+            raise RefusedError(
                 f"Task group {group.id} is of origin {group.origin!r}, which cannot be reset in "
                 "this way."
             )
         if group.active:
-            raise unprocessable(f"Task group {group.id} is active: deactivate it first.")
+            raise RefusedError(f"Task group {group.id} is active: deactivate it first.")
         python_version = python_version or group.python_version
         await require_installable(self.session, group, python_version, lost_archive=lost_archive)
         return await self._begin(group, "reset", **parameters)
@@ -132,7 +134,9 @@ class Lifecycle:
             group.active = was_active
             await self.session.delete(activity)
             await self.session.commit()
-            raise unavailable(f"{_why(error)} Task group {group.id} stays as it is.") from error
+            raise UnavailableError(
+                f"{_why(error)} Task group {group.id} stays as it is."
+            ) from error
 
     async def _submit(
         self, group: TaskGroupV2, activity: TaskGroupActivityV2, parameters: dict[str, Any]
@@ -166,7 +170,7 @@ class Lifecycle:
                 await site.write(path, await archive.read())
         except CommandError as error:
             await self._forget(group, activity)
-            raise unprocessable(f"The file cannot be stored at {path}: {error}") from error
+            raise RefusedError(f"The file cannot be stored at {path}: {error}") from error
         except Exception:
             await self._forget(group, activity)
             raise

@@ -5,7 +5,7 @@ from typing import TypeVar
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError
 from fractal_models.tables import (
     JobV2,
     Profile,

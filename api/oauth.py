@@ -14,7 +14,8 @@ from httpx_oauth.clients.openid import OpenID
 from httpx_oauth.exceptions import HTTPXOAuthError
 from httpx_oauth.oauth2 import GetAccessTokenError
 
-from api.errors import bad_request, unavailable
+from api.errors import bad_request
+from fractal_models.errors import UnavailableError
 from fractal_models.settings import OAuthSettings
 
 _LOGGER = logging.getLogger("fractal.api")
@@ -89,7 +90,7 @@ class OAuthProvider:
             if isinstance(error, GetAccessTokenError) and answer and answer.is_client_error:
                 raise self._refusal(answer.text) from error
             _LOGGER.warning("The login provider %s does not answer: %r", self.name, error)
-            raise unavailable(
+            raise UnavailableError(
                 f"{self.name}, with which users log in, does not answer as it should. "
                 "Try again later."
             ) from error

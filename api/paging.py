@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from sqlalchemy import Select, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.base import Item, Page
 
 
@@ -30,7 +30,7 @@ async def _paging(
     page_size: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
 ) -> Paging:
     if page_size is None and page > 1:
-        raise unprocessable(f"Page {page} needs a page_size.")
+        raise RefusedError(f"Page {page} needs a page_size.")
     return Paging(page, page_size)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from deployments.secrecy import keep_secrets
+from fractal_models.errors import FractalError
 from fractal_models.settings import (
     API_SECRETS,
     DatabaseSettings,
@@ -63,21 +64,9 @@ def main() -> None:
     """Run the command line. An error that a user can mend is a line, not a traceback."""
     try:
         app()
-    except Exception as error:
-        if not _is_for_users(error):
-            raise
+    except FractalError as error:
         typer.secho(f"Error: {error}", fg="red", err=True)
         sys.exit(1)
-
-
-def _is_for_users(error: Exception) -> bool:
-    """Whether an error's message is written for the people at the command line."""
-    return type(error).__module__.split(".")[0] in (
-        "deployments",
-        "flows",
-        "fractal_models",
-        "migrations",
-    )
 
 
 @app.command()

@@ -13,13 +13,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.pool_names import new_pool_name
 from fractal_models.database import saved_id
+from fractal_models.errors import FractalError
 from fractal_models.schemas.resource import ValidProfile, ValidResource
 from fractal_models.tables import LinkUserGroup, Profile, Resource, UserGroup, UserOAuth
 
 DEFAULT_RESOURCE = "local"
 
 
-class InitialisationError(Exception):
+class InitialisationError(FractalError):
     """The given admin, resource or profile cannot be used; the message says why."""
 
 

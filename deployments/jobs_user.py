@@ -6,12 +6,13 @@ import shutil
 import subprocess
 
 from flows.accounts import Account
+from fractal_models.errors import FractalError
 
 NAME = "fractal-jobs"
 HOME = "/var/lib/fractal-jobs"
 
 
-class NoJobsUserError(Exception):
+class NoJobsUserError(FractalError):
     """Jobs run as root, since they cannot run as another OS user; the message says why."""
 
 

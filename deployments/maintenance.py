@@ -13,6 +13,7 @@ from flows.job_lock import locked_jobs
 from flows.pauses import PauseRefusedError, pause, resume
 from flows.publication import hold_resource
 from fractal_models.database import open_database
+from fractal_models.errors import FractalError
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, ProjectV2, Resource
 
@@ -22,7 +23,7 @@ _LOOK_SECONDS = 0.5
 Tell = Callable[[str], object]
 
 
-class UnknownResourceError(Exception):
+class UnknownResourceError(FractalError):
     """There is no resource of this name."""
 
 

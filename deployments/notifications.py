@@ -20,6 +20,7 @@ from pydantic import AnyHttpUrl, SecretStr, TypeAdapter, ValidationError
 from deployments.mail import Mail
 from flows.engine import open_engine
 from flows.events.contents import JOB_EVENTS, WORKFLOW_TASK_EVENTS
+from fractal_models.errors import FractalError
 from fractal_models.settings import PrefectSettings, SmtpSettings, mail_address, read_settings
 
 _TAG = "fractal-notify"
@@ -31,7 +32,7 @@ _TITLE = (
 )
 
 
-class NotificationsError(Exception):
+class NotificationsError(FractalError):
     """Notifications cannot be set up so; the message says why."""
 
 

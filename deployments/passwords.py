@@ -6,11 +6,12 @@ from sqlmodel import select
 import migrations
 from api.auth import MIN_PASSWORD_LENGTH, UserManager
 from fractal_models.database import open_database
+from fractal_models.errors import FractalError
 from fractal_models.settings import DatabaseSettings
 from fractal_models.tables import UserOAuth
 
 
-class PasswordError(Exception):
+class PasswordError(FractalError):
     """The password cannot be set; the message says why."""
 
 

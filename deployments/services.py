@@ -18,6 +18,7 @@ from typing import IO
 import httpx
 import psutil
 
+from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import SECRETS
 
@@ -27,7 +28,7 @@ _TELL_SECONDS = 30
 _CLOCK_SECONDS = 10  # when a process was started seems to change when the clock is adjusted
 
 
-class ServiceError(Exception):
+class ServiceError(FractalError):
     """A service did not start or did not live; the message says which, and what it last said."""
 
 

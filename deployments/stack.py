@@ -35,6 +35,7 @@ from deployments.services import (
 from deployments.supervision import Supervisor
 from flows.accounts import Account
 from fractal_models.database import open_database
+from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import API_SECRETS
 
@@ -43,7 +44,7 @@ _QUIET_SECONDS = 120.0
 _TRIES = 4
 
 
-class StackError(Exception):
+class StackError(FractalError):
     """The stack cannot be started; the message says why and what to do."""
 
 

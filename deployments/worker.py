@@ -35,7 +35,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
 from flows.activities.interrupted import InterruptedActivities
-from flows.engine import Engine, EngineUnavailableError, open_engine
+from flows.engine import Engine, EngineError, open_engine
 from flows.events.sender import EventSender
 from flows.job_run import RUNNER_CONFIG_VARIABLE
 from flows.jobless import JoblessRuns
@@ -250,7 +250,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         """Have an interrupted job executed again soon. If Prefect is away, the reconciler will."""
         try:
             await self.engine.go_on(flow_run.id, "Interrupted.", delay_seconds=delay_seconds)
-        except (EngineUnavailableError, PrefectHTTPStatusError) as error:
+        except EngineError as error:
             logger.warning("%s, which was interrupted, waits for Prefect: %s", flow_run.name, error)
             self.reconciler.process_ended(flow_run.id)
 

@@ -7,15 +7,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from fractal_models.errors import ProfileError
+
 # Modes of what an OS user of units shares with its group, which the server's user is in (or root).
 PASSED = 0o710  # a folder that it passes
 READ, WRITTEN = 0o640, 0o660  # a file that it reads, one that it writes to
 ENTERED = 0o750  # a folder whose files it reads
 FILLED = 0o3770  # a folder in which it makes files, and cannot rename those of others
-
-
-class ProfileError(Exception):
-    """A user has no way into a resource: no profile, or one that names nobody who could be that."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed
 from flows.job_request import JobRequest
 from flows.submission import job_title
 from flows.waiting import PoolLimits
+from fractal_models.errors import FractalError, UnavailableError
 from fractal_models.settings import PrefectSettings
 from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
 from fractal_models.tables.columns import now
@@ -52,8 +53,16 @@ _PATIENCE_SECONDS = 10.0
 _PAGE = 200  # Prefect's limit
 
 
-class EngineUnavailableError(Exception):
+class EngineError(FractalError):
+    """Prefect does not do what was asked of it."""
+
+
+class EngineUnavailableError(EngineError, UnavailableError):
     """The Prefect API does not answer; what was asked of it did not happen."""
+
+
+class EngineRefusedError(EngineError):
+    """The Prefect API answers, and refuses this: what is asked about is not as it was thought."""
 
 
 class UnpublishedError(EngineUnavailableError):
@@ -68,7 +77,8 @@ class UnpublishedError(EngineUnavailableError):
 class Engine:
     """The Prefect API, as seen by Fractal.
 
-    Every method raises EngineUnavailableError when Prefect does not answer within 10 s.
+    Every method raises EngineError: EngineUnavailableError if Prefect does not answer within 10 s,
+    EngineRefusedError if it refuses.
     """
 
     def __init__(self, client: PrefectClient, seconds_in_all: float = math.inf) -> None:
@@ -91,7 +101,7 @@ class Engine:
         except PrefectHTTPStatusError as error:
             if error.response.status_code in (401, 403) or error.response.status_code >= 500:
                 raise EngineUnavailableError(f"The Prefect API refuses: {error}") from error
-            raise
+            raise EngineRefusedError(str(error)) from error
         finally:
             self._seconds_left -= time.monotonic() - began
 

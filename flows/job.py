@@ -17,16 +17,15 @@ from flows.schedules import rows
 from flows.schedules.occurrences import SKIPPED, begins_by_itself
 from flows.sentences import told
 from flows.stopping import STOP_SIGNAL, on_signals
-from flows.submission import JobRefusedError, NotNowError
 from flows.units import PlanError
 from flows.workflow_task import (
-    ResourceClosedError,
     WorkflowTaskFailedError,
+    WorkflowTaskRefusedError,
     run_workflow_task,
 )
 from fractal_models.database import open_database
+from fractal_models.errors import ForbiddenError, JobRefusedError, NotFoundError, NotNowError
 from fractal_models.images import AttributeFilters, TypeFilters
-from fractal_models.rights import ForbiddenError, NotFoundError
 from fractal_models.schemas.job import Images
 from fractal_models.settings import get_settings
 
@@ -95,7 +94,7 @@ async def run_job(
         return Cancelled(message=str(reason))
     except (JobRefusedError, NotFoundError, ForbiddenError) as refusal:
         return await _refused(flow_run, refusal)
-    except (WorkflowTaskFailedError, ResourceClosedError, PlanError) as reason:
+    except (WorkflowTaskFailedError, WorkflowTaskRefusedError, PlanError) as reason:
         return Failed(message=str(reason))  # which needs no traceback in the Prefect log
     except Exception as error:
         return Failed(message=told(error, f"Flow run {flow_run.name} failed."))

@@ -18,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.sentences import phrase, words_of
 from fractal_models.database import connect
+from fractal_models.errors import FractalError
 
 # The first of the two keys of these locks; the second is the id of the job or of the activity.
 _JOBS, _ACTIVITIES = 0x46524A42, 0x46524143
@@ -37,7 +38,7 @@ _RECONCILER_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 _watching: set[asyncio.Task[None]] = set()  # an event loop does not keep its tasks
 
 
-class LockedError(Exception):
+class LockedError(FractalError):
     """Another process executes this job or activity."""
 
 

@@ -10,15 +10,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.schedules import rows
 from flows.schedules.occurrences import TAG, begins_by_itself
-from flows.submission import JobRefusedError, NotNowError, create_job
+from flows.submission import create_job
+from fractal_models.errors import JobRefusedError, NotFoundError, NotNowError
 from fractal_models.images import AttributeFilters, Scalar, TypeFilters, is_beyond_64_bits
-from fractal_models.rights import (
-    NotFoundError,
-    dataset_in,
-    project_with_right,
-    user_named,
-    workflow_in,
-)
+from fractal_models.rights import dataset_in, project_with_right, user_named, workflow_in
 from fractal_models.schemas.base import problems_of
 from fractal_models.schemas.job import Images, JobCreate
 from fractal_models.schemas.schedule import ScheduledJob

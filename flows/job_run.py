@@ -15,14 +15,13 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import AsyncClientContext
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history
-from flows.engine import Engine, EngineUnavailableError, job_id_of
+from flows.engine import Engine, EngineError, job_id_of
 from flows.job_folder import MOST_OF_A_LOG, JobFolder
 from flows.job_lock import LockedError, lock_job
 from flows.job_request import JobRequest, make_job
@@ -31,9 +30,10 @@ from flows.left_files import open_left, two_ends
 from flows.schedules.occurrences import TAG
 from flows.sentences import phrase, words_of
 from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, leave
-from flows.submission import DatasetBusyError, NotNowError, reopen_job
+from flows.submission import reopen_job
 from flows.waiting import describe_wait
 from fractal_models.database import is_outage, open_database, release, saved_id
+from fractal_models.errors import DatasetBusyError, FractalError, NotNowError
 from fractal_models.image_list import read_images
 from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
 from fractal_models.settings import Settings, get_settings
@@ -57,7 +57,7 @@ _LAST_WORDS_SECONDS = 5
 _OBEY_SECONDS = 2.0
 
 
-class JobUnavailableError(Exception):
+class JobUnavailableError(FractalError):
     """This flow run has no job to run: it is unknown, has ended, or is another flow run's."""
 
 
@@ -65,7 +65,7 @@ class JobEndedError(JobUnavailableError):
     """The job is done already: this flow run was executed once more, for nothing."""
 
 
-class JobStoppedError(Exception):
+class JobStoppedError(FractalError):
     """The job was told to stop."""
 
 
@@ -180,7 +180,7 @@ class JobRun:
         """End this process if the flow run is paused; resumed, it is executed again."""
         try:
             flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
-        except (EngineUnavailableError, PrefectHTTPStatusError):
+        except EngineError:
             return  # it cannot be paused then either
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_paused():
             self.say(f"Paused before {before}: no process is held. Resume the run to go on.")
@@ -346,7 +346,7 @@ async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
     """Begin nothing for a schedule that is paused. (Flow runs were made ahead of that.)"""
     try:
         paused = flow_run.deployment_id is None or await engine.is_paused(flow_run.deployment_id)
-    except (EngineUnavailableError, PrefectHTTPStatusError):
+    except EngineError:
         return  # it was active when this began
     if paused:
         raise NotNowError("The schedule is paused.")
@@ -372,7 +372,7 @@ async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
 async def _entitle(engine: Engine, flow_run: FlowRun, job: JobV2, resource: Resource) -> None:
     try:
         await engine.entitle(flow_run, job, resource.name)
-    except (EngineUnavailableError, PrefectHTTPStatusError) as error:
+    except EngineError as error:
         get_run_logger().warning("The flow run keeps its name: %s", error)
 
 

@@ -7,13 +7,12 @@ import logging
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Failed
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine, job_id_of
+from flows.engine import Engine, EngineRefusedError, job_id_of
 from flows.reconciler import Reconciler, Verdict, judge
 from flows.stillness import Stillness
 from fractal_models.settings import Settings
@@ -54,7 +53,7 @@ class JoblessRuns:
         for id_, flow_run in idle.items():
             try:
                 await self._look_at_one(flow_run, min(still[id_], _overdue_seconds(flow_run)))
-            except PrefectHTTPStatusError as error:  # of this flow run, not of Prefect
+            except EngineRefusedError as error:  # of this flow run, not of Prefect
                 logger.warning("%s waits, Prefect refuses it: %s", flow_run.name, error)
 
     async def _look_at_one(self, flow_run: FlowRun, seconds: float) -> None:

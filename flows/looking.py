@@ -11,11 +11,11 @@ import httpx
 from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows.engine import EngineUnavailableError
+from flows.engine import EngineError
 
 logger = logging.getLogger(__name__)
 
-PREFECT_ERRORS = (EngineUnavailableError, PrefectHTTPStatusError, httpx.TransportError)
+PREFECT_ERRORS = (EngineError, PrefectHTTPStatusError, httpx.TransportError)
 _DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, OSError)
 # What is raised while Prefect or the database does not answer.
 AWAY = (*PREFECT_ERRORS, *_DATABASE_ERRORS)

@@ -9,12 +9,13 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Suspended
 
 from flows.engine import Engine
+from fractal_models.errors import RefusedError
 
 # A flow run that is being started is so soon.
 _PENDING_TRIES, _PENDING_SECONDS = 10, 0.2
 
 
-class PauseRefusedError(Exception):
+class PauseRefusedError(RefusedError):
     """A flow run cannot be paused or resumed; the message says why."""
 
 

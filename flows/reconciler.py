@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Failed
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -22,7 +21,7 @@ from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows import history, hooks
-from flows.engine import Engine, EngineUnavailableError
+from flows.engine import Engine, EngineError, EngineRefusedError, EngineUnavailableError
 from flows.events.contents import Outcome
 from flows.history import WaitingLine
 from flows.job_folder import JobFolder
@@ -188,7 +187,7 @@ class Reconciler:
             return  # it is executed by now, or another worker looks at it
         except (EngineUnavailableError, DatabaseAwayError):
             raise
-        except PrefectHTTPStatusError as error:
+        except EngineRefusedError as error:
             logger.warning("Job %s waits, Prefect refuses it: %s", found.id, error)
         except Exception:
             logger.exception("Job %s could not be looked after.", found.id)
@@ -374,7 +373,7 @@ class Reconciler:
                 await asyncio.to_thread(folder.log, message)
             if job.flow_run_id is not None:
                 await self._engine.log({job.flow_run_id: message})
-        except (OSError, EngineUnavailableError, PrefectHTTPStatusError) as error:
+        except (OSError, EngineError) as error:
             logger.warning("Job %s: the line above is not in all its logs: %s", job.id, error)
 
 

@@ -7,10 +7,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine import Engine
 from flows.publication import publish_resource, withdraw_resource
 from flows.work_pools import work_pool_of
+from fractal_models.errors import FractalError
 from fractal_models.tables import Resource
 
 
-class ResourceDeletedError(Exception):
+class ResourceDeletedError(FractalError):
     """The resource is gone: its worker has nothing to do."""
 
 

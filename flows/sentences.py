@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-logger = logging.getLogger(__name__)
+from fractal_models.errors import FractalError
 
-# Whose exceptions have sentences as messages, as ValueErrors have.
-_OWN = ("api.", "deployments.", "flows.", "fractal_models.")
+logger = logging.getLogger(__name__)
 
 
 def sentence(words: str) -> str:
@@ -38,7 +37,7 @@ def words_of(error: BaseException) -> str:
         return sentence(f"{error.strerror}{where}")
     if isinstance(error, ValidationError):
         return sentence("; ".join(_problems(error)))
-    if isinstance(error, ValueError) or type(error).__module__.startswith(_OWN):
+    if isinstance(error, (FractalError, ValueError)):
         return sentence(str(error)) or f"{type(error).__name__}."
     name, first_line = type(error).__name__, str(error).strip().partition("\n")[0]
     return sentence(f"{name}: {first_line}" if first_line else name)
@@ -46,7 +45,7 @@ def words_of(error: BaseException) -> str:
 
 def told(error: Exception, what: str) -> str:
     """The words of an error; if nobody foresaw it, its traceback goes to the log of the worker."""
-    if not type(error).__module__.startswith(_OWN):
+    if not isinstance(error, FractalError):
         logger.error("%s", what, exc_info=error)
     return words_of(error)
 

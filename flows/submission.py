@@ -16,6 +16,12 @@ from flows.events import outbox
 from flows.events.contents import title_of_job
 from flows.units import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
+from fractal_models.errors import (
+    DatasetBusyError,
+    JobRefusedError,
+    NothingToDoError,
+    ResourceClosedError,
+)
 from fractal_models.image_list import read_images
 from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
 from fractal_models.rights import names_not_shared_with, project_with_right, user_named
@@ -40,26 +46,6 @@ from fractal_models.workflow_tasks import argument_problems
 _CACHE = ".fractal_cache"
 _BUSY = "Dataset {} has a job that has not ended: wait for it, or stop it."
 _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_info"}
-
-
-class JobRefusedError(ValueError):
-    """The job cannot be submitted; the message says why and what to do."""
-
-
-class NotNowError(JobRefusedError):
-    """The job cannot be submitted at this moment, but could at another."""
-
-
-class DatasetBusyError(NotNowError):
-    """Another job on the dataset has not ended."""
-
-
-class NothingToDoError(NotNowError):
-    """All images are done, and only others were asked for."""
-
-
-class ResourceClosedError(NotNowError):
-    """Administrators let no new jobs begin on the resource."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fractal_models.errors import FractalError
 from fractal_models.images import Image, ParallelizationItem, Scalar, identity
 
 TaskType = Literal[
@@ -34,7 +35,7 @@ def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str,
     return dict(workflow_task["task"].get(name) or {}) if own is None else own
 
 
-class PlanError(ValueError):
+class PlanError(FractalError):
     """A workflow task cannot be run as it is; the message says what to change."""
 
 

@@ -22,6 +22,7 @@ from flows.units import PlanError
 from flows.workflow_task_log import how_far, how_it_begins, tell_failures, warn
 from flows.workflow_task_run import WorkflowTaskRun
 from fractal_models.database import saved_id
+from fractal_models.errors import FractalError
 from fractal_models.images import (
     ImageListError,
     InitOutput,
@@ -31,18 +32,18 @@ from fractal_models.images import (
 )
 
 
-class WorkflowTaskFailedError(Exception):
+class WorkflowTaskFailedError(FractalError):
     """Units of a workflow task failed, or what they made together cannot be taken over.
 
     The first line of the message says how many, or what; then come the last lines of the first log.
     """
 
 
-class ResourceClosedError(Exception):
+class WorkflowTaskRefusedError(FractalError):
     """The administrators let no workflow task begin on the resource."""
 
 
-class NotRecordedError(Exception):
+class NotRecordedError(FractalError):
     """The database did not take what a state hook had to write."""
 
 
@@ -54,7 +55,7 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
     Raises:
         WorkflowTaskFailedError: units failed.
         JobStoppedError: the job was told to stop.
-        ResourceClosedError: the resource takes nothing new (`prevent_new_submissions`).
+        WorkflowTaskRefusedError: the resource takes nothing new (`prevent_new_submissions`).
         NotRecordedError: the end of the workflow task is not in the database.
     """
     run = WorkflowTaskRun(job, workflow_task)
@@ -78,7 +79,7 @@ async def _require_open(run: WorkflowTaskRun) -> None:
     if run.history_run_id is not None:
         return
     if await run.job.closed_for_new_tasks():
-        raise ResourceClosedError(
+        raise WorkflowTaskRefusedError(
             f"{run.title} was not begun: the resource takes nothing new at present "
             "(prevent_new_submissions). Go on from this task when it does."
         )

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fractal_models.errors import UnavailableError
 from fractal_models.exact_json import dumps, loads
 
 # Classes of SQLSTATE: connection exception, insufficient resources, operator intervention.
@@ -26,7 +27,7 @@ _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES, _UNCONFIRMED_SECONDS = 10, 10, 3, 30
 
 
-class DatabaseAwayError(ConnectionError):
+class DatabaseAwayError(UnavailableError, ConnectionError):
     """PostgreSQL does not accept a connection; the message says why."""
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import orjson
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from fractal_models.errors import FractalError
+
 # Python writes 1e16 and more with an exponent.
 _TO_LOOK_AT = (b"e+", b"NaN", b"Infinity")
 _SAFE = 2**63 - 1
 
 
-class JsonError(ValueError):
+class JsonError(FractalError, ValueError):
     """A value cannot be written as JSON, or a text is none; the message says where and why."""
 
 

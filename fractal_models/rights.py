@@ -11,6 +11,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from fractal_models.errors import ForbiddenError, NotFoundError
 from fractal_models.tables import (
     DatasetV2,
     LinkUserGroup,
@@ -29,18 +30,6 @@ _TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 # It grows with each job, and is never loaded by the way.
 _HISTORY: Any = DatasetV2.history
 WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
-
-
-class NotFoundError(LookupError):
-    """Nothing of that name is there, or it is not for this user to see."""
-
-    def __init__(self, what: str, name: object) -> None:
-        super().__init__(f"{what} {name} not found.")
-        self.what, self.name = what, name
-
-
-class ForbiddenError(Exception):
-    """The user sees it, but may not do this with it; the message says what."""
 
 
 def require_verified(user: UserOAuth) -> None:

@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from fractal_models.errors import FractalError
+
 # Variables with secrets, of which each process is given those that it needs; and those that nobody
 # but the REST API needs: who has them can be any user of it.
 API_SECRETS = ("FRACTAL_JWT_SECRET", "FRACTAL_OAUTH_CLIENT_SECRET")
@@ -39,7 +41,7 @@ _FROM_ENVIRONMENT = SettingsConfigDict(
 )
 
 
-class SettingsError(Exception):
+class SettingsError(FractalError):
     """A setting is missing or wrong; the message names each one and how to set it."""
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from posixpath import normpath
 
+from fractal_models.errors import FractalError
+
 _S3 = "s3://"
 # Longer ones do not fit into PostgreSQL's indices.
 MAX_URL_BYTES = 2000
@@ -20,7 +22,7 @@ _RESERVED_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 _MAX_KEY_BYTES = 1024
 
 
-class InvalidUrl(ValueError):
+class InvalidUrl(FractalError, ValueError):
     """Neither an absolute path nor a URL of S3; the message says what is wrong."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.images import FilterError, merge_type_filters
 from fractal_models.schemas.workflow import RESERVED_ARGUMENTS
 from fractal_models.tables import TaskV2, WorkflowTaskV2
@@ -25,7 +26,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-class UnfitError(ValueError):
+class UnfitError(RefusedError):
     """A task cannot be used like this; the message says why."""
 
 

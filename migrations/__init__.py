@@ -11,11 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL
 
 from fractal_models.database import DatabaseAwayError, connect
+from fractal_models.errors import FractalError
 
 _PATIENCE_SECONDS = 60
 
 
-class DatabaseUnusableError(Exception):
+class DatabaseUnusableError(FractalError):
     """The database is not there, or not at the newest schema; the message says what to do."""
 
 

@@ -8,14 +8,13 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from api.errors import unprocessable
 from api.queries.conditions import asked_for, contains
 from flows.activities.activity import OPEN
 from flows.activities.commands import interpreter_of
 from flows.activities.pixi_commands import pixi_version_of
 from flows.activities.site import open_site
 from fractal_models.database import release
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.task import ActivityAction, ActivityStatus
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
@@ -63,7 +62,7 @@ async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
 
     Raises:
         NotFoundError: it has been deleted meanwhile.
-        HTTPException: 422, it has an activity that has not ended.
+        RefusedError: it has an activity that has not ended.
     """
     locked = await session.get(TaskGroupV2, group.id, with_for_update=True, populate_existing=True)
     if locked is None:
@@ -75,7 +74,7 @@ async def require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
         )
     )
     if (activity := found.first()) is not None:
-        raise unprocessable(
+        raise RefusedError(
             f"Activity {activity.id} ({activity.action}) of task group {group.id} has not ended: "
             "wait for its end."
         )
@@ -99,12 +98,12 @@ async def require_repeatable(
     """An environment is removed, or made again, only if all that it takes is still there.
 
     Raises:
-        HTTPException: 422, something is missing.
+        RefusedError: something is missing.
     """
     if group.origin == "other":
         return  # it is not the platform's, and stays
     if group.env_info is None:
-        raise unprocessable(
+        raise RefusedError(
             f"Which versions were installed for task group {group.id} was never recorded, so its "
             "environment could not be made again: collect its package anew."
         )
@@ -121,7 +120,7 @@ async def require_installable(
     """What its package is installed with, and from, is still there.
 
     Raises:
-        PackageError, HTTPException: 422, something is missing.
+        PackageError, RefusedError: something is missing.
     """
     resource = await session.get_one(Resource, group.resource_id)
     if group.origin == "pixi":
@@ -129,7 +128,7 @@ async def require_installable(
     else:
         interpreter_of(resource, python_version)
     if lost_archive:
-        raise unprocessable(
+        raise RefusedError(
             f"{group.archive_path} is gone, without which the environment of task group {group.id} "
             "cannot be made again: put it back, or collect it anew."
         )

@@ -7,8 +7,7 @@ from sqlalchemy import func, select, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.tables import TaskGroupV2, TaskV2
 
 
@@ -17,7 +16,7 @@ async def make_core(session: AsyncSession, task_ids: Sequence[int]) -> None:
 
     Raises:
         NotFoundError: some are not there.
-        HTTPException: 422, two of the same name and package version would be core on a resource.
+        RefusedError: two of the same name and package version would be core on a resource.
     """
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtext("core tasks"))))
     await _set(session, task_ids, is_core=True)
@@ -36,7 +35,7 @@ async def make_core(session: AsyncSession, task_ids: Sequence[int]) -> None:
     )
     if (twice := found.first()) is not None:
         name, package, version, _, ids = twice
-        raise unprocessable(
+        raise RefusedError(
             f"Only one task {name!r} of {package} {version} can be core: of tasks "
             f"{', '.join(map(str, sorted(ids)))}, make the others not core."
         )

@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
 from api.queries.documents import json_array, json_object, json_text
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.job import JobRead
 from fractal_models.tables import (
     DatasetV2,
@@ -83,7 +83,7 @@ async def require_no_submitted_job(
     The lock conflicts with the one that a new job's foreign key takes.
 
     Raises:
-        HTTPException: 422, one of its jobs has not ended.
+        RefusedError: one of its jobs has not ended.
     """
     table = type(owner)
     column = {
@@ -96,20 +96,20 @@ async def require_no_submitted_job(
         select(JobV2.id).where(column == owner.id, JobV2.status == "submitted")
     )
     if (job_id := found.first()) is not None:
-        raise unprocessable(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")
+        raise RefusedError(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")
 
 
 async def require_no_submitted_job_with(session: AsyncSession, group: TaskGroupV2) -> None:
     """Keep an environment as long as it is needed.
 
     Raises:
-        HTTPException: 422, a job that has not ended runs tasks of the group.
+        RefusedError: a job that has not ended runs tasks of the group.
     """
     tasks = {"task_list": [{"task": {"taskgroupv2_id": group.id}}]}
     found = await session.exec(
         select(JobV2.id).where(JobV2.status == "submitted", _JOBS.c.workflow_dump.contains(tasks))
     )
     if (job_id := found.first()) is not None:
-        raise unprocessable(
+        raise RefusedError(
             f"Job {job_id} uses task group {group.id}: wait for its end, or stop it."
         )

@@ -8,7 +8,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError
 from fractal_models.schemas.sharing import (
     Permissions,
     ProjectAccessRead,

@@ -13,11 +13,11 @@ from sqlalchemy.orm import load_only
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
 from api.queries.conditions import asked_for, contains
 from api.queries.documents import json_array, json_object, json_text
 from fractal_models.database import saved_id
-from fractal_models.rights import NotFoundError, shared_with
+from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.rights import shared_with
 from fractal_models.schemas.task import (
     Origin,
     TaskGroupReadSlim,
@@ -89,7 +89,7 @@ class TaskGroupFilters:
 
     def __post_init__(self) -> None:
         if self.private and self.user_group_id is not None:
-            raise unprocessable("Private task groups have no user_group_id: ask for one of them.")
+            raise RefusedError("Private task groups have no user_group_id: ask for one of them.")
 
     def query(self) -> Select[Any]:
         """The groups, each with the email of its owner and whether it is in use."""
@@ -180,14 +180,14 @@ async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
     The lock is held until the transaction ends, against the same request twice at a time.
 
     Raises:
-        HTTPException: 422, there is one already.
+        RefusedError: there is one already.
     """
     same = await _lock_and_find_same(session, group)
     mine = await session.exec(
         select(TaskGroupV2.id).where(*same, TaskGroupV2.user_id == group.user_id)
     )
     if (found := mine.first()) is not None:
-        raise unprocessable(
+        raise RefusedError(
             f"You have {group.pkg_name} {group.version} already: task group {found}."
         )
     await require_new_in(session, group, group.user_group_id)
@@ -202,7 +202,7 @@ async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
         )
     )
     if (found := in_folder.first()) is not None:
-        raise unprocessable(f"Task group {found}, of another resource, is in {group.path} already.")
+        raise RefusedError(f"Task group {found}, of another resource, is in {group.path} already.")
 
 
 async def require_new_in(
@@ -218,7 +218,7 @@ async def require_new_in(
         )
     )
     if (found := shared.first()) is not None:
-        raise unprocessable(
+        raise RefusedError(
             f"{group.pkg_name} {group.version} is shared with this user group already: "
             f"task group {found}."
         )
@@ -265,7 +265,8 @@ async def usable_tasks(
     """Tasks by id, to be put into workflows of projects on a resource.
 
     Raises:
-        HTTPException: 404, the user sees no such task; 422, its group is inactive or elsewhere.
+        NotFoundError: the user sees no such task.
+        RefusedError: its group is inactive or elsewhere.
     """
     found = await session.exec(
         select(TaskV2, TaskGroupV2)
@@ -278,9 +279,9 @@ async def usable_tasks(
     for task, group in found:
         name = f"Task {task.id} ({task.name}, of {group.pkg_name} {group.version})"
         if not group.active:
-            raise unprocessable(f"{name} is not active.")
+            raise RefusedError(f"{name} is not active.")
         if group.resource_id != resource_id:
-            raise unprocessable(f"{name} is not on the resource of the project.")
+            raise RefusedError(f"{name} is not on the resource of the project.")
         tasks[saved_id(task)] = task
     for task_id in task_ids:
         if task_id not in tasks:
@@ -292,7 +293,7 @@ async def require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
     """Keep the tasks of workflows.
 
     Raises:
-        HTTPException: 422, workflows use tasks of the group.
+        RefusedError: workflows use tasks of the group.
     """
     found = await session.exec(
         select(func.count(func.distinct(WorkflowTaskV2.workflow_id)))
@@ -300,7 +301,7 @@ async def require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
         .where(TaskV2.taskgroupv2_id == group.id)
     )
     if count := found.one():
-        raise unprocessable(
+        raise RefusedError(
             f"Tasks of task group {group.id} are used in {count} workflows: remove or replace them "
             "there first."
         )

@@ -11,7 +11,7 @@ from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.queries.conditions import asked_for
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError
 from fractal_models.schemas.user import UserRead
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.tables.columns import now

@@ -3,9 +3,8 @@
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.errors import unprocessable
 from api.queries.task_groups import reasons_not_to_run
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings
 from fractal_models.tables import (
     LinkUserProjectV2,
@@ -19,13 +18,13 @@ async def require_new_name(session: AsyncSession, project_id: int | None, name: 
     """Keep names unique in a project.
 
     Raises:
-        HTTPException: 422, it has a workflow of this name.
+        RefusedError: it has a workflow of this name.
     """
     found = await session.exec(
         select(WorkflowV2.id).where(WorkflowV2.project_id == project_id, WorkflowV2.name == name)
     )
     if (workflow_id := found.first()) is not None:
-        raise unprocessable(f"The project has a workflow {name!r} already: {workflow_id}.")
+        raise RefusedError(f"The project has a workflow {name!r} already: {workflow_id}.")
 
 
 async def workflow_seen_by(session: AsyncSession, user: UserOAuth, workflow_id: int) -> WorkflowV2:

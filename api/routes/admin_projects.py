@@ -6,13 +6,12 @@ from fastapi import APIRouter
 from sqlmodel import col, select
 
 from api.dependencies import SessionDep, Superuser
-from api.errors import unprocessable
 from api.lookups import find
 from api.paging import PagingDep, page_of
 from api.queries.conditions import asked_for, contains
 from api.queries.projects import owned_projects, owns_project_named
 from api.queries.sharing import accept_invitation, give_to, links
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.project import ProjectReadSuperuser
 from fractal_models.schemas.sharing import LinkUserProjectRead
@@ -51,20 +50,20 @@ async def give_project_to_user(
     user = await find(session, UserOAuth, user_id)
     await session.refresh(project, with_for_update=True)  # nobody is invited meanwhile
     if user.is_guest:
-        raise unprocessable(f"User {user.email} is a guest, who owns nothing.")
+        raise RefusedError(f"User {user.email} is a guest, who owns nothing.")
     profile = await session.get(Profile, user.profile_id) if user.profile_id else None
     if profile is None or profile.resource_id != project.resource_id:
-        raise unprocessable(f"User {user.email} has no profile on the resource of this project.")
+        raise RefusedError(f"User {user.email} has no profile on the resource of this project.")
     link = await session.get(LinkUserProjectV2, (project_id, user_id))
     if link is not None and link.is_owner:
-        raise unprocessable(f"User {user.email} owns this project already.")
+        raise RefusedError(f"User {user.email} owns this project already.")
     if await owns_project_named(session, user_id, project.name):
-        raise unprocessable(f"User {user.email} has a project {project.name!r} already.")
+        raise RefusedError(f"User {user.email} has a project {project.name!r} already.")
     folders = await session.exec(
         select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project_id)
     )
     if foreign := [folder for folder in folders if not lies_in(folder, user.project_dirs)]:
-        raise unprocessable(
+        raise RefusedError(
             f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
             f"project_dirs of user {user.email}."
         )
@@ -103,12 +102,12 @@ async def accept_for_guest_user(
     """Accept an invitation for a guest user, who may not change anything."""
     user = await find(session, UserOAuth, guest_user_id)
     if not user.is_guest:
-        raise unprocessable(f"User {user.email} is no guest user: they accept by themselves.")
+        raise RefusedError(f"User {user.email} is no guest user: they accept by themselves.")
     link = await session.get(LinkUserProjectV2, (project_id, guest_user_id))
     if link is None or link.is_verified:
         raise NotFoundError("An invitation to project", project_id)
     if link.permissions != "r":
-        raise unprocessable(
+        raise RefusedError(
             f"User {user.email} is invited with {link.permissions!r}: guest users can have 'r' "
             "only, which the owner of the project is to change."
         )

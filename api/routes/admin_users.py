@@ -8,9 +8,9 @@ from pydantic import AwareDatetime
 
 from api.auth import login_tokens
 from api.dependencies import SessionDep, SettingsDep, Superuser
-from api.errors import unprocessable
 from api.lookups import find
 from api.queries.users import table_of_users
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.user import BearerResponse
 from fractal_models.tables import UserOAuth
 
@@ -26,7 +26,7 @@ async def impersonate_user(
     """A token with which one is another user, for two hours."""
     user = await find(session, UserOAuth, user_id)
     if not user.is_active:
-        raise unprocessable(f"User {user.email} is not active, and cannot log in.")
+        raise RefusedError(f"User {user.email} is not active, and cannot log in.")
     token = await login_tokens(settings, _IMPERSONATION_SECONDS).write_token(user)
     return BearerResponse(access_token=token, token_type="bearer")
 

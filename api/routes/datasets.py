@@ -14,15 +14,15 @@ from api.dependencies import (
     WritableProject,
 )
 from api.documents import JsonDocument
-from api.errors import unprocessable
 from api.paging import PagingDep, page_of
 from api.queries.datasets import datasets_of
 from api.queries.images import export_dataset as export_document
 from api.queries.jobs import require_no_submitted_job
 from api.request_body import Body, takes
 from fractal_models.database import saved_id
+from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import write_images
-from fractal_models.rights import WITHOUT_HISTORY, ForbiddenError
+from fractal_models.rights import WITHOUT_HISTORY
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -92,11 +92,11 @@ async def import_dataset(
 ) -> DatasetRead:
     """Make a dataset with images that are there already."""
     if not lies_in(request.zarr_dir, user.project_dirs):
-        raise unprocessable(
+        raise RefusedError(
             f"zarr_dir {request.zarr_dir!r} is in none of your folders: {_listed(user)}."
         )
     if len({image.zarr_url for image in request.images}) < len(request.images):
-        raise unprocessable("An image occurs more than once: each zarr_url must be unique.")
+        raise RefusedError("An image occurs more than once: each zarr_url must be unique.")
     fields = request.model_dump()
     images = fields.pop("images")
     dataset = DatasetV2(**fields, project_id=saved_id(project), project=project)

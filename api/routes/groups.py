@@ -5,9 +5,10 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser
-from api.errors import conflicts_as, unprocessable
+from api.errors import conflicts_as
 from api.lookups import find
 from api.queries.users import add_to_group, members_by_group, members_of, remove_from_group
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.user import UserGroupCreate, UserGroupRead
 from fractal_models.tables import UserGroup, UserOAuth
 
@@ -50,7 +51,7 @@ async def delete_group(
     """Delete a group; the task groups that were shared with it become private."""
     group = await find(session, UserGroup, group_id)
     if group.name == settings.default_group:
-        raise unprocessable(f"{group.name!r} is the default group, which must stay.")
+        raise RefusedError(f"{group.name!r} is the default group, which must stay.")
     await session.delete(group)
     await session.commit()
 
@@ -62,7 +63,7 @@ async def add_user_to_group(
     group = await find(session, UserGroup, group_id)
     await find(session, UserOAuth, user_id)
     if not await add_to_group(session, user_id, group_id):
-        raise unprocessable(f"User {user_id} is in group {group.name!r} already.")
+        raise RefusedError(f"User {user_id} is in group {group.name!r} already.")
     await session.commit()
     return await _with_members(session, group)
 
@@ -74,9 +75,9 @@ async def remove_user_from_group(
     group = await find(session, UserGroup, group_id)
     await find(session, UserOAuth, user_id)
     if group.name == settings.default_group:
-        raise unprocessable(f"Every user is in the default group {group.name!r}.")
+        raise RefusedError(f"Every user is in the default group {group.name!r}.")
     if not await remove_from_group(session, user_id, group_id):
-        raise unprocessable(f"User {user_id} is not in group {group.name!r}.")
+        raise RefusedError(f"User {user_id} is not in group {group.name!r}.")
     await session.commit()
     return await _with_members(session, group)
 

@@ -4,15 +4,14 @@ from fastapi import APIRouter, Response, status
 
 from api.dependencies import ReadableDataset, ReadableWorkflow, SessionDep, WritableDataset
 from api.documents import JsonDocument
-from api.errors import unprocessable
 from api.paging import PagingDep
 from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
 from api.queries.jobs import require_no_submitted_job
 from flows.units import CONVERTERS
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.image_list import remove_images, write_images
 from fractal_models.images import SingleImage, ZarrUrl
 from fractal_models.images.schema import SingleImageUpdate
-from fractal_models.rights import NotFoundError
 from fractal_models.schemas.dataset import ImagePage, ImageQuery, ImageQueryWithZarrUrl
 from fractal_models.urls import not_below
 
@@ -76,11 +75,11 @@ async def add_image(dataset: WritableDataset, image: SingleImage, session: Sessi
     """Add an image that is there already, in the dataset's folder."""
     await require_no_submitted_job(session, dataset, "dataset")
     if not_below([image.zarr_url], dataset.zarr_dir):
-        raise unprocessable(
+        raise RefusedError(
             f"{image.zarr_url!r} is not in the dataset's folder, {dataset.zarr_dir!r}."
         )
     if await find_image(session, dataset.id, image.zarr_url) is not None:
-        raise unprocessable(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
+        raise RefusedError(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
     await write_images(session, dataset.id, [image.model_dump()])
     await session.commit()
 

@@ -24,7 +24,6 @@ from api.dependencies import (
     VerifiedUser,
 )
 from api.documents import JsonDocument
-from api.errors import unavailable, unprocessable
 from api.jobs import hand_over, read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
 from api.queries.jobs import in_projects_of, latest_job, list_jobs
@@ -34,7 +33,7 @@ from flows.launchers.transport import CommandError, TransportError
 from flows.pauses import pause, resume
 from flows.submission import create_job
 from fractal_models.database import release
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError, UnavailableError
 from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
 from fractal_models.tables import JobV2, Profile, Resource
 
@@ -79,9 +78,9 @@ async def read_squeue(
 ) -> str:
     """The queue of the user's cluster, as SLURM prints it."""
     if resource.type == "local":
-        raise unprocessable(f"Resource {resource.name!r} is no SLURM cluster: it has no queue.")
+        raise RefusedError(f"Resource {resource.name!r} is no SLURM cluster: it has no queue.")
     if scope == "accounts" and not user.slurm_accounts:
-        raise unprocessable(f"User {user.email} has no SLURM accounts.")
+        raise RefusedError(f"User {user.email} has no SLURM accounts.")
     profile = await session.get_one(Profile, user.profile_id)
     await release(session)
     transport = looking_transport(resource, profile)
@@ -92,7 +91,7 @@ async def read_squeue(
             accounts=user.slurm_accounts if scope == "accounts" else None,
         )
     except (TransportError, CommandError) as error:
-        raise unavailable(f"SLURM does not answer. {error}") from error
+        raise UnavailableError(f"SLURM does not answer. {error}") from error
     finally:
         await transport.close()
 
@@ -159,9 +158,9 @@ async def continue_job(job: ExecutableJob, session: SessionDep, engine: EngineDe
 def _flow_run_of(job: JobV2) -> UUID:
     """The flow run of a job that can still be paused or continued."""
     if job.status != "submitted":
-        raise unprocessable(f"Job {job.id} has ended already ({job.status}).")
+        raise RefusedError(f"Job {job.id} has ended already ({job.status}).")
     if job.flow_run_id is None:
-        raise unavailable(
+        raise UnavailableError(
             f"Job {job.id} has no flow run yet, since Prefect did not answer: try again later."
         )
     return job.flow_run_id

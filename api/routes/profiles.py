@@ -4,8 +4,9 @@ from fastapi import APIRouter, status
 from sqlmodel import col, func, select
 
 from api.dependencies import SessionDep, Superuser
-from api.errors import conflicts_as, unprocessable
+from api.errors import conflicts_as
 from api.lookups import find
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.resource import ProfileRead, ValidProfile
 from fractal_models.tables import Profile, Resource, UserOAuth
 
@@ -65,7 +66,7 @@ async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> 
         select(func.count()).select_from(UserOAuth).where(UserOAuth.profile_id == profile_id)
     )
     if count := users.one():
-        raise unprocessable(
+        raise RefusedError(
             f"Profile {profile.name!r} is that of {count} users: give them another one first."
         )
     await session.delete(profile)
@@ -75,7 +76,7 @@ async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> 
 
 def _require_type(resource: Resource, profile: ValidProfile) -> None:
     if profile.resource_type != resource.type:
-        raise unprocessable(
+        raise RefusedError(
             f"Resource {resource.name!r} is of type {resource.type!r}, the profile is for "
             f"{profile.resource_type!r}."
         )

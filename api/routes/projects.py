@@ -11,10 +11,10 @@ from api.dependencies import (
     VerifiedUser,
     WritableProject,
 )
-from api.errors import unprocessable
 from api.queries.jobs import require_no_submitted_job
 from api.queries.projects import owns_project_named, projects_of
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.project import ProjectCreate, ProjectRead, ProjectUpdate
 from fractal_models.tables import LinkUserProjectV2, ProjectV2
 
@@ -36,7 +36,7 @@ async def create_project(
 ) -> ProjectRead:
     """Make a project on the user's resource, owned by them."""
     if await owns_project_named(session, user.id, request.name):
-        raise unprocessable(f"You have a project {request.name!r} already.")
+        raise RefusedError(f"You have a project {request.name!r} already.")
     project = ProjectV2(**request.model_dump(), resource_id=saved_id(resource))
     session.add(project)
     await session.flush()
@@ -65,7 +65,7 @@ async def update_project(
     given = changes.given()
     renamed = given.get("name", project.name) != project.name
     if renamed and await owns_project_named(session, user.id, changes.name):
-        raise unprocessable(f"You have a project {changes.name!r} already.")
+        raise RefusedError(f"You have a project {changes.name!r} already.")
     project.sqlmodel_update(given)
     await session.commit()
     return ProjectRead.model_validate(project)

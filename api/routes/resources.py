@@ -7,12 +7,13 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SparedEngineDep, Superuser
-from api.errors import conflicts_as, unprocessable
+from api.errors import conflicts_as
 from api.lookups import find
 from api.queries.resources import count_users_of_resource
 from flows.engine import Engine, EngineUnavailableError
 from flows.pool_names import new_pool_name
 from flows.publication import publish_resource, withdraw_resource
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.resource import ResourceRead, ValidResource
 from fractal_models.tables import Resource
 
@@ -54,7 +55,7 @@ async def replace_resource(
     """Change a resource. It may be renamed: its work pool keeps the first name, and what runs."""
     resource = await find(session, Resource, resource_id)
     if request.type != resource.type:
-        raise unprocessable(
+        raise RefusedError(
             f"The type of resource {resource.name!r} cannot be changed: it is that of its "
             "work pool. Make a new resource."
         )
@@ -69,7 +70,7 @@ async def delete_resource(
 ) -> None:
     resource = await find(session, Resource, resource_id)
     if any(users := await count_users_of_resource(session, resource_id)):
-        raise unprocessable(
+        raise RefusedError(
             f"Resource {resource.name!r} is in use by {users.projects} projects, {users.profiles} "
             f"profiles and {users.task_groups} task groups: delete these first."
         )

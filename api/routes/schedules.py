@@ -17,7 +17,6 @@ from api.dependencies import (
     SessionDep,
     VerifiedUser,
 )
-from api.errors import unprocessable
 from api.queries.schedules import Names, jobs_of, names_in, schedules_of
 from flows.engine import Engine
 from flows.job_request import JobRequest
@@ -26,7 +25,7 @@ from flows.schedules.occurrences import outcome_of
 from flows.schedules.plan import require_end, runnable
 from flows.schedules.times import to_prefect
 from fractal_models.database import release, saved_id
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.base import problems_of
 from fractal_models.schemas.schedule import (
     AfterRead,
@@ -128,7 +127,7 @@ async def update_schedule(
         await require_end(session, project, schedule.id, wanted, changes.after)
     active = changes.active if "active" in given else not found.paused
     if not (changes.when or changes.after or found.automation or found.when):
-        raise unprocessable("Nothing begins it any more: give when or after.")
+        raise RefusedError("Nothing begins it any more: give when or after.")
     await release(session)
     if active:
         schedule.notice, schedule.is_told = None, True
@@ -164,11 +163,11 @@ async def _changed(
     }
     for key in ("workflow_id", "dataset_id"):
         if changed[key] is None:
-            raise unprocessable(f"What the schedule ran was deleted: give another {key}.")
+            raise RefusedError(f"What the schedule ran was deleted: give another {key}.")
     try:
         return ScheduledJob.model_validate(changed)
     except ValidationError as error:
-        raise unprocessable(problems_of(error)) from error
+        raise RefusedError(problems_of(error)) from error
 
 
 async def _in_prefect(engine: Engine, schedule: Schedule) -> InPrefect:

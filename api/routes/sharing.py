@@ -13,7 +13,6 @@ from api.dependencies import (
     UserManagerDep,
     VerifiedUser,
 )
-from api.errors import unprocessable
 from api.queries.sharing import (
     accept_invitation,
     access_of,
@@ -23,7 +22,7 @@ from api.queries.sharing import (
     invite,
     remove_guest,
 )
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.sharing import (
     ProjectAccessRead,
     ProjectGuestCreate,
@@ -48,7 +47,7 @@ _NamedUser = Annotated[UserOAuth, Depends(_named_user)]
 
 async def _guest(guest: _NamedUser, owner: VerifiedUser) -> UserOAuth:
     if guest.id == owner.id:
-        raise unprocessable("You own this project: you are no guest in it.")
+        raise RefusedError("You own this project: you are no guest in it.")
     return guest
 
 
@@ -82,7 +81,7 @@ async def leave_project(project_id: int, user: Contributor, session: SessionDep)
     if not await remove_guest(session, project_id, user.id):
         if await session.get(LinkUserProjectV2, (project_id, user.id)) is None:
             raise NotFoundError("Project", project_id)
-        raise unprocessable("You own this project: ask an administrator to give it to another.")
+        raise RefusedError("You own this project: ask an administrator to give it to another.")
     await session.commit()
 
 
@@ -98,7 +97,7 @@ async def invite_guest(
 ) -> None:
     """Invite a user by email; until they accept, they have no part in the project."""
     if not await invite(session, project.id, invited.id, request.permissions):
-        raise unprocessable(f"User {invited.email} takes part in this project, or is invited.")
+        raise RefusedError(f"User {invited.email} takes part in this project, or is invited.")
     await session.commit()
 
 

@@ -23,7 +23,7 @@ from api.queries.history import (
 )
 from api.queries.images import page_of_images_with_status
 from fractal_models.database import release
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import ImagePageWithWarnings, ImageQuery
 from fractal_models.schemas.history import (

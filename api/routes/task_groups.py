@@ -26,7 +26,7 @@ from api.queries.task_groups import (
     require_new_in,
     shown,
 )
-from fractal_models.rights import NotFoundError
+from fractal_models.errors import NotFoundError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import (
     TaskGroupActivityRead,

@@ -14,11 +14,12 @@ from api.dependencies import (
     UserResource,
     VerifiedUser,
 )
-from api.errors import Refusal, unprocessable
+from api.errors import Refusal
 from api.paging import PagingDep, page_of
 from api.queries.task_groups import require_new, tasks_visible_to
 from api.queries.task_uses import TaskFilters, add_uses, unused
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
 from fractal_models.tables import TaskGroupV2, TaskV2
@@ -69,14 +70,14 @@ async def read_task(task: ReadableTask) -> TaskRead:
 async def update_task(task: OwnTask, changes: TaskUpdate, session: SessionDep) -> TaskRead:
     group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
     if group.origin != "other" and (fixed := _OF_PACKAGE & changes.model_fields_set):
-        raise unprocessable(
+        raise RefusedError(
             f"Task {task.id} is part of {group.pkg_name} {group.version}, which says its "
             f"{' and '.join(sorted(fixed))}."
         )
     for field in ("command_non_parallel", "command_parallel"):
         has = getattr(task, field) is not None
         if field in changes.model_fields_set and has != (getattr(changes, field) is not None):
-            raise unprocessable(
+            raise RefusedError(
                 f"A {task.type} task {'needs its' if has else 'has no'} {field}: "
                 "the type of a task cannot be changed."
             )

@@ -14,13 +14,14 @@ from api.dependencies import (
     VerifiedUser,
     require_membership,
 )
-from api.errors import conflicts_as, unprocessable
+from api.errors import conflicts_as
 from api.paging import PagingDep, page_of
 from api.queries.conditions import asked_for, contains
 from api.queries.named_tasks import export_of
 from api.queries.templates import authors_seen_by, grouped_templates
 from api.queries.workflows import workflow_seen_by
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.workflow_import import WorkflowExport
 from fractal_models.schemas.workflow_template import (
@@ -72,7 +73,7 @@ async def create_workflow_template(
     """Make a version of a template, of a workflow as it is now."""
     workflow = await workflow_seen_by(session, user, workflow_id)
     if not workflow.task_list:
-        raise unprocessable(f"Workflow {workflow_id} has no tasks: add some first.")
+        raise RefusedError(f"Workflow {workflow_id} has no tasks: add some first.")
     data = await export_of(session, workflow)
     return await _create(session, user, user_group_id, request, data)
 

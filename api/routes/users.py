@@ -10,10 +10,11 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
-from api.errors import bad_request, unprocessable
+from api.errors import bad_request
 from api.lookups import find
 from api.queries.projects import zarr_dirs_of
 from api.queries.users import default_group, set_groups, with_groups
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
 from fractal_models.tables import Profile, UserOAuth
 from fractal_models.urls import lies_in
@@ -69,7 +70,7 @@ async def update_user(
     given = changes.given()
     await _require_profile(session, given.get("profile_id"))
     if given.get("is_superuser", user.is_superuser) and given.get("is_guest", user.is_guest):
-        raise unprocessable("A superuser cannot be a guest.")
+        raise RefusedError("A superuser cannot be a guest.")
     if "project_dirs" in given:
         await _require_datasets_inside(session, user, given["project_dirs"])
     with _refusals_of(changes.email):
@@ -90,7 +91,7 @@ async def set_user_groups(
     default = await default_group(session, settings.default_group)
     await set_groups(session, user_id, request.group_ids)
     if default.id not in request.group_ids:
-        raise unprocessable(
+        raise RefusedError(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
         )
     await session.commit()
@@ -117,7 +118,7 @@ async def _require_datasets_inside(
         path for path in await zarr_dirs_of(session, user.id) if lies_in(path, user.project_dirs)
     ]
     if lost := [path for path in before if not lies_in(path, project_dirs)]:
-        raise unprocessable(
+        raise RefusedError(
             f"{len(lost)} folders of datasets of {user.email} would be in none of the project_dirs "
             f"any more, e.g. {lost[0]}."
         )

@@ -10,10 +10,10 @@ from api.dependencies import (
     SessionDep,
     WritableProject,
 )
-from api.errors import unprocessable
 from api.queries.named_tasks import export_of, tasks_named
 from api.queries.workflows import require_new_name, with_warnings
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings
 from fractal_models.schemas.workflow_import import (
     WorkflowExport,
@@ -60,7 +60,7 @@ async def import_workflow_from_template(
     request.name = changes.name or request.name
     for position, version in changes.override_versions.items():
         if position >= len(request.task_list):
-            raise unprocessable(
+            raise RefusedError(
                 f"override_versions: there is no task {position}, the template has tasks 0 to "
                 f"{len(request.task_list) - 1}."
             )

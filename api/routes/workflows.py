@@ -11,11 +11,11 @@ from api.dependencies import (
     WritableProject,
     WritableWorkflow,
 )
-from api.errors import unprocessable
 from api.queries.jobs import require_no_submitted_job
 from api.queries.named_tasks import newer_versions
 from api.queries.workflows import require_new_name, with_warnings
 from fractal_models.database import saved_id
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import (
     TaskVersionRead,
     TypeFiltersRead,
@@ -87,7 +87,7 @@ async def delete_workflow(workflow: WritableWorkflow, session: SessionDep) -> No
 async def read_type_filters(workflow: ReadableWorkflow) -> list[TypeFiltersRead]:
     """Per task: the types that tasks before it set, those that it asks for, and those it sets."""
     if not workflow.task_list:
-        raise unprocessable(f"Workflow {workflow.id} has no tasks: add some first.")
+        raise RefusedError(f"Workflow {workflow.id} has no tasks: add some first.")
     current: dict[str, bool] = {}
     answer = []
     for workflow_task in workflow.task_list:
@@ -127,7 +127,7 @@ async def unstar_workflow(workflow: WritableWorkflow, session: SessionDep) -> No
 def _reorder(workflow: WorkflowV2, ids: list[int]) -> None:
     by_id = {task.id: task for task in workflow.task_list}
     if len(ids) != len(by_id) or set(ids) != set(by_id):
-        raise unprocessable(
+        raise RefusedError(
             f"reordered_workflowtask_ids must name each task of workflow {workflow.id} once: "
             f"{', '.join(map(str, by_id)) or 'it has none'}."
         )

@@ -6,10 +6,12 @@ from typing import Any
 
 import httpx
 
+from fractal_models.errors import FractalError
+
 _TIMEOUT_SECONDS = 60.0
 
 
-class DemoError(Exception):
+class DemoError(FractalError):
     """The demo did not go as it should; the message says where."""
 
 

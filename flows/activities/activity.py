@@ -11,7 +11,6 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Failed
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.accounts import ProfileError
 from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
 from flows.descriptions import DESCRIPTIONS
@@ -21,6 +20,7 @@ from flows.launchers.transport import CommandError, TransportError
 from flows.sentences import told
 from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from fractal_models.database import open_database, release
+from fractal_models.errors import FractalError, ProfileError
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 from fractal_models.tables.columns import now
@@ -46,7 +46,7 @@ _FAILED = {
 }
 
 
-class InterruptedActivityError(Exception):
+class InterruptedActivityError(FractalError):
     """The activity was given up for interrupted before its process began."""
 
 

@@ -6,14 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.activities.activity import OPEN, undo
-from flows.engine import Engine
+from flows.engine import Engine, EngineRefusedError
 from flows.job_lock import locked_activities
 from flows.stillness import Stillness
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
@@ -83,7 +82,7 @@ class InterruptedActivities:
             if self._is_over(found, flow_run.state if flow_run else None, still[found]):
                 try:
                     await self._undo(found, flow_run)
-                except PrefectHTTPStatusError as error:  # of this activity, not of Prefect
+                except EngineRefusedError as error:  # of this activity, not of Prefect
                     logger.warning("%s, not undone: %s", _name(found), error)
 
     def _is_over(self, found: _Open, state: State[Any] | None, seconds: float) -> bool:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
+from fractal_models.errors import RefusedError
 from fractal_models.exact_json import JsonError, loads
 from fractal_models.schemas.manifest import Manifest, TaskManifest
 from fractal_models.schemas.task import task_type_of
@@ -14,7 +15,7 @@ from fractal_models.tables import TaskV2
 MANIFEST = "__FRACTAL_MANIFEST__.json"
 
 
-class PackageError(Exception):
+class PackageError(RefusedError):
     """A package cannot be used for Fractal tasks; the message says why."""
 
 

@@ -14,7 +14,7 @@ from prefect_shell import ShellOperation
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.accounts import Account, ProfileError
+from flows.accounts import Account
 from flows.activities import while_connected
 from flows.activities.commands import find_uv, interpreter_of, program
 from flows.launchers.framing import run_command
@@ -26,6 +26,7 @@ from flows.launchers.transport import (
     Transport,
     variables_of_ours,
 )
+from fractal_models.errors import ProfileError
 from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 
 # Removing or reading the many files of an environment on a file system of a cluster.

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from flows import unit_runner
 from flows.last_words import printable
 from flows.left_files import open_left, read_left
+from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private
 
 BATCH_FILE = "batch.json"
@@ -86,7 +87,7 @@ class Batch:
                 )
 
 
-class DamagedFileError(Exception):
+class DamagedFileError(FractalError):
     """A file of a batch is not what it should be, so the batch cannot be gone on with."""
 
 
@@ -98,7 +99,7 @@ class DamagedResultsError(DamagedFileError):
     """A `results.jsonl` has a line that is not what a unit runner of this version writes."""
 
 
-class ForeignBatchError(Exception):
+class ForeignBatchError(FractalError):
     """A batch was begun on another host, where its units may still run."""
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+from fractal_models.errors import FractalError
 from fractal_models.schemas.slurm import BatchingConfigSet, mebibytes
 
 Unit = TypeVar("Unit")
 
 
-class BatchingError(ValueError):
+class BatchingError(FractalError):
     """Units do not fit into SLURM jobs as they should; the message names what to change."""
 
 

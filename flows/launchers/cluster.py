@@ -22,6 +22,7 @@ from flows.launchers.transport import (
     Transport,
     TransportError,
 )
+from fractal_models.errors import FractalError
 
 _T = TypeVar("_T")
 
@@ -55,15 +56,15 @@ _INDEX = TypeAdapter(
 )
 
 
-class SubmissionRefusedError(Exception):
+class SubmissionRefusedError(FractalError):
     """SLURM refuses a job, and will do so again; the message has its words."""
 
 
-class BusyError(Exception):
+class BusyError(FractalError):
     """SLURM does not answer, or it is not known whether it took a job."""
 
 
-class TooManyError(Exception):
+class TooManyError(FractalError):
     """SLURM takes no more jobs at the moment, or not so many; the message has its words."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flows.accounts import Account, ProfileError
+from flows.accounts import Account
 from flows.launchers.base import Launcher
 from flows.launchers.cluster import Cluster
 from flows.launchers.local import LocalLauncher
@@ -12,6 +12,7 @@ from flows.launchers.slurm import SlurmLauncher
 from flows.launchers.slurm_job import SlurmJob
 from flows.launchers.slurm_queue import SlurmQueue
 from flows.launchers.transport import LocalTransport, SSHTransport, Transport
+from fractal_models.errors import ProfileError
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2, Profile, Resource

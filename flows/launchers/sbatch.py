@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from fractal_models.errors import FractalError
 from fractal_models.schemas.slurm import (
     DEFAULT_CPUS_PER_TASK,
     DEFAULT_MEM,
@@ -25,7 +26,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_./:,=+@%*&|()\[\]-]+")
 
 
-class SlurmRequestError(ValueError):
+class SlurmRequestError(FractalError):
     """A task asks for what the resource does not have; the message names the field."""
 
 

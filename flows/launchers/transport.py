@@ -13,6 +13,7 @@ from typing import Protocol
 import asyncssh
 
 from flows.last_words import printable
+from fractal_models.errors import FractalError, UnavailableError
 
 _CONNECT_SECONDS = 15.0
 # A connection that is silent for so long, three times in a row, is given up.
@@ -52,11 +53,11 @@ def program_of(command: Sequence[str]) -> str:
     return next((word for word in command if word != "env" and "=" not in word), command[0])
 
 
-class TransportError(Exception):
+class TransportError(UnavailableError):
     """A command could not be run, or its end is not known; it may work later."""
 
 
-class CommandError(Exception):
+class CommandError(FractalError):
     """A command ended with another exit code than 0; the message has its own words."""
 
 

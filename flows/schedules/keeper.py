@@ -5,11 +5,10 @@ Every worker of a resource does this. Prefect is asked only if there is somethin
 
 import logging
 
-from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine
+from flows.engine import Engine, EngineRefusedError
 from flows.schedules import rows
 from flows.schedules.deployments import ScheduleDeployments
 from fractal_models.database import release
@@ -46,7 +45,7 @@ class ScheduleKeeper:
                 await release(session)
                 try:
                     await self._tell(session, schedule)
-                except PrefectHTTPStatusError as error:  # of this schedule, not of Prefect
+                except EngineRefusedError as error:  # of this schedule, not of Prefect
                     logger.warning("%s, not told: %s", schedule.deployment_name, error)
             for schedule in await rows.abandoned(session):
                 await release(session)

@@ -9,15 +9,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.job_request import JobRequest
 from flows.schedules import rows
 from flows.schedules.occurrences import leads_back
-from flows.submission import Checked, JobRefusedError, check_request
-from fractal_models.rights import (
-    ForbiddenError,
-    NotFoundError,
-    dataset_in,
-    project_with_right,
-    user_named,
-    workflow_in,
-)
+from flows.submission import Checked, check_request
+from fractal_models.errors import ForbiddenError, JobRefusedError, NotFoundError
+from fractal_models.rights import dataset_in, project_with_right, user_named, workflow_in
 from fractal_models.schemas.job import JobCreate
 from fractal_models.schemas.schedule import After, ScheduledJob
 from fractal_models.tables import DatasetV2, ProjectV2, Schedule, UserOAuth, WorkflowV2

@@ -13,7 +13,7 @@ from prefect.client.schemas.schedules import (
 )
 from pydantic import ValidationError
 
-from flows.submission import JobRefusedError
+from fractal_models.errors import JobRefusedError
 from fractal_models.schemas.base import problems_of
 from fractal_models.schemas.schedule import When, WhenRead
 from fractal_models.tables.columns import now

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
+from fractal_models.errors import FractalError
 from fractal_models.urls import normalize_url
 
 Image = dict[str, Any]
 """An image as stored: the dump of a `SingleImage`, with all of its four fields."""
 
 
-class ImageError(ValueError):
+class ImageError(FractalError, ValueError):
     """Something about images, filters or task output breaks the rules; the message says how."""
 
 
