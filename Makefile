@@ -20,7 +20,7 @@ chaos: $(READY)
 # Hours: compare with fractal-server, and what else takes long, e.g. NIGHTLY="--seed 7".
 nightly: $(READY)
 	$(BIN)/python -m tests.differential --requests 5000 --workflows 2000 $(NIGHTLY)
-	LIES_ROUNDS=300 $(BIN)/pytest tests/flows/launchers/test_lying_site.py -s
+	LIES_ROUNDS=300 $(BIN)/pytest tests/flows/launchers/slurm/test_lying_site.py -s
 	$(BIN)/python benchmarks/chaos.py --rounds 50 $(CHAOS)
 
 lint: $(READY)

@@ -12,14 +12,12 @@ from api.errors import REFUSALS, add_error_handlers
 from api.oauth import OAuthProvider
 from api.request_body import RequestBodies
 from api.routes import ROUTERS
-from flows.engine import open_engine
-from flows.looking import Outages, keep_up
-from flows.unattended import UnattendedJobs
+from flows.engine.client import open_engine
+from flows.watchers.unattended import UnattendedJobs
+from flows.watchers.watcher import Outages
 from fractal_models.database import open_database
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.settings import Settings
-
-_LOOK_SECONDS = 10.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -37,10 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
             open_engine(settings) as engine,
         ):
             app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
-            look = UnattendedJobs(sessions, engine).look
-            looking = asyncio.create_task(
-                keep_up("jobs without worker", look, Outages(), _LOOK_SECONDS)
-            )
+            looking = asyncio.create_task(UnattendedJobs(sessions, engine).watch(Outages()))
             try:
                 yield
             finally:

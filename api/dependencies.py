@@ -22,7 +22,7 @@ from api.lookups import find
 from api.oauth import OAuthProvider
 from api.queries.task_groups import visible_to
 from api.queries.users import default_group
-from flows.engine import Engine
+from flows.engine.client import Engine
 from fractal_models.errors import ForbiddenError, NotFoundError, RefusedError
 from fractal_models.rights import (
     Right,

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from flows.engine import EngineUnavailableError, UnpublishedError
-from flows.launchers.transport import CommandError, TransportError
+from flows.engine.client import EngineUnavailableError, UnpublishedError
+from flows.process.transport import CommandError, TransportError
 from fractal_models.database import DatabaseAwayError, is_outage
 from fractal_models.errors import (
     ForbiddenError,

@@ -16,12 +16,13 @@ from sqlalchemy import URL
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.logs import read_log
-from flows.engine import Engine, EngineUnavailableError, UnpublishedError
-from flows.history import WaitingLine, abandon_runs, end_job, request_stop, tell_waiting
-from flows.job_folder import JOB_LOG, archive_path, write_archive
-from flows.job_lock import LockedError, holding_job
-from flows.left_files import open_left
-from flows.waiting import PREFECT_AWAY, waiting_line, without_worker
+from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
+from flows.engine.wait_reasons import PREFECT_AWAY, waiting_line, without_worker
+from flows.process.lock import LockedError, holding_job
+from flows.records.jobs import WaitingLine, end_job, request_stop, tell_waiting
+from flows.records.runs import abandon_runs
+from flows.units.job_folder import JOB_LOG, archive_path, write_archive
+from flows.units.left_files import open_left
 from fractal_models.database import release, saved_id
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.job import JobRead

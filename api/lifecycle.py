@@ -18,9 +18,9 @@ from api.queries.activities import (
 from api.queries.jobs import require_no_submitted_job_with
 from api.queries.task_groups import require_new, require_unused
 from flows.activities.site import open_site
-from flows.engine import Engine, EngineUnavailableError, UnpublishedError
-from flows.launchers.transport import CommandError, TransportError
-from flows.waiting import PREFECT_AWAY
+from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
+from flows.engine.wait_reasons import PREFECT_AWAY
+from flows.process.transport import CommandError, TransportError
 from fractal_models.database import release, saved_id
 from fractal_models.errors import ProfileError, RefusedError, UnavailableError
 from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead

@@ -6,9 +6,9 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from flows.job_folder import archive_path
-from flows.left_files import open_left, two_ends
-from flows.sentences import phrase, words_of
+from flows.reports.sentences import phrase, words_of
+from flows.units.job_folder import archive_path
+from flows.units.left_files import open_left, two_ends
 
 MAX_BYTES = 1 << 20
 _MOST_OF_A_MEMBER = 256 << 20  # which is unpacked to be read

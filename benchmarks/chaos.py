@@ -49,8 +49,8 @@ from benchmarks.workload import Job, Workload
 from deployments.demo.client import DemoError, FractalClient
 from deployments.services import ServiceError
 from deployments.stack import Stack, StackError, StackOptions, running_stack
-from flows.job_lock import locked_jobs
 from flows.launchers.local import is_running
+from flows.process.lock import locked_jobs
 from fractal_models.database import open_database
 
 PARTS = ("postgres", "prefect", "worker", "api")

@@ -23,7 +23,7 @@ import psutil
 
 from deployments.services import Service
 from deployments.stack import Stack, StackOptions, running_stack
-from flows.launchers.batching import Batching, plan_batching
+from flows.launchers.slurm.batching import Batching, plan_batching
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes
 from tests.cluster import Cluster, running_cluster
 from tests.cluster_machine import ClusterError, check_machine

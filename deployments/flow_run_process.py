@@ -18,8 +18,8 @@ from uuid import UUID
 
 import httpx
 
-from flows.stopping import EXIT_INTERRUPTED, leave, on_signals
-from flows.work_pools import ENTRYPOINT_VARIABLE
+from flows.engine.work_pools import ENTRYPOINT_VARIABLE
+from flows.process.signals import EXIT_INTERRUPTED, leave, on_signals
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.pool_names import new_pool_name
+from flows.engine.pool_names import new_pool_name
 from fractal_models.database import saved_id
 from fractal_models.errors import FractalError
 from fractal_models.schemas.resource import ValidProfile, ValidResource

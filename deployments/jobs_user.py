@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 
-from flows.accounts import Account
+from flows.process.accounts import Account
 from fractal_models.errors import FractalError
 
 NAME = "fractal-jobs"

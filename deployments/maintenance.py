@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine, open_engine
-from flows.job_lock import locked_jobs
-from flows.pauses import PauseRefusedError, pause, resume
-from flows.publication import hold_resource
+from flows.engine.client import Engine, open_engine
+from flows.engine.pauses import PauseRefusedError, pause, resume
+from flows.engine.publication import hold_resource
+from flows.process.lock import locked_jobs
 from fractal_models.database import open_database
 from fractal_models.errors import FractalError
 from fractal_models.settings import Settings

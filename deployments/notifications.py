@@ -18,8 +18,8 @@ from prefect.types import SecretDict
 from pydantic import AnyHttpUrl, SecretStr, TypeAdapter, ValidationError
 
 from deployments.mail import Mail
-from flows.engine import open_engine
-from flows.events.contents import JOB_EVENTS, WORKFLOW_TASK_EVENTS
+from flows.engine.client import open_engine
+from flows.records.events import JOB_EVENTS, WORKFLOW_TASK_EVENTS
 from fractal_models.errors import FractalError
 from fractal_models.settings import PrefectSettings, SmtpSettings, mail_address, read_settings
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from sqlalchemy import URL
 from sqlmodel import col, select
 
-from flows.job_folder import JobFolder
 from flows.launchers.local import is_running
+from flows.units.job_folder import JobFolder
 from fractal_models.database import open_database, saved_id
 from fractal_models.tables import JobV2
 

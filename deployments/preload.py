@@ -18,7 +18,7 @@ for _module in (
     "deployments.cli",  # the worker's main module, which every fork goes through
     "flows.activities.activation",
     "flows.activities.collect",
-    "flows.job",
+    "flows.job.flow",
     "prefect.engine",
     "prefect.flow_engine",
     "prefect.task_engine",

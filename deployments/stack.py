@@ -33,7 +33,7 @@ from deployments.services import (
     wait_for,
 )
 from deployments.supervision import Supervisor
-from flows.accounts import Account
+from flows.process.accounts import Account
 from fractal_models.database import open_database
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder

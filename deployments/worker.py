@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 from uuid import UUID
@@ -34,20 +33,16 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import start_flow_run, start_server
-from flows.activities.interrupted import InterruptedActivities
-from flows.engine import Engine, EngineError, open_engine
-from flows.events.sender import EventSender
-from flows.job_run import RUNNER_CONFIG_VARIABLE
-from flows.jobless import JoblessRuns
-from flows.looking import AWAY, Outages, keep_up
-from flows.pauses import prolong_pauses
-from flows.reconciler import Reconciler
-from flows.resource_keeper import ResourceDeletedError, ResourceKeeper
-from flows.schedules.keeper import ScheduleKeeper
-from flows.schedules.missed import MissedOccurrences
-from flows.stopping import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
-from flows.turns import Turns, limits_of
-from flows.work_pools import WORKER_TYPES, JobConfiguration
+from flows.engine.client import Engine, EngineError, open_engine
+from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
+from flows.job.run import RUNNER_CONFIG_VARIABLE
+from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.watchers.jobs import Reconciler
+from flows.watchers.missed import MissedOccurrences
+from flows.watchers.of_resource import watchers_of
+from flows.watchers.resource import ResourceDeletedError, ResourceKeeper
+from flows.watchers.turns import Turns, limits_of
+from flows.watchers.watcher import AWAY, Outages, Watcher
 from fractal_models.database import open_database
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
@@ -56,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a stopped flow run has to end its units and record them, before it is killed.
 _GRACE_SECONDS = 60
-_LOOK_SECONDS, _SELDOM_SECONDS = 1.0, 5.0
 _QUERY_SECONDS = 0.5
 # After which a job that found the database away tries again.
 _RETRY_SECONDS = 5.0
@@ -283,6 +277,16 @@ class SlurmWorker(LocalWorker):
     _display_name = "Fractal SLURM"
 
 
+class ProcessesToStop(Watcher):
+    """Those of a worker's flow runs."""
+
+    def __init__(self, worker: LocalWorker) -> None:
+        self._worker = worker
+
+    async def look(self) -> None:
+        await self._worker.kill_what_does_not_stop()
+
+
 async def serve(settings: Settings, find: Callable[[AsyncSession], Awaitable[Resource]]) -> None:
     """Publish a resource to Prefect, and run its flow runs until cancelled, or until it is deleted.
 
@@ -332,23 +336,14 @@ async def _work(
     turns = Turns(sessions, engine, pool, limits_of(settings, resource))
     stop_seconds = settings.stop_seconds
     worker = kind(engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
-    looks: list[tuple[Callable[[], Awaitable[None]], float]] = [
-        (reconciler.look, _LOOK_SECONDS),
-        (worker.kill_what_does_not_stop, _LOOK_SECONDS),
-        (InterruptedActivities(sessions, engine, pool).look, _LOOK_SECONDS),
-        (EventSender(sessions, engine).look, _LOOK_SECONDS),
-        (ScheduleKeeper(sessions, engine, pool).look, _LOOK_SECONDS),
-        (JoblessRuns(sessions, engine, settings, reconciler, pool).look, _SELDOM_SECONDS),
-        (partial(prolong_pauses, engine, pool), _SELDOM_SECONDS),
-        (keeper.look, _SELDOM_SECONDS),
-    ]
+    watchers = watchers_of(sessions, engine, settings, pool, reconciler)
     async with asyncio.TaskGroup() as group:
-        looking = [
-            group.create_task(keep_up(str(who), look, outages, seconds))
-            for who, (look, seconds) in enumerate(looks)
+        watching = [
+            group.create_task(each.watch(outages))
+            for each in (*watchers, keeper, ProcessesToStop(worker))
         ]
         await worker.start()
-        for task in looking:
+        for task in watching:
             task.cancel()
 
 

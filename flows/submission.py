@@ -1,4 +1,4 @@
-"""From a request to a job: the checks, and the job's row with everything it needs to run."""
+"""From a request to a job: the checks, and the job's row with all it needs to run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows import history
-from flows.events import outbox
-from flows.events.contents import title_of_job
-from flows.units import CONVERTERS, Component, meta_name, meta_of
+from flows.records import jobs, outbox, units
+from flows.units.plan import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
 from fractal_models.errors import (
     DatasetBusyError,
@@ -180,16 +178,11 @@ async def reopen_job(session: AsyncSession, job: JobV2) -> None:
     await _active_task_groups(session, tasks, resource)
     busy = DatasetBusyError(_BUSY.format(job.dataset_id))
     try:
-        await history.reopen_job(session, saved_id(job))
+        await jobs.reopen(session, saved_id(job))
     except IntegrityError as error:
         await session.rollback()
         raise busy from error
     await session.refresh(job)
-
-
-def job_title(job: JobV2) -> str:
-    """How a job is called where people see it."""
-    return title_of_job(job.id, job.workflow_dump["name"], job.dataset_dump["name"])
 
 
 def job_folder(resource: Resource, job: JobV2) -> Path:
@@ -358,7 +351,7 @@ async def _require_work(
             return
         wanted = task_type_filters(type_filters, task.task.input_types, task.type_filters)
         images = filter_images(listed, wanted, attributes)
-        statuses = await history.image_statuses(session, dataset.id, saved_id(task))
+        statuses = await units.image_statuses(session, dataset.id, saved_id(task))
         if any(statuses.get(image["zarr_url"]) != "done" for image in images):
             return
         type_filters |= task.task.output_types
@@ -366,3 +359,13 @@ async def _require_work(
         f"There is nothing to do on dataset {dataset.id}: no image that the tasks would see is "
         "left undone."
     )
+
+
+async def profile_of(session: AsyncSession, job: JobV2) -> Profile | None:
+    """The profile of the user who submitted a job."""
+    found = await session.exec(
+        select(Profile)
+        .join(UserOAuth, col(UserOAuth.profile_id) == col(Profile.id))
+        .where(UserOAuth.email == job.user_email)
+    )
+    return found.first()

@@ -86,7 +86,7 @@ def _watch_host(connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def make_engine(url: URL, *, pool_size: int = 5) -> AsyncEngine:
+def connection_pool(url: URL, *, pool_size: int = 5) -> AsyncEngine:
     """An engine whose JSON keeps numbers as they are, and whose errors have no parameters."""
     engine = create_async_engine(
         url,
@@ -141,7 +141,7 @@ def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 @asynccontextmanager
 async def open_database(url: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """A session factory for the life of a block, e.g. of one flow run."""
-    engine = make_engine(url)
+    engine = connection_pool(url)
     try:
         yield session_factory(engine)
     finally:

@@ -1,7 +1,7 @@
 """The rules of tasks in workflows: what of a task is taken over, and what has to fit it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
@@ -9,8 +9,7 @@ from fractal_models.images import FilterError, merge_type_filters
 from fractal_models.schemas.workflow import RESERVED_ARGUMENTS
 from fractal_models.tables import TaskV2, WorkflowTaskV2
 
-Phase = Literal["non_parallel", "parallel"]
-PHASES: tuple[Phase, ...] = ("non_parallel", "parallel")
+COMPONENTS = ("non_parallel", "parallel")
 
 _BECOMES_CONVERTER = {
     ("non_parallel", "converter_non_parallel"),
@@ -32,8 +31,8 @@ class UnfitError(RefusedError):
 
 def new_workflow_task(task: TaskV2, **fields: Any) -> WorkflowTaskV2:
     """A task for a workflow, which takes over the task's `meta` where it has no other."""
-    for phase in PHASES:
-        name = f"meta_{phase}"
+    for component in COMPONENTS:
+        name = f"meta_{component}"
         fields[name] = {**(getattr(task, name) or {}), **(fields.get(name) or {})} or None
     return WorkflowTaskV2(**fields, task_id=saved_id(task), task_type=task.type, task=task)
 
@@ -57,8 +56,8 @@ def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
             f"like {task.name!r}."
         )
     input_types_of(task, workflow_task.type_filters)
-    for phase in PHASES:
-        name = f"meta_{phase}"
+    for component in COMPONENTS:
+        name = f"meta_{component}"
         old, own, new = (
             getattr(each, name) or {} for each in (workflow_task.task, workflow_task, task)
         )
@@ -66,16 +65,16 @@ def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
             kept = {key: value for key, value in new.items() if key in own or key not in old}
             changed = {k: v for k, v in own.items() if k not in old or old[k] != v}
             new = {**kept, **changed}
-        has_phase = getattr(task, f"command_{phase}") is not None
-        setattr(workflow_task, name, new or ({} if has_phase else None))
+        has_command = getattr(task, f"command_{component}") is not None
+        setattr(workflow_task, name, new or ({} if has_command else None))
     workflow_task.task, workflow_task.task_type = task, task.type
 
 
-def check_phases(task: TaskV2, fields: Mapping[str, Any]) -> None:
-    """Raises UnfitError if some of the fields are for a phase that the task has not."""
-    for phase in PHASES:
-        for name in (f"args_{phase}", f"meta_{phase}"):
-            if fields.get(name) is not None and getattr(task, f"command_{phase}") is None:
+def check_components(task: TaskV2, fields: Mapping[str, Any]) -> None:
+    """Raises UnfitError if some of the fields are for a component that the task has not."""
+    for component in COMPONENTS:
+        for name in (f"args_{component}", f"meta_{component}"):
+            if fields.get(name) is not None and getattr(task, f"command_{component}") is None:
                 raise UnfitError(f"Task {task.name!r} is {task.type}: it takes no {name}.")
 
 
@@ -98,10 +97,10 @@ def argument_problems(workflow_task: WorkflowTaskV2) -> list[str]:
     so nothing of them is followed that could be large, slow or elsewhere.
     """
     problems = []
-    for phase in PHASES:
-        schema = getattr(workflow_task.task, f"args_schema_{phase}") or {}
-        given = getattr(workflow_task, f"args_{phase}") or {}
-        problems += [f"args_{phase}: {problem}" for problem in _problems(schema, given)]
+    for component in COMPONENTS:
+        schema = getattr(workflow_task.task, f"args_schema_{component}") or {}
+        given = getattr(workflow_task, f"args_{component}") or {}
+        problems += [f"args_{component}: {problem}" for problem in _problems(schema, given)]
     return problems
 
 

@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 import migrations
 from deployments.stack import Stack, StackOptions, running_stack
-from fractal_models.database import make_engine, session_factory
+from fractal_models.database import connection_pool, session_factory
 from fractal_models.settings import Settings
 from tests.cluster_machine import KNOWN_HOSTS
 
@@ -73,7 +73,7 @@ def settings(database: URL, tmp_path_factory: pytest.TempPathFactory) -> Setting
 
 @pytest.fixture(scope="module")
 async def sessions(database: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    engine = make_engine(database)
+    engine = connection_pool(database)
     yield session_factory(engine)
     await engine.dispose()
 

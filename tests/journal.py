@@ -15,10 +15,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.consistency import Unit, events, examine, task_bodies
 from deployments.stack import Stack
-from flows.job_folder import JobFolder
-from flows.job_lock import locked_jobs
 from flows.launchers.local import is_running
-from fractal_models.database import make_engine, session_factory
+from flows.process.lock import locked_jobs
+from flows.units.job_folder import JobFolder
+from fractal_models.database import connection_pool, session_factory
 from tests.lab import Lab, eventually
 
 _numbers = count(1)
@@ -76,7 +76,7 @@ async def journal_lab(lab: Lab) -> Lab:
 @pytest.fixture(scope="session")
 async def fractal(stack: Stack) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """Sessions on the stack's database."""
-    engine = make_engine(make_url(stack.environment["FRACTAL_DATABASE_URL"]))
+    engine = connection_pool(make_url(stack.environment["FRACTAL_DATABASE_URL"]))
     yield session_factory(engine)
     await engine.dispose()
 

@@ -14,7 +14,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from flows.launchers.transport import Completed, Transport, TransportError
+from flows.process.transport import Completed, Transport, TransportError
 from tests.cluster import Cluster
 
 PROGRAMS = ("sbatch", "squeue", "scontrol", "scancel", "sacct", "python")

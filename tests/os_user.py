@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.accounts import Account
+from flows.process.accounts import Account
 
 NAME = "fractal-test-jobs"
 PYTHON = "/usr/bin/python3"  # which that user may run, wherever that of the tests is

@@ -9,7 +9,7 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.paging import Paging, page_of
-from flows.units import COMPOUND, CONVERTERS
+from flows.units.plan import COMPOUND, CONVERTERS
 from fractal_models.database import saved_id
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.history import (

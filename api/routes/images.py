@@ -7,7 +7,7 @@ from api.documents import JsonDocument
 from api.paging import PagingDep
 from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
 from api.queries.jobs import require_no_submitted_job
-from flows.units import CONVERTERS
+from flows.units.plan import CONVERTERS
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.image_list import remove_images, write_images
 from fractal_models.images import SingleImage, ZarrUrl

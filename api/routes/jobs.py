@@ -27,10 +27,10 @@ from api.documents import JsonDocument
 from api.jobs import hand_over, read_whole_job, request_end, zipped_folder
 from api.queries.history import task_statuses
 from api.queries.jobs import in_projects_of, latest_job, list_jobs
-from flows.launchers.of_job import looking_transport
-from flows.launchers.slurm_queue import describe_queue
-from flows.launchers.transport import CommandError, TransportError
-from flows.pauses import pause, resume
+from flows.engine.pauses import pause, resume
+from flows.launchers.choice import query_transport
+from flows.launchers.slurm.queue import describe_queue
+from flows.process.transport import CommandError, TransportError
 from flows.submission import create_job
 from fractal_models.database import release
 from fractal_models.errors import NotFoundError, RefusedError, UnavailableError
@@ -83,7 +83,7 @@ async def read_squeue(
         raise RefusedError(f"User {user.email} has no SLURM accounts.")
     profile = await session.get_one(Profile, user.profile_id)
     await release(session)
-    transport = looking_transport(resource, profile)
+    transport = query_transport(resource, profile)
     try:
         return await describe_queue(
             transport,

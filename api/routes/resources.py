@@ -10,9 +10,9 @@ from api.dependencies import SessionDep, SparedEngineDep, Superuser
 from api.errors import conflicts_as
 from api.lookups import find
 from api.queries.resources import count_users_of_resource
-from flows.engine import Engine, EngineUnavailableError
-from flows.pool_names import new_pool_name
-from flows.publication import publish_resource, withdraw_resource
+from flows.engine.client import Engine, EngineUnavailableError
+from flows.engine.pool_names import new_pool_name
+from flows.engine.publication import publish_resource, withdraw_resource
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.resource import ResourceRead, ValidResource
 from fractal_models.tables import Resource

@@ -18,8 +18,8 @@ from api.dependencies import (
     VerifiedUser,
 )
 from api.queries.schedules import Names, jobs_of, names_in, schedules_of
-from flows.engine import Engine
-from flows.job_request import JobRequest
+from flows.engine.client import Engine
+from flows.parameters import JobRequest
 from flows.schedules.deployments import InPrefect, ScheduleDeployments
 from flows.schedules.occurrences import outcome_of
 from flows.schedules.plan import require_end, runnable

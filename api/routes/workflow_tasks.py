@@ -25,7 +25,7 @@ from fractal_models.schemas.workflow import (
 )
 from fractal_models.tables import TaskV2, WorkflowTaskV2, WorkflowV2
 from fractal_models.workflow_tasks import (
-    check_phases,
+    check_components,
     input_types_of,
     new_workflow_task,
     replace_task,
@@ -73,7 +73,7 @@ async def replace_workflow_task(
     """
     task = (await usable_tasks(session, user, project.resource_id, {task_id}))[task_id]
     given = arguments.model_dump(exclude_none=True)
-    check_phases(task, given)
+    check_components(task, given)
     replace_task(workflow_task, task)
     workflow_task.sqlmodel_update(given)
     await session.commit()
@@ -119,7 +119,7 @@ def _workflow_task(
 
 
 def _check(task: TaskV2, changes: WorkflowTaskUpdate) -> None:
-    check_phases(task, changes.model_dump())
+    check_components(task, changes.model_dump())
     input_types_of(task, changes.type_filters)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from deployments.demo.client import DemoError, FractalClient
 from deployments.demo.report import follow, show_history
 from deployments.stack import Stack, StackOptions, make_data_dir, running_stack
-from flows.launchers.transport import LocalTransport
+from flows.process.transport import LocalTransport
 
 PACKAGE, VERSION = "fractal-tasks-core", "2.1.0"
 LABEL, FEATURES = "nuclei", "nuclei_features"

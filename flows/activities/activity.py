@@ -13,12 +13,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
-from flows.descriptions import DESCRIPTIONS
-from flows.job_lock import lock_activity, locked_activities
-from flows.last_words import printable
-from flows.launchers.transport import CommandError, TransportError
-from flows.sentences import told
-from flows.stopping import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
+from flows.engine.descriptions import DESCRIPTIONS
+from flows.process.lock import lock_activity, locked_activities
+from flows.process.signals import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
+from flows.process.transport import CommandError, TransportError
+from flows.reports.sentences import told
+from flows.reports.text import printable
 from fractal_models.database import open_database, release
 from fractal_models.errors import FractalError, ProfileError
 from fractal_models.settings import get_settings

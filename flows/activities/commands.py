@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from flows.activities import contents
 from flows.activities.package_tasks import MANIFEST, PackageError
+from flows.programs import contents
 from fractal_models.tables import Resource, TaskGroupV2
 
 

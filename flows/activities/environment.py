@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from flows.activities import pixi_commands, unpack
+from flows.activities import pixi_commands
 from flows.activities.commands import (
     cache_options,
     contents_command,
@@ -20,6 +20,7 @@ from flows.activities.commands import (
 )
 from flows.activities.package_tasks import PackageError
 from flows.activities.site import Site
+from flows.programs import unpack
 from fractal_models.settings import get_settings
 from fractal_models.tables import Resource, TaskGroupV2
 
@@ -152,7 +153,7 @@ class PixiEnvironment(TaskEnvironment):
             )
         await self.site.write(self.python, pixi_commands.wrapper_text(self.group).encode())
         return await self.site.shell(
-            pixi_commands.make_commands(
+            pixi_commands.make_pixi_commands(
                 self.group, self.resource, manifest, self.site.pixi_cache_dir, frozen=frozen
             )
         )

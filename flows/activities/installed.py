@@ -1,4 +1,4 @@
-"""Where a package is that is installed for an interpreter, found without running that.
+"""Where a package is installed, found without running its interpreter.
 
 Whoever names an interpreter may have written it, and so may have the packages that it reads when it
 starts. Where nobody but the user of this process could run it, its files have to do.

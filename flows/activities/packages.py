@@ -12,7 +12,7 @@ from flows.activities.commands import find_uv
 from flows.activities.installed import is_program, package_folder
 from flows.activities.package_tasks import PackageError
 from flows.activities.site import Site
-from flows.launchers.transport import CommandError, TransportError, environment_of_programs
+from flows.process.transport import CommandError, TransportError, environment_of_programs
 
 _PATIENCE_SECONDS = 30.0
 

@@ -1,4 +1,4 @@
-"""The commands that make the environment of a pixi project, and the files that they are about."""
+"""The commands that make the environment of a pixi project, and the files that they need."""
 
 import shlex
 from typing import Any
@@ -54,7 +54,7 @@ exec "$CONDA_PREFIX/bin/python" "$@"
 """
 
 
-def make_commands(
+def make_pixi_commands(
     group: TaskGroupV2, resource: Resource, manifest: str, cache_dir: str | None, *, frozen: bool
 ) -> list[str]:
     """The shell commands that make the environment of a project by its manifest.

@@ -14,18 +14,18 @@ from prefect_shell import ShellOperation
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.accounts import Account
-from flows.activities import while_connected
 from flows.activities.commands import find_uv, interpreter_of, program
-from flows.launchers.framing import run_command
-from flows.launchers.of_job import ssh_transport
-from flows.launchers.transport import (
+from flows.launchers.choice import ssh_transport
+from flows.process.accounts import Account
+from flows.process.framing import run_command
+from flows.process.transport import (
     CommandError,
     LocalTransport,
     SSHTransport,
     Transport,
     variables_of_ours,
 )
+from flows.programs import while_connected
 from fractal_models.errors import ProfileError
 from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 

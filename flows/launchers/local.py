@@ -12,30 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flows import unit_runner
-from flows.accounts import ENTERED, FILLED, PASSED, READ, WRITTEN, Account
-from flows.launchers.base import (
-    BATCH_FILE,
-    RESULTS_FILE,
-    Batch,
-    BatchEnd,
-    ForeignBatchError,
-    OnResults,
-    ResultsReader,
-    UnitResult,
-    naming,
-    require_not_lost,
-    write_batch,
-    write_whole,
-)
-from flows.launchers.transport import (
+from flows.launchers.base import BatchEnd, ForeignBatchError, OnResults
+from flows.process.accounts import Account
+from flows.process.transport import (
     CommandError,
     LocalTransport,
     TransportError,
     environment_of_programs,
 )
-from flows.left_files import open_left, read_end, read_left
-from flows.sentences import words_of
+from flows.programs import unit_runner
+from flows.reports.sentences import words_of
+from flows.units.batch import BATCH_FILE, Batch, require_not_lost, write_batch
+from flows.units.files import ENTERED, FILLED, PASSED, READ, WRITTEN, naming, write_whole
+from flows.units.left_files import open_left, read_end, read_left
+from flows.units.results import RESULTS_FILE, ResultsReader, UnitResult
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 _LONGEST_SILENCE = 1.0
@@ -100,8 +90,8 @@ class LocalLauncher:
             stderr=await asyncio.to_thread(runner.last_words, results.reader.ended),
         )
 
-    def how(self, batch: Batch) -> str:
-        """See `Launcher.how`."""
+    def describe(self, batch: Batch) -> str:
+        """See `Launcher.describe`."""
         return f"{min(batch.max_parallel, len(batch.units))} at once, on {_HOST}"
 
     def memory_of(self, batch: Batch) -> int | None:

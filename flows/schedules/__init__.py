@@ -1,5 +1,5 @@
-"""Schedules: jobs that begin by themselves, as Prefect deployments whose owners Fractal knows.
+"""Jobs that begin by themselves, as Prefect deployments whose owners Fractal knows.
 
-`occurrences`, `plan` and `times` are pure but for what they look up; `deployments` asks Prefect,
-`rows` the database; `keeper` and `missed` look after what went wrong.
+Begin with `plan.py`: what a schedule's deployment is to be. `occurrences` and `times` are pure,
+`deployments` asks Prefect, `rows` the database.
 """

@@ -1,4 +1,4 @@
-"""Schedules as Prefect has them: a deployment each, with times or with an automation."""
+"""Schedules in Prefect: a deployment each, with times or with an automation."""
 
 import re
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ from prefect.events.filters import AutomationFilter, AutomationFilterId
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
-from flows.engine import Engine, UnpublishedError
-from flows.publication import entrypoint_and_form
+from flows.engine.client import Engine, UnpublishedError
+from flows.engine.publication import entrypoint_and_form
 from flows.schedules.occurrences import TAG
-from flows.schedules.plan import Plan, with_notice
+from flows.schedules.plan import SchedulePlan, with_notice
 from flows.schedules.times import from_prefect
 from fractal_models.schemas.schedule import AfterRead, WhenRead
 from fractal_models.tables.columns import now
@@ -81,7 +81,7 @@ class ScheduleDeployments:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def create(self, name: str, plan: Plan) -> tuple[UUID, UUID | None]:
+    async def create(self, name: str, plan: SchedulePlan) -> tuple[UUID, UUID | None]:
         """The ids of its new deployment and, if it waits for a job, of its automation.
 
         Raises:
@@ -110,7 +110,7 @@ class ScheduleDeployments:
             await _make_runs(client, deployment_id, plan.active)
             return deployment_id, await _automate(client, deployment_id, name, plan)
 
-    async def change(self, found: InPrefect, plan: Plan) -> UUID | None:
+    async def change(self, found: InPrefect, plan: SchedulePlan) -> UUID | None:
         """Make it what it is planned to be; the id of its automation.
 
         Times that stay keep their ids in Prefect, so that no flow run is made twice for one.
@@ -267,7 +267,7 @@ async def _switch(client: PrefectClient, automation: Automation | None, active: 
 
 
 async def _automate(
-    client: PrefectClient, deployment_id: UUID, name: str, plan: Plan
+    client: PrefectClient, deployment_id: UUID, name: str, plan: SchedulePlan
 ) -> UUID | None:
     """The automation that runs a deployment after another job, if it is to."""
     if plan.after is None:

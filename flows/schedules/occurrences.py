@@ -1,4 +1,4 @@
-"""Occurrences of schedules: which of them are run after a downtime, and what became of each."""
+"""Occurrences of schedules: which are run after a downtime, and how each ended."""
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping

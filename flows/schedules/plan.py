@@ -1,4 +1,4 @@
-"""From what is wanted of a schedule to what its deployment is to be, with the checks of a job."""
+"""Checks a schedule, and plans its deployment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.job_request import JobRequest
+from flows.parameters import JobRequest
 from flows.schedules import rows
 from flows.schedules.occurrences import leads_back
 from flows.submission import Checked, check_request
@@ -20,7 +20,7 @@ _PAUSED = "> **Paused by Fractal.** "
 
 
 @dataclass(frozen=True)
-class Plan:
+class SchedulePlan:
     """What the deployment of a schedule is to be.
 
     With neither `times` nor `after`, when it begins stays as it is.
@@ -58,11 +58,11 @@ class Runnable:
         *,
         after: After | None,
         active: bool,
-    ) -> Plan:
+    ) -> SchedulePlan:
         """The plan of the deployment of this row."""
         resource = self.checked.resource
         tags = [f"project:{self.project.name}", f"user:{self.owner.email}"]
-        return Plan(
+        return SchedulePlan(
             request=JobRequest.for_schedule(self.owner, self.project, self.job),
             description=with_notice(self._description(schedule), schedule.notice),
             tags=[*tags, f"resource:{resource.name}"],

@@ -1,4 +1,4 @@
-"""The rows of schedules: whose they are, what they have lost, what Prefect is yet to be told."""
+"""SQL of schedules: owners, what is missing, what Prefect has to be told."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Times of a schedule, as the REST API and as Prefect have them."""
+"""Times of a schedule, translated between the REST API and Prefect."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.job_lock import holding_job
+from flows.process.lock import holding_job
 from fractal_models.settings import Settings
 from fractal_models.tables import HistoryRun, HistoryUnit, JobV2, Resource
 from tests.lab import Lab, eventually

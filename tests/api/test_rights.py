@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import Engine
+from flows.engine.client import Engine
 from fractal_models.database import saved_id
 from fractal_models.image_list import write_images
 from fractal_models.tables import (

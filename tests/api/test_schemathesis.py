@@ -21,8 +21,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
 from deployments.stack import Stack
-from flows.engine import open_engine
-from flows.publication import publish_resource, withdraw_resource
+from flows.engine.client import open_engine
+from flows.engine.publication import publish_resource, withdraw_resource
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Profile, Resource
 from tests.api.world import World, make_profile, make_world, raise_ids, serving

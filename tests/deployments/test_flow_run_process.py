@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 
 from deployments import flow_run_process
-from flows.stopping import EXIT_INTERRUPTED
+from flows.process.signals import EXIT_INTERRUPTED
 
 # A server that forks one process, which goes on when the server lives, or has ended. Prints how
 # the process ended: it is the child of this script when the server is gone.

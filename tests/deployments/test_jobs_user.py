@@ -9,7 +9,7 @@ import pytest
 from deployments.initialise import default_resource
 from deployments.jobs_user import NAME, NoJobsUserError, jobs_user
 from deployments.stack import StackOptions, _give_projects, _profile
-from flows.accounts import Account
+from flows.process.accounts import Account
 from tests.os_user import PYTHON
 
 

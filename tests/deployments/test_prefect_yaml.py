@@ -10,8 +10,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 
 from deployments.stack import Stack
-from flows.descriptions import DESCRIPTIONS
-from flows.publication import ENTRYPOINTS
+from flows.engine.descriptions import DESCRIPTIONS
+from flows.engine.publication import ENTRYPOINTS
 from tests.lab import Lab
 
 CHECKOUT = Path(__file__).parents[2]

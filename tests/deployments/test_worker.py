@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
 from deployments.stack import Stack
-from flows.publication import ENTRYPOINTS
+from flows.engine.publication import ENTRYPOINTS
 from tests.lab import Lab, eventually
 
 POOL = "local"

@@ -13,19 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.launchers import transport
-from flows.launchers.base import Batch, BatchUnit, DamagedFileError, UnitResult
-from flows.launchers.cluster import Cluster, SubmissionRefusedError, unpacked
-from flows.launchers.slurm import SlurmLauncher
-from flows.launchers.slurm_job import SlurmJob
-from flows.launchers.slurm_queue import SlurmQueue
-from flows.launchers.transport import (
+from flows.launchers.slurm.cluster import Cluster, SubmissionRefusedError, unpacked
+from flows.launchers.slurm.context import SlurmContext
+from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.queue import SlurmQueue
+from flows.process import transport
+from flows.process.transport import (
     AnswerError,
     CommandError,
     Completed,
     LocalTransport,
     TransportError,
 )
+from flows.units.batch import Batch, BatchUnit, DamagedFileError
+from flows.units.results import UnitResult
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 
 MIB = 1 << 20
@@ -137,7 +138,7 @@ class Victim:
             assert 0 < job_id < 2**31
 
         launcher = SlurmLauncher(
-            SlurmJob(
+            SlurmContext(
                 cluster=Cluster(cluster, cluster, "python3", PurePosixPath("/there/job")),
                 queue=SlurmQueue(self.home / "queue.json", cluster, 0.0),
                 config=JobRunnerConfigSLURM.model_validate(CONFIG),

@@ -26,15 +26,15 @@ from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import api.dependencies
-import flows.launchers.of_job
+import flows.launchers.choice
 from api.app import create_app
 from api.dependencies import _engine, _spared_engine
 from api.routes import ROUTERS
 from deployments.stack import Stack
-from flows.engine import Engine, open_engine
-from flows.job_folder import JOB_LOG
-from flows.publication import publish_resource, withdraw_resource
-from fractal_models.database import make_engine, saved_id, session_factory
+from flows.engine.client import Engine, open_engine
+from flows.engine.publication import publish_resource, withdraw_resource
+from flows.units.job_folder import JOB_LOG
+from fractal_models.database import connection_pool, saved_id, session_factory
 from fractal_models.settings import Settings
 from fractal_models.tables import Profile, Resource, TaskGroupV2
 from tests.people import Person
@@ -325,7 +325,7 @@ async def silent() -> AsyncIterator[str]:
 async def crowded(settings: Settings, silent: str) -> AsyncIterator[FastAPI]:
     """The API with three connections, and a Prefect that does not answer."""
     app = create_app(settings.model_copy(update={"prefect_api_url": f"http://{silent}/api"}))
-    engine = make_engine(settings.async_database_url, pool_size=3)
+    engine = connection_pool(settings.async_database_url, pool_size=3)
     engine.sync_engine.pool._max_overflow = 0  # type: ignore[attr-defined]
     async with app.router.lifespan_context(app):
         app.state.services = replace(app.state.services, sessions=session_factory(engine))
@@ -346,7 +346,7 @@ async def on_a_silent_cluster(
     key, known_hosts, name = tmp_path / "key", tmp_path / "known_hosts", uuid4().hex
     known_hosts.touch()
     there = settings.model_copy(update={"ssh_known_hosts": known_hosts})
-    monkeypatch.setattr(flows.launchers.of_job, "get_settings", lambda: there)
+    monkeypatch.setattr(flows.launchers.choice, "get_settings", lambda: there)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(key)
     cluster = Resource(
         type="slurm_ssh",

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from deployments.stack import Stack
-from flows.turns import Limits, Plan, Room, Waiting, limits_of, plan
+from flows.watchers.turns import Decision, Limits, Room, Waiting, limits_of, plan
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
 from tests.lab import Lab, eventually
@@ -32,7 +32,7 @@ def planned(
     slots: float = math.inf,
     of_user: float = math.inf,
     latest: dict[str, int] | None = None,
-) -> Plan:
+) -> Decision:
     """Their plan, where so many may run at once in all, and so many of one user."""
     running = running or {}
     here = Room(slots - sum(running.values()), "full")

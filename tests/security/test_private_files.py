@@ -15,9 +15,9 @@ from deployments import secrecy
 from deployments.postgres import EmbeddedPostgres, PostgresError
 from deployments.services import Service
 from deployments.stack import Stack, StackError, make_data_dir
-from flows.accounts import Account
-from flows.job_folder import JobFolder, archive_folder
-from flows.launchers.base import write_whole
+from flows.process.accounts import Account
+from flows.units.files import write_whole
+from flows.units.job_folder import JobFolder, archive_folder
 from fractal_models.settings import SECRETS
 from tests.lab import PATIENCE_SECONDS, Lab
 from tests.os_user import PYTHON

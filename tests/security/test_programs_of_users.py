@@ -13,11 +13,11 @@ import pytest
 from prefect.logging import disable_run_logger
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.accounts import Account
 from flows.activities import packages
 from flows.activities.environment import PipEnvironment
 from flows.activities.site import account_site, open_site, own_site
-from flows.launchers.transport import CommandError, LocalTransport, TransportError
+from flows.process.accounts import Account
+from flows.process.transport import CommandError, LocalTransport, TransportError
 from fractal_models.database import saved_id
 from fractal_models.tables import Profile, Resource, TaskGroupV2
 from tests.os_user import PYTHON

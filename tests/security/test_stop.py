@@ -12,9 +12,9 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine import open_engine
-from flows.job_lock import LockedError, free_job, holding_job, lock_job, locked_jobs
-from flows.reconciler import Reconciler
+from flows.engine.client import open_engine
+from flows.process.lock import LockedError, free_job, holding_job, lock_job, locked_jobs
+from flows.watchers.jobs import Reconciler
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource
 from tests.journal import process_of, runner_of

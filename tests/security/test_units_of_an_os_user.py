@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from flows.accounts import Account
-from flows.job_folder import JobFolder
-from flows.launchers.base import Batch, BatchEnd, BatchUnit, UnitResult
+from flows.launchers.base import BatchEnd
+from flows.launchers.choice import local_launcher
 from flows.launchers.local import LocalLauncher, is_running
-from flows.launchers.of_job import local_launcher
+from flows.process.accounts import Account
+from flows.units.batch import Batch, BatchUnit
+from flows.units.job_folder import JobFolder
+from flows.units.results import UnitResult
 from fractal_models.errors import ProfileError
 from fractal_models.schemas.resource import ValidProfileLocal
 from fractal_models.tables import Profile, Resource

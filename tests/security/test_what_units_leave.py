@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from api.logs import read_log
-from flows import left_files, unit_runner
-from flows.job_folder import JOB_LOG, JobFolder, archive_folder, write_archive
-from flows.last_words import add_last_line, last_lines
-from flows.launchers import cluster_files
-from flows.launchers.base import Batch, BatchUnit, ResultsReader, write_batch
 from flows.launchers.local import LocalLauncher, is_running
+from flows.programs import cluster_files, unit_runner
+from flows.units import left_files
+from flows.units.batch import Batch, BatchUnit, write_batch
+from flows.units.job_folder import JOB_LOG, JobFolder, archive_folder, write_archive
+from flows.units.left_files import add_last_line, last_lines
+from flows.units.results import ResultsReader
 from fractal_models.tables import JobV2
 
 SECRET = "what units must not reach"

@@ -11,7 +11,7 @@ from prefect.logging import disable_run_logger
 
 from flows.activities.environment import PipEnvironment
 from flows.activities.site import own_site
-from flows.launchers.transport import CommandError
+from flows.process.transport import CommandError
 from fractal_models.tables import Resource, TaskGroupV2
 
 PYTHON = "/usr/bin/python3"

@@ -7,7 +7,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows.activities.site import RemoteSite
-from flows.launchers.transport import CommandError, SSHTransport, TransportError
+from flows.process.transport import CommandError, SSHTransport, TransportError
 from tests.cluster import Cluster
 from tests.lab import eventually
 

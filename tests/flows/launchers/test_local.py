@@ -15,18 +15,11 @@ from typing import Any
 
 import pytest
 
-from flows import unit_runner
-from flows.launchers.base import (
-    Batch,
-    BatchEnd,
-    BatchUnit,
-    DamagedBatchError,
-    DamagedFileError,
-    ForeignBatchError,
-    Launcher,
-    UnitResult,
-)
+from flows.launchers.base import BatchEnd, ForeignBatchError, Launcher
 from flows.launchers.local import LocalLauncher, is_running
+from flows.programs import unit_runner
+from flows.units.batch import Batch, BatchUnit, DamagedBatchError, DamagedFileError
+from flows.units.results import UnitResult
 
 PATIENCE = 20.0
 ROOT = Path(__file__).parents[3]
@@ -620,7 +613,7 @@ async def test_an_error_in_taking_results_leaves_the_batch_running(job: Job) -> 
 
 DYING_LAUNCHER = """
 import asyncio, os, pathlib
-from flows.launchers.base import Batch, BatchUnit
+from flows.units.batch import Batch, BatchUnit
 from flows.launchers.local import LocalLauncher
 
 async def die(results):

@@ -7,7 +7,7 @@ from prefect.client.orchestration import PrefectClient
 
 from tests.flows.schedules.conftest import YEARLY, Schedules
 from tests.flows.schedules.test_occurrences import count
-from tests.flows.test_events import Sessions, told
+from tests.flows.watchers.test_events import Sessions, told
 from tests.lab import Lab, eventually
 
 

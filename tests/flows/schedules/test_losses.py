@@ -15,8 +15,8 @@ from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
-from flows.engine import Engine
-from flows.schedules.keeper import ScheduleKeeper
+from flows.engine.client import Engine
+from flows.watchers.schedules import ScheduleKeeper
 from fractal_models.tables import LinkUserProjectV2, Schedule
 from tests.flows.schedules.conftest import OFTEN, YEARLY, Schedules
 from tests.lab import Lab, eventually, logged_in

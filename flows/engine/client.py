@@ -1,0 +1,386 @@
+"""What Fractal asks of Prefect: one class with all requests."""
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import LogCreate
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+    WorkQueueFilter,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolStatus
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.events.schemas.events import Event
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed
+
+from flows.engine.wait_reasons import PoolLimits
+from flows.parameters import JobRequest
+from flows.reports.text import job_title
+from fractal_models.errors import FractalError, UnavailableError
+from fractal_models.settings import PrefectSettings
+from fractal_models.tables import EventOutbox, JobV2, Resource, TaskGroupActivityV2
+from fractal_models.tables.columns import now
+
+logger = logging.getLogger(__name__)
+
+_JOB_KEY = re.compile(r"job-(\d+)-")
+
+_PATIENCE_SECONDS = 10.0
+_PAGE = 200  # Prefect's limit
+
+
+class EngineError(FractalError):
+    """Prefect does not do what was asked of it."""
+
+
+class EngineUnavailableError(EngineError, UnavailableError):
+    """The Prefect API does not answer; what was asked of it did not happen."""
+
+
+class EngineRefusedError(EngineError):
+    """The Prefect API answers, and refuses this: what is asked about is not as it was thought."""
+
+
+class UnpublishedError(EngineUnavailableError):
+    """Prefect does not know a resource yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Prefect has no {what} yet: a worker of the resource makes it when it starts."
+        )
+
+
+class Engine:
+    """The Prefect API, as seen by Fractal.
+
+    Every method raises EngineError: EngineUnavailableError if Prefect does not answer within 10 s,
+    EngineRefusedError if it refuses.
+    """
+
+    def __init__(self, client: PrefectClient, seconds_in_all: float = math.inf) -> None:
+        self._client = client
+        self._seconds_left = seconds_in_all
+
+    def within(self, seconds: float) -> "Engine":
+        """The same Prefect, for which nobody waits longer than so many seconds in all."""
+        return Engine(self._client, seconds)
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[PrefectClient]:
+        """The client, for what else is asked of Prefect."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(min(_PATIENCE_SECONDS, self._seconds_left)):
+                yield self._client
+        except (httpx.TransportError, TimeoutError) as error:
+            raise EngineUnavailableError(f"The Prefect API does not answer: {error!r}") from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (401, 403) or error.response.status_code >= 500:
+                raise EngineUnavailableError(f"The Prefect API refuses: {error}") from error
+            raise EngineRefusedError(str(error)) from error
+        finally:
+            self._seconds_left -= time.monotonic() - began
+
+    async def submit_job(self, job: JobV2, resource: Resource) -> UUID:
+        """The job's flow run; asked again, the same one.
+
+        Raises:
+            UnpublishedError: no worker has made the resource's work pool yet.
+        """
+        return await self._create_flow_run(
+            f"run-job/{resource.work_pool}",
+            name=job_title(job),
+            parameters=JobRequest.of(job).as_parameters(),
+            # The time tells apart the jobs of several databases that share a Prefect server; the
+            # count lets a job whose flow run was deleted have another.
+            key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
+            tags=_tags(job, resource.name),
+        )
+
+    async def is_paused(self, deployment_id: UUID) -> bool:
+        """Whether a deployment is to begin no flow runs by itself."""
+        async with self.asking():
+            try:
+                return (await self._client.read_deployment(deployment_id)).paused
+            except ObjectNotFound:
+                return True
+
+    async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
+        """Give a flow run that began in Prefect the name and the tags of its job."""
+        async with self.asking():
+            await self._client.update_flow_run(
+                flow_run.id,
+                name=job_title(job),
+                tags=sorted({*flow_run.tags, *_tags(job, resource_name)}),
+            )
+
+    async def submit_activity(
+        self, activity: TaskGroupActivityV2, resource: Resource, **parameters: Any
+    ) -> UUID:
+        """The flow run of an activity of a task group; asked again, the same one."""
+        return await self._create_flow_run(
+            f"{activity.action}-tasks/{resource.work_pool}",
+            name=f"{activity.action} {activity.pkg_name} {activity.version}",
+            parameters={"activity_id": activity.id, **parameters},
+            key=f"task-group-activity-{activity.id}-{activity.timestamp_started.isoformat()}",
+        )
+
+    async def flow_runs(self, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
+        """The flow runs that exist of these, by id."""
+        found: dict[UUID, FlowRun] = {}
+        async with self.asking():
+            for begin in range(0, len(ids), _PAGE):
+                page = await self._client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        id=FlowRunFilterId(any_=list(ids[begin : begin + _PAGE]))
+                    ),
+                    sort=FlowRunSort.ID_DESC,
+                    limit=_PAGE,
+                )
+                found |= {flow_run.id: flow_run for flow_run in page}
+        return found
+
+    async def begun_jobs(self, pool: str) -> list[FlowRun]:
+        """The flow runs of jobs on a resource that are being started, run or are being stopped."""
+        begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        return await self._jobs(pool, begun)
+
+    async def paused_jobs(self, pool: str) -> list[FlowRun]:
+        """The flow runs of jobs on a resource that are paused."""
+        return await self._jobs(pool, [StateType.PAUSED])
+
+    async def open_runs(self, pool: str, flows: Sequence[str]) -> list[FlowRun]:
+        """The flow runs of some flows in a work pool that are scheduled, or have a process."""
+        begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        return await self._runs(pool, flows, [StateType.SCHEDULED, *begun])
+
+    async def _jobs(self, pool: str, states: list[StateType]) -> list[FlowRun]:
+        return await self._runs(pool, ["run-job"], states)
+
+    async def _runs(
+        self, pool: str, flows: Sequence[str], states: list[StateType]
+    ) -> list[FlowRun]:
+        found: list[FlowRun] = []
+        while len(found) % _PAGE == 0:
+            async with self.asking():
+                page = await self._client.read_flow_runs(
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
+                    flow_run_filter=FlowRunFilter(
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+                    ),
+                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+                    sort=FlowRunSort.ID_DESC,
+                    limit=_PAGE,
+                    offset=len(found),
+                )
+            if not page:
+                break
+            found += page
+        return found
+
+    async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
+        """Restart a flow run that nobody executes any more, if it was running or about to."""
+        flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
+        state = flow_run.state if flow_run is not None else None
+        if flow_run is not None and state and (state.is_running() or state.is_pending()):
+            await self.restart(flow_run, reason, delay_seconds=delay_seconds)
+
+    async def restart(
+        self,
+        flow_run: FlowRun,
+        reason: str,
+        *,
+        delay_seconds: float = 0,
+        always: bool = False,
+    ) -> bool:
+        """Have a flow run that crashed or was running executed again; task runs that ran, crashed.
+
+        False if Prefect refuses, because it was told to stop meanwhile: then it stays as it is,
+        unless it is to be executed `always`.
+        """
+        async with self.asking():
+            lost = await self._client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])),
+                task_run_filter=TaskRunFilter(
+                    state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
+                ),
+                sort=TaskRunSort.ID_DESC,
+                limit=_PAGE,
+            )
+            for task_run in lost:
+                await self._client.set_task_run_state(
+                    task_run.id, Crashed(message=reason), force=True
+                )
+        when = now() + timedelta(seconds=delay_seconds)
+        if flow_run.expected_start_time is not None:  # begun ahead of its time, by a few seconds
+            when = max(when, flow_run.expected_start_time)
+        async with self.asking():
+            result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
+                flow_run.id,
+                AwaitingRetry(message=reason, scheduled_time=when),
+                # Unless forced, Prefect lets a flow run that is being cancelled only end.
+                force=always or flow_run.state is None or flow_run.state.is_final(),
+            )
+        accepted = result.status is SetStateStatus.ACCEPT
+        if not accepted:
+            logger.warning("Prefect does not restart %s: %s", flow_run.name, result.details)
+        return accepted
+
+    async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
+        """Give a flow run that nobody executes its end."""
+        async with self.asking():
+            await self._client.set_flow_run_state(flow_run_id, state, force=True)
+
+    async def log(self, messages: Mapping[UUID, str]) -> None:
+        """One line each in the logs of flow runs."""
+        lines = [
+            LogCreate(
+                name="prefect.flow_runs",
+                level=logging.WARNING,
+                message=message,
+                timestamp=now(),
+                flow_run_id=flow_run_id,
+            )
+            for flow_run_id, message in messages.items()
+        ]
+        async with self.asking():
+            await self._client.create_logs(lines)
+
+    async def pool_limits(self, pool: str) -> PoolLimits | None:
+        """What keeps the flow runs of a work pool waiting; None if the pool is gone."""
+        async with self.asking():
+            try:
+                found, queues = await asyncio.gather(
+                    self._client.read_work_pool(pool),
+                    self._client.read_work_queues(pool, WorkQueueFilter(), _PAGE, 0),
+                )
+            except ObjectNotFound:
+                return None
+        return PoolLimits(found, {queue.name: queue for queue in queues})
+
+    async def has_pool(self, pool: str) -> bool:
+        """Whether there is a work pool of this name."""
+        async with self.asking():
+            try:
+                await self._client.read_work_pool(pool)
+            except ObjectNotFound:
+                return False
+        return True
+
+    async def pools_without_worker(self, pools: Sequence[str]) -> set[str]:
+        """Which of these work pools nobody has worked for lately, as far as they exist."""
+        async with self.asking():
+            found = await self._client.read_work_pools(
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
+            )
+        return {pool.name for pool in found if pool.status is WorkPoolStatus.NOT_READY}
+
+    async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
+        """Have a flow run that waits begin at another time, if it is still there."""
+        async with self.asking():
+            with suppress(ObjectNotFound):
+                await self._client.set_flow_run_state(flow_run_id, state)
+
+    async def emit(self, events: Sequence[EventOutbox]) -> None:
+        """Have Prefect hear of events; if it dies within seconds, it has not."""
+        body = [
+            Event.model_validate(event.model_dump(exclude={"sent"})).model_dump(mode="json")
+            for event in events
+        ]
+        async with self.asking():
+            await self._client.request("POST", "/events", json=body)
+
+    async def known_events(self, occurred: Mapping[UUID, datetime]) -> list[UUID]:
+        """Which of at most 50 events Prefect has written down; they are given with their times."""
+        first, last = min(occurred.values()), max(occurred.values())
+        wanted = {
+            "id": {"id": [str(event_id) for event_id in occurred]},
+            "occurred": {"since": first.isoformat(), "until": last.isoformat()},
+        }
+        async with self.asking():
+            answer = await self._client.request("POST", "/events/filter", json={"filter": wanted})
+        return [UUID(event["id"]) for event in answer.json()["events"]]
+
+    async def cancel(self, flow_run_id: UUID) -> bool:
+        """Ask a flow run to stop. True if it has ended already, as one that waits does."""
+        async with self.asking():
+            try:
+                result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
+                    flow_run_id, Cancelling(message="Stopped through the Fractal API.")
+                )
+            except ObjectNotFound:
+                return True
+        return result.state is not None and result.state.is_final()
+
+    async def cancel_at_once(self, flow_run_id: UUID, reason: str) -> None:
+        """Cancel a flow run that nobody is known to execute; a worker that does, ends it."""
+        if not await self.cancel(flow_run_id):
+            await self.end(flow_run_id, Cancelled(message=reason))
+
+    async def _create_flow_run(
+        self,
+        deployment: str,
+        *,
+        name: str,
+        parameters: dict[str, Any],
+        key: str,
+        tags: Sequence[str] = (),
+    ) -> UUID:
+        async with self.asking():
+            try:
+                found = await self._client.read_deployment_by_name(deployment)
+            except ObjectNotFound as error:
+                raise UnpublishedError(f"deployment {deployment!r}") from error
+            flow_run = await self._client.create_flow_run_from_deployment(
+                found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
+            )
+        return flow_run.id
+
+
+def job_id_of(flow_run: FlowRun) -> int | None:
+    """The job that a flow run was made for; None for one that began in Prefect."""
+    found = _JOB_KEY.match(flow_run.idempotency_key or "")
+    return int(found[1]) if found else None
+
+
+def _tags(job: JobV2, resource_name: str) -> list[str]:
+    return [
+        f"project:{job.project_dump['name']}",
+        f"user:{job.user_email}",
+        f"resource:{resource_name}",
+    ]
+
+
+@asynccontextmanager
+async def open_engine(settings: PrefectSettings) -> AsyncIterator[Engine]:
+    """The engine for the life of a block. Prefect need not be there yet."""
+    auth = settings.prefect_auth_string
+    client = PrefectClient(
+        settings.prefect_api_url,
+        auth_string=auth.get_secret_value() if auth else None,
+        server_type=None,
+    )
+    async with client:
+        yield Engine(client)

@@ -1,0 +1,76 @@
+"""Pauses of jobs, which are suspensions of their flow runs: see `JobRun.leave_if_paused`."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
+from prefect.states import Suspended
+
+from flows.engine.client import Engine
+from fractal_models.errors import RefusedError
+
+# A flow run that is being started is so soon.
+_PENDING_TRIES, _PENDING_SECONDS = 10, 0.2
+
+
+class PauseRefusedError(RefusedError):
+    """A flow run cannot be paused or resumed; the message says why."""
+
+
+async def pause(engine: Engine, flow_run_id: UUID, reason: str) -> None:
+    """Suspend a flow run: it ends its workflow task, or does not begin.
+
+    Raises:
+        PauseRefusedError: it cannot be suspended, e.g. because it has ended.
+    """
+    flow_run = await _begun_or_waiting(engine, flow_run_id)
+    state = flow_run.state if flow_run else None
+    if state is None or not (state.is_running() or state.is_scheduled()):
+        raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
+    # Prefect suspends by itself only what runs.
+    await _suspend(engine, flow_run_id, reason, force=state.is_scheduled())
+
+
+async def prolong_pauses(engine: Engine, pool: str) -> None:
+    """Have the pauses of jobs on a resource last until they are resumed.
+
+    The Prefect UI gives a pause a time, five minutes unless told otherwise, after which the
+    flow run fails: even one whose workflow task still runs.
+    """
+    for flow_run in await engine.paused_jobs(pool):
+        if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
+            message = flow_run.state.message or "Suspended until it is resumed."
+            await _suspend(engine, flow_run.id, message, force=True)
+
+
+async def _suspend(engine: Engine, flow_run_id: UUID, message: str, *, force: bool) -> None:
+    async with engine.asking() as client:
+        result: OrchestrationResult[Any] = await client.set_flow_run_state(
+            flow_run_id, Suspended(message=message), force=force
+        )
+    if result.status is not SetStateStatus.ACCEPT:
+        raise PauseRefusedError(f"Prefect refuses: {result.details}")
+
+
+async def resume(engine: Engine, flow_run_id: UUID) -> None:
+    """Have a suspended flow run go on.
+
+    Raises:
+        PauseRefusedError: it is not suspended.
+    """
+    async with engine.asking() as client:
+        result = await client.resume_flow_run(flow_run_id)
+    if result.status is not SetStateStatus.ACCEPT:
+        raise PauseRefusedError(f"Prefect refuses: {result.details}")
+
+
+async def _begun_or_waiting(engine: Engine, flow_run_id: UUID) -> FlowRun | None:
+    """A flow run that is not just being started: its process could not be told then."""
+    for _ in range(_PENDING_TRIES):
+        flow_run = (await engine.flow_runs([flow_run_id])).get(flow_run_id)
+        if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():
+            break
+        await asyncio.sleep(_PENDING_SECONDS)
+    return flow_run

@@ -1,0 +1,89 @@
+"""The end of a job: its log, its summary, its archive."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.records import jobs, runs
+from flows.records.events import Outcome
+from flows.records.usage import work_of_job
+from flows.reports.artifacts import show_summary
+from flows.reports.sentences import sentence, words_of
+from flows.reports.summary import EndedJob, Work, summary
+from flows.reports.text import job_title, printable
+from flows.units.job_folder import JobFolder, archive_folder, warnings_in
+from fractal_models.database import release, saved_id
+from fractal_models.tables import JobV2
+from fractal_models.tables.columns import now
+
+logger = logging.getLogger(__name__)
+
+
+async def conclude_job(
+    session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
+) -> None:
+    """Give a submitted job its end, with its whole log, and zip its folder."""
+    if job.status != "submitted":
+        return
+    begun = bool(await runs.runs_of_job(session, saved_id(job)))
+    await release(session)
+    folder = JobFolder.of(job)
+    reason = printable(reason.strip())
+    first_line, _, _ = reason.partition("\n")
+    message = f"Job {outcome}. {sentence(first_line)}".strip()
+    story = await asyncio.to_thread(_finish_log, folder, message, begun=begun)
+    executor_log = await asyncio.to_thread(_read_executor_log, folder)
+    await runs.abandon_runs(session, job)
+    works = await work_of_job(session, saved_id(job))
+    ended = await jobs.end_job(
+        session,
+        saved_id(job),
+        outcome=outcome,
+        reason=reason,
+        story=story,
+        executor_error_log=executor_log,
+    )
+    if not ended:
+        return
+    await _show_summary(job, works, message, warnings_in(story))
+    if folder.path.exists():
+        await asyncio.to_thread(archive_folder, folder.path)
+
+
+async def _show_summary(
+    job: JobV2, works: Sequence[Work], message: str, warnings: Sequence[str]
+) -> None:
+    if job.flow_run_id is None:
+        return  # there is no place to show it
+    ended = EndedJob(
+        how=message,
+        seconds=(now() - job.start_timestamp).total_seconds(),
+        folder=job.working_dir,
+        remote_folder=job.working_dir_user,
+        warnings=warnings,
+    )
+    text = summary(ended, works)
+    await show_summary(f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
+
+
+def _finish_log(folder: JobFolder, message: str, *, begun: bool) -> str:
+    """What was logged, and a last line. A job whose folder cannot be written gets its end, too."""
+    if not folder.path.exists():
+        return f"{message}\n(Its folder {folder.path} was removed.)" if begun else message
+    try:
+        folder.log(message)
+        return printable(folder.read_log())
+    except OSError as error:
+        logger.warning("The end of a log could not be written: %s", error)
+        with suppress(OSError):
+            message = f"{printable(folder.read_log())}{message}"
+        return f"{message}\n(The end of this log could not be written: {words_of(error)})"
+
+
+def _read_executor_log(folder: JobFolder) -> str | None:
+    with suppress(OSError):
+        return printable(folder.read_executor_log()) or None
+    return None

@@ -1,0 +1,168 @@
+"""How the process of a flow run finds or makes its job, and locks it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import AsyncClientContext
+from prefect.logging import get_run_logger
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.engine.client import Engine, EngineError, job_id_of
+from flows.engine.wait_reasons import describe_wait
+from flows.job.request import make_job
+from flows.job.run import JobEndedError, JobRun, JobUnavailableError, interrupt
+from flows.parameters import JobRequest
+from flows.process.lock import LockedError, lock_job
+from flows.process.signals import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
+from flows.records import runs
+from flows.schedules.occurrences import TAG
+from flows.submission import profile_of, reopen_job
+from flows.units.job_folder import JobFolder
+from fractal_models.database import is_outage, open_database, release, saved_id
+from fractal_models.errors import DatasetBusyError, NotNowError
+from fractal_models.image_list import read_images
+from fractal_models.settings import Settings, get_settings
+from fractal_models.tables import (
+    DatasetV2,
+    JobV2,
+    ProjectV2,
+    Resource,
+)
+from fractal_models.tables.columns import now
+
+
+@asynccontextmanager
+async def open_job(flow_run: FlowRun, request: JobRequest) -> AsyncIterator[JobRun]:
+    """Everything that this process needs to execute a job, of which it is the only executor.
+
+    A flow run without a job makes it, as requested; one whose job has failed has it go on.
+    Ends the process, and touches nothing, if another one executes the job for the same flow run, or
+    if the database is away.
+
+    Raises:
+        JobUnavailableError: there is nothing to execute for this flow run.
+        JobRefusedError, NotFoundError, ForbiddenError: the job cannot be made, or go on.
+    """
+    settings = get_settings()
+    async with (
+        open_database(settings.async_database_url) as sessions,
+        AsyncClientContext.get_or_create() as context,
+    ):
+        try:
+            run = await _open(settings, sessions, Engine(context.client), flow_run, request)
+        except LockedError:
+            leave(EXIT_SUPERFLUOUS)
+        except Exception as error:
+            if is_outage(error):
+                leave(EXIT_INTERRUPTED)
+            raise
+        run.folder.create()
+        if run.waited:
+            run.say(run.waited)
+        obeying = asyncio.create_task(run.obey())
+        try:
+            yield run
+        finally:
+            obeying.cancel()
+
+
+async def _open(
+    settings: Settings,
+    sessions: async_sessionmaker[AsyncSession],
+    engine: Engine,
+    flow_run: FlowRun,
+    request: JobRequest,
+) -> JobRun:
+    async with sessions() as session:
+        job = await _job_of(session, engine, flow_run, request)
+        job_id = saved_id(job)
+        interrupted = partial(interrupt, JobFolder.of(job))
+        await release(session)
+        await lock_job(settings.async_database_url, job_id, interrupted)
+        await session.refresh(job)  # who had the lock may have ended it
+        if job.status == "done":
+            raise JobEndedError(f"Job {job_id} has ended already, it is done.")
+        if job.status == "failed":
+            await reopen_job(session, job)
+        if waited := describe_wait(job.log, now()):
+            job.log = None
+            await session.commit()
+        dataset = await session.get_one(DatasetV2, job.dataset_id)
+        images = await read_images(session, dataset.id)
+        project = await session.get_one(ProjectV2, job.project_id)
+        resource = await session.get_one(Resource, project.resource_id)
+        profile = await profile_of(session, job)
+        recorded = await runs.runs_of_job(session, job_id)
+    if job_id_of(flow_run) is None:
+        await _entitle(engine, flow_run, job, resource)
+    run = JobRun(
+        job,
+        dataset.zarr_dir,
+        images,
+        recorded,
+        resource,
+        profile,
+        settings.max_restarts,
+        sessions,
+        engine,
+        flow_run.id,
+    )
+    run.waited = waited
+    if job.stop_reason is not None:
+        run.stop(job.stop_reason)
+    return run
+
+
+async def _job_of(
+    session: AsyncSession, engine: Engine, flow_run: FlowRun, request: JobRequest
+) -> JobV2:
+    """The job of a flow run. Another process of it may just be making it."""
+    if (job := await _claim(session, flow_run)) is not None:
+        return job
+    if TAG in flow_run.tags and flow_run.auto_scheduled:
+        await _require_active(engine, flow_run)
+    try:
+        return await make_job(session, request, flow_run)
+    except DatasetBusyError:
+        if (job := await _claim(session, flow_run)) is None:
+            raise
+        return job
+
+
+async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
+    """Begin nothing for a schedule that is paused. (Flow runs were made ahead of that.)"""
+    try:
+        paused = flow_run.deployment_id is None or await engine.is_paused(flow_run.deployment_id)
+    except EngineError:
+        return  # it was active when this began
+    if paused:
+        raise NotNowError("The schedule is paused.")
+
+
+async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
+    """The job of a flow run, if it has one; made for a job, it becomes the flow run of that."""
+    found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
+    job = found.first()
+    job_id = job_id_of(flow_run)
+    if job is not None or job_id is None:
+        return job
+    job = await session.get(JobV2, job_id)
+    if job is None:
+        raise JobUnavailableError(f"There is no job {job_id}.")
+    if job.flow_run_id is not None:
+        raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
+    job.flow_run_id = flow_run.id  # who made the flow run did not live to write it down
+    await session.commit()
+    return job
+
+
+async def _entitle(engine: Engine, flow_run: FlowRun, job: JobV2, resource: Resource) -> None:
+    try:
+        await engine.entitle(flow_run, job, resource.name)
+    except EngineError as error:
+        get_run_logger().warning("The flow run keeps its name: %s", error)

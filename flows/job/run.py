@@ -1,0 +1,236 @@
+"""A job while it runs: its row, images and folder, and how it is stopped or interrupted."""
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import UUID
+
+from prefect.logging import get_run_logger
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.engine.client import Engine, EngineError
+from flows.launchers.choice import launcher_of
+from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, leave
+from flows.records import jobs
+from flows.reports.sentences import phrase, words_of
+from flows.units.job_folder import MOST_OF_A_LOG, JobFolder
+from flows.units.left_files import open_left, two_ends
+from fractal_models.database import is_outage, saved_id
+from fractal_models.errors import FractalError
+from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
+from fractal_models.tables import (
+    HistoryRun,
+    JobV2,
+    Profile,
+    Resource,
+)
+
+# In which the worker passes the runner configuration of a flow run to its process.
+RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
+
+_NOT_DONE = ("unset", "submitted", "failed")
+
+_LAST_WORDS_SECONDS = 5
+_OBEY_SECONDS = 2.0
+
+
+class JobUnavailableError(FractalError):
+    """This flow run has no job to run: it is unknown, has ended, or is another flow run's."""
+
+
+class JobEndedError(JobUnavailableError):
+    """The job is done already: this flow run was executed once more, for nothing."""
+
+
+class JobStoppedError(FractalError):
+    """The job was told to stop."""
+
+
+class JobRun:
+    """One job on its way through its workflow tasks.
+
+    `images` is the dataset's image list as last recorded; `type_filters` are the job's, joined by
+    the output types of the tasks that are done; `recorded` are the HistoryRuns that executors
+    before this one left, the oldest first.
+    """
+
+    def __init__(
+        self,
+        job: JobV2,
+        zarr_dir: str,
+        images: list[Image],
+        recorded: Sequence[HistoryRun],
+        resource: Resource,
+        profile: Profile | None,
+        max_restarts: int,
+        sessions: async_sessionmaker[AsyncSession],
+        engine: Engine,
+        flow_run_id: UUID,
+    ) -> None:
+        self.job = job
+        self.zarr_dir = zarr_dir
+        self.images = images
+        self.recorded = recorded
+        self.type_filters: dict[str, bool] = dict(job.type_filters)
+        self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
+        self._statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
+        self.folder = JobFolder.of(job)
+        config = _runner_config(resource)
+        self.launcher = launcher_of(
+            job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
+        )
+        self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+        self._resource_id = saved_id(resource)
+        self.max_restarts = max_restarts
+        self.waited = ""
+        self.why_it_stops = ""
+        self._stopped = asyncio.Event()
+        self._sessions = sessions
+        self._engine = engine
+        self._flow_run_id = flow_run_id
+        self._batch: Path | None = None
+        self._stopping_batch: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> int:
+        return saved_id(self.job)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped.is_set()
+
+    @property
+    def workflow_tasks(self) -> list[dict[str, Any]]:
+        """The tasks to run, as they were when the job was submitted."""
+        tasks: list[dict[str, Any]] = self.job.workflow_dump["task_list"]
+        return tasks
+
+    @property
+    def how_it_begins(self) -> str:
+        return "goes on" if self.recorded else "begins"
+
+    @property
+    def how_it_ended_before(self) -> str:
+        return "interrupted" if self.job.retried_after is None else "interrupted, or had failed"
+
+    def wanted_statuses(self, order: int) -> Sequence[Scalar] | None:
+        """Of the images of the task at this place, how its latest unit on them ended; or any.
+
+        A filter by status is for the first task alone, as clients know it.
+        """
+        if self.job.only_not_done:
+            return _NOT_DONE
+        return self._statuses if order == self.workflow_tasks[0]["order"] else None
+
+    def say(self, message: str, level: int = logging.INFO) -> None:
+        """One line in the job's log and in the Prefect log; the job's summary has warnings too."""
+        get_run_logger().log(level, message)
+        self.folder.log(message, is_warning=level == logging.WARNING)
+
+    def note_executor_errors(self, messages: set[str]) -> None:
+        """Keep what a cluster says of units that it ended, each thing once."""
+        path = self.folder.executor_log_path
+        if not messages:
+            return
+        with open_left(path, "ab", below=self.folder.path) as file:
+            known = two_ends(file, MOST_OF_A_LOG, str(path)).decode(errors="replace")
+            new = sorted(message for message in messages if message not in known)
+            file.write("".join(f"{message}\n" for message in new).encode())
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[AsyncSession]:
+        """A session. If the database goes away meanwhile, the job is interrupted."""
+        try:
+            async with self._sessions() as session:
+                yield session
+        except Exception as error:
+            if is_outage(error):
+                interrupt(self.folder, f"the database is away ({phrase(words_of(error))})")
+            raise
+
+    def terminate(self) -> None:
+        """The worker ends, or its machine: another one will take the job up."""
+        self.folder.log("Interrupted: the worker ends. Units that run go on.")
+        _leave_with_last_words(EXIT_INTERRUPTED)
+
+    async def leave_if_paused(self, before: str) -> None:
+        """End this process if the flow run is paused; resumed, it is executed again."""
+        try:
+            flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
+        except EngineError:
+            return  # it cannot be paused then either
+        if flow_run is not None and flow_run.state is not None and flow_run.state.is_paused():
+            self.say(f"Paused before {before}: no process is held. Resume the run to go on.")
+            _leave_with_last_words(EXIT_PAUSED)
+
+    def stop(self, why: str = "The job was stopped.") -> None:
+        """Begin no more units, and end those that run."""
+        self.why_it_stops = self.why_it_stops or why
+        self._stopped.set()
+        if self._batch is not None and self._stopping_batch is None:
+            self._stopping_batch = asyncio.create_task(self.launcher.stop(self._batch))
+
+    async def closed_for_new_tasks(self) -> bool:
+        """Whether the administrators let no workflow task begin on the resource any more."""
+        async with self.database() as session:
+            resource = await session.get_one(Resource, self._resource_id)
+            return resource.prevent_new_submissions
+
+    async def _account_slurm(self, slurm_job_id: int) -> None:
+        async with self.database() as session:
+            await jobs.account_slurm(session, self.id, self._resource_id, slurm_job_id)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the job is told to stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    @asynccontextmanager
+    async def batch(self, folder: Path) -> AsyncIterator[None]:
+        """While the batch in this folder runs, `stop` ends it."""
+        self._batch = folder
+        try:
+            yield
+        finally:
+            self._batch = None
+            if self._stopping_batch is not None:
+                await self._stopping_batch
+
+    async def obey(self) -> None:
+        """Ask the database, now and then, whether the job is to stop."""
+        while not self.stopping:
+            async with self.database() as session:
+                why = await jobs.stop_reason(session, self.id)
+            if why is not None:
+                self.stop(why)
+            await asyncio.sleep(_OBEY_SECONDS)
+
+
+def _leave_with_last_words(exit_code: int) -> NoReturn:
+    """End this process when Prefect has sent its last logs and events, or soon."""
+    signal.alarm(_LAST_WORDS_SECONDS)
+    atexit._run_exitfuncs()
+    leave(exit_code)
+
+
+def interrupt(folder: JobFolder, reason: str) -> NoReturn:
+    """Leave a job where it is, as a crash would; the flow run, run again, goes on from there."""
+    with suppress(OSError):  # not a reason to stay
+        why = phrase(reason)
+        folder.log(f"Interrupted: {why}. Units that run go on; the job will be taken up again.")
+    leave(EXIT_INTERRUPTED)
+
+
+def _runner_config(resource: Resource) -> dict[str, Any]:
+    """How batches are run: as set for this flow run, else for the resource."""
+    passed = os.environ.get(RUNNER_CONFIG_VARIABLE)
+    config: dict[str, Any] = json.loads(passed) if passed else resource.jobs_runner_config
+    return config

@@ -1,0 +1,225 @@
+"""One workflow task of a job: the images that it gets, and what its units make of them."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from flows.job.phase import Failure, Output, Phase
+from flows.job.run import JobRun
+from flows.records.runs import RunEnd, Status, order_of
+from flows.records.units import RecordedUnit
+from flows.reports.artifacts import Progress
+from flows.units.plan import (
+    COMPOUND,
+    CONVERTERS,
+    Component,
+    PlanError,
+    TaskType,
+    UnitPlan,
+    meta_name,
+    meta_of,
+    plan_compute_phase,
+    plan_first_phase,
+    processed,
+)
+from fractal_models.database import saved_id
+from fractal_models.images import (
+    FilterError,
+    Image,
+    ImageListError,
+    InitOutput,
+    MergeResult,
+    Scalar,
+    TaskOutput,
+    filter_images,
+    merge_images,
+    task_type_filters,
+)
+from fractal_models.schemas.meta import Retry, retry_of
+from fractal_models.tables.columns import now
+
+
+class WorkflowTaskRun:
+    """A workflow task while it runs. A plain object: Prefect must not look into its images."""
+
+    def __init__(self, job: JobRun, workflow_task: Mapping[str, Any]) -> None:
+        self.job = job
+        self.dump = dict(workflow_task)
+        self.task: dict[str, Any] = self.dump["task"]
+        self.type: TaskType = self.dump["task_type"]
+        self.order: int = self.dump["order"]
+        self.title = f"{self.order} {self.dump.get('alias') or self.task['name']}"
+        runs = [run for run in job.recorded if order_of(run) == self.order]
+        # Those that failed before the job was last retried are run again, for what they left.
+        self.failed_runs = [
+            saved_id(run)
+            for run in runs
+            if run.status == "failed" and saved_id(run) <= (job.job.retried_after or 0)
+        ]
+        self.earlier = runs[-1] if len(runs) > len(self.failed_runs) else None
+        retry = len(self.failed_runs)
+        self.units_dir = job.folder.units_dir(self.order, self.task["name"], retry)
+        self.key = f"job-{job.job.id}-{self.units_dir.name.replace('_', '-')}"
+        self.began = self.earlier.timestamp_started if self.earlier else now()
+        self.phases: list[Phase[InitOutput] | Phase[TaskOutput]] = []
+        self.merged: MergeResult | None = None
+        self.is_mergeable = True  # what its units made of the image list
+        self.history_run_id: int | None = None
+        self.recorded_status: str | None = None  # and units: of an executor before this one
+        self.recorded_units: list[RecordedUnit] = []
+        self.recorded = False
+        self.why_it_failed: Exception | None = None
+        self.not_recorded: Exception | None = None  # why, if the database refused
+        self.type_filters: dict[str, bool] = {}
+        self.inputs: list[Image] = []  # a converter has none
+        self.num_available_images = 0  # that pass the type filters
+        self.problem: FilterError | None = None
+        try:
+            self.type_filters = task_type_filters(
+                job.type_filters, self.task["input_types"], self.dump["type_filters"]
+            )
+        except FilterError as error:
+            self.problem = error
+
+    def take_inputs(self, statuses: Mapping[str, str], done_before: Collection[str] = ()) -> None:
+        """Choose the images that the task sees.
+
+        `statuses` tells how the latest unit of this task on an image ended, where that matters. A
+        task that was begun before an interruption keeps the images that it began with; one that
+        runs again leaves out those that were `done_before`.
+        """
+        if self.problem is not None or self.type in CONVERTERS:
+            return
+        if self.recorded_units:
+            first = self.recorded_units[: None if self.type == "parallel" else 1]
+            began_with = {url for unit in first for url in unit.zarr_urls}
+            self.inputs = [i for i in self.job.images if i["zarr_url"] in began_with]
+            return
+        available = filter_images(self.job.images, self.type_filters, {})
+        self.num_available_images = len(available)
+        self.inputs = filter_images(available, {}, self.job.attribute_filters)
+        self.inputs = [image for image in self.inputs if image["zarr_url"] not in done_before]
+        if (wanted := self.wanted_statuses) is not None:
+            self.inputs = [i for i in self.inputs if statuses.get(i["zarr_url"], "unset") in wanted]
+
+    @property
+    def wanted_statuses(self) -> Sequence[Scalar] | None:
+        """Of its images, how its latest unit on them ended; None if that does not matter."""
+        return self.job.wanted_statuses(self.order)
+
+    @property
+    def has_nothing_to_do(self) -> bool:
+        """Whether the job is for images that are not done, and this task is done with all."""
+        begun = self.history_run_id is not None
+        sees_images = self.problem is None and self.type not in CONVERTERS
+        return self.job.job.only_not_done and sees_images and not (begun or self.inputs)
+
+    def retry(self, component: Component) -> Retry:
+        """How often units that fail run again.
+
+        Raises:
+            PlanError: it is not valid.
+        """
+        try:
+            return retry_of(meta_of(self.dump, component))
+        except ValueError as error:
+            raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
+
+    @property
+    def is_compound(self) -> bool:
+        return self.type in COMPOUND
+
+    def plan_first_phase(self) -> UnitPlan:
+        """The first units to run.
+
+        Raises:
+            FilterError: the type filters contradict each other.
+            PlanError: the task cannot run on these images or with these arguments.
+        """
+        if self.problem is not None:
+            raise self.problem
+        return plan_first_phase(
+            self.type,
+            zarr_urls=[image["zarr_url"] for image in self.inputs],
+            zarr_dir=self.job.zarr_dir,
+            args_non_parallel=self.dump["args_non_parallel"],
+            args_parallel=self.dump["args_parallel"],
+            command_non_parallel=self.task["command_non_parallel"],
+            command_parallel=self.task["command_parallel"],
+            type_filters=self.type_filters,
+            attribute_filters=self.job.job.attribute_filters,
+        )
+
+    def plan_compute_phase(self, init: InitOutput) -> UnitPlan:
+        """The second phase of a compound task."""
+        return plan_compute_phase(
+            init.parallelization_list,
+            args_parallel=self.dump["args_parallel"],
+            command_parallel=self.task["command_parallel"],
+        )
+
+    def phase(
+        self,
+        plan: UnitPlan,
+        parse: Callable[[bytes | None], Output],
+        progress: Progress,
+    ) -> Phase[Output]:
+        """The next phase, with its units to be run."""
+        meta = meta_of(self.dump, plan.component)
+        phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress)
+        self.phases.append(phase)
+        return phase
+
+    @property
+    def failures(self) -> list[tuple[Phase[Any], int, Failure]]:
+        """The units that failed: their phase, their index, why."""
+        return [
+            (phase, index, failure)
+            for phase in self.phases
+            for index, failure in sorted(phase.failures.items())
+        ]
+
+    @property
+    def num_units(self) -> int:
+        return sum(len(phase.plan.units) for phase in self.phases)
+
+    @property
+    def num_succeeded(self) -> int:
+        return sum(len(phase.outputs) for phase in self.phases)
+
+    def merge(self, last_phase: Phase[TaskOutput]) -> None:
+        """Take over into the image list what the units that succeeded made.
+
+        Raises:
+            ImageListError: their outputs break the rules of image lists.
+        """
+        outputs = last_phase.outputs
+        if not outputs and last_phase.plan.units:
+            return
+        try:
+            self.merged = merge_images(
+                self.job.images,
+                [outputs[index] for index in sorted(outputs)],
+                input_images=processed(self.inputs, last_phase.plan.units, outputs),
+                zarr_dir=self.job.zarr_dir,
+                output_types=self.task["output_types"],
+            )
+        except ImageListError:
+            self.is_mergeable = False
+            raise
+
+    def end(self, status: Status, reason: str) -> RunEnd:
+        """What is to be recorded of this workflow task, and why it failed, if it did."""
+        # The units of a compound task succeed or fail together, and so do those that made
+        # together what cannot be taken over.
+        together = status == "failed" and (self.is_compound or not self.is_mergeable)
+        merged = self.merged
+        return RunEnd(
+            status=status,
+            num_units=self.num_units,
+            num_failed_units=self.num_units if together else self.num_units - self.num_succeeded,
+            written=merged.written if merged else (),
+            num_new_images=merged.num_new if merged else 0,
+            removed=merged.removed if merged else (),
+            all_units_fail=together,
+            reason=reason,
+        )

@@ -1,0 +1,259 @@
+"""A cluster as one job sees it: its files there, and SLURM's commands."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import PurePosixPath
+from typing import Annotated, TypeVar
+
+from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
+
+from flows.launchers.slurm.queue import LARGEST_JOB_ID
+from flows.process.framing import run_program
+from flows.process.transport import AnswerError, Completed, Transport, TransportError
+from flows.programs import cluster_files
+from flows.reports.text import printable
+from fractal_models.errors import FractalError
+
+_T = TypeVar("_T")
+
+_TRANSFER_SECONDS = 600.0
+
+# Lines of SLURM's commands, among whatever a site prints beside them.
+_SUBMITTED = re.compile(rb"(?m)^\s*Submitted batch job (\d{1,10})(?: on cluster \S+)?\s*$")
+_REFUSED = re.compile(rb"(?m)^\s*(sbatch|sudo): ")
+_MAX_ARRAY_SIZE = re.compile(rb"(?m)^\s*MaxArraySize\s*=\s*(\d{1,9})\s*$")
+
+# What SLURM says when it may take a job later: there are too many now, or it does not answer.
+_TOO_MANY = ("MaxSubmitJob", "temporarily unable to accept job", "Resource temporarily unavailable")
+_AWAY = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Zero Bytes were transmitted",
+)
+
+
+# What answers may be, so that reading them takes little memory: bytes of text, and entries in it.
+_LONGEST_LIST = 8 * 1024 * 1024
+_ENDS_AT_ONCE = 100
+_Said = Annotated[str, StringConstraints(max_length=cluster_files.TAIL)]
+_ENDS = TypeAdapter(
+    Annotated[list[tuple[_Said, set[NonNegativeInt]]], Field(max_length=_ENDS_AT_ONCE)],
+)
+_IDS = TypeAdapter(list[Annotated[int, Field(ge=1, le=LARGEST_JOB_ID)]])
+_INDEX = TypeAdapter(
+    Annotated[list[tuple[str, NonNegativeInt]], Field(max_length=2 * cluster_files.FILES_AT_ONCE)]
+)
+
+
+class SubmissionRefusedError(FractalError):
+    """SLURM refuses a job, and will do so again; the message has its words."""
+
+
+class BusyError(FractalError):
+    """SLURM does not answer, or it is not known whether it took a job."""
+
+
+class TooManyError(FractalError):
+    """SLURM takes no more jobs at the moment, or not so many; the message has its words."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How a job gets at a cluster.
+
+    `transport` runs commands as the user whose jobs these are, `query_transport` what anybody may
+    run. `home` is the job's folder there, `python` an interpreter (3.8 or newer) there.
+    """
+
+    transport: Transport
+    query_transport: Transport
+    python: str
+    home: PurePosixPath
+
+    async def send(self, files: Mapping[str, bytes]) -> None:
+        """Write files, by their paths in the job's folder, in one transfer.
+
+        Raises:
+            TransportError, CommandError: it did not work; some may be written.
+        """
+        await self._call("receive", str(self.home), stdin=_archive(files))
+
+    async def collect(self, batches: Mapping[str, tuple[PurePosixPath, int]]) -> dict[str, bytes]:
+        """What batches (by name: folder, bytes of the results that are known) did since.
+
+        The answer has files of units, `units/<name>`, and whole lines of results,
+        `results/<batch>`, each after the files that it speaks of. The names are as they were
+        answered: who uses them checks them.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+            AnswerError: the answer is no such list.
+        """
+        request = {name: [str(folder), offset] for name, (folder, offset) in batches.items()}
+        answer = await self._call("collect", stdin=json.dumps({"batches": request}).encode())
+        return unpacked(answer)
+
+    async def tell_to_stop(self, folders: Iterable[PurePosixPath]) -> None:
+        """Leave word in batch folders that the next SIGTERM stops them.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+        """
+        await self._call("stop", stdin=json.dumps([str(folder) for folder in folders]).encode())
+
+    async def ends_of(
+        self, batches: Iterable[tuple[PurePosixPath, PurePosixPath]]
+    ) -> list[tuple[str, set[int]]]:
+        """How batches (folder, output of the SLURM job) ended.
+
+        That is the end of the output, and the units that were started and have no result.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+            AnswerError: the answer is something else.
+        """
+        request = [(str(folder), str(output)) for folder, output in batches]
+        ends: list[tuple[str, set[int]]] = []
+        for begin in range(0, len(request), _ENDS_AT_ONCE):
+            asked = request[begin : begin + _ENDS_AT_ONCE]
+            answer = await self._call("end", stdin=json.dumps(asked).encode())
+            found = _read(_ENDS, answer, "How batches ended")
+            if len(found) != len(asked):
+                raise AnswerError(f"The ends of {len(asked)} batches are {len(found)}.")
+            ends += [(printable(said), unfinished) for said, unfinished in found]
+        return ends
+
+    async def submit(self, script: PurePosixPath) -> int:
+        """Submit a script; the id of its SLURM job.
+
+        Raises:
+            SubmissionRefusedError: SLURM refuses it for good.
+            TooManyError: it refuses it at present.
+            BusyError: it is not known whether it took it, or under which id.
+        """
+        try:
+            answer = await self.transport.run(("sbatch", str(script)))
+        except (TransportError, AnswerError) as error:
+            raise BusyError(str(error)) from error
+        found = {int(number) for number in _SUBMITTED.findall(answer.stdout)}
+        if len(found) == 1 and 0 < (job_id := found.pop()) <= LARGEST_JOB_ID:
+            return job_id
+        if found or answer.exit_code == 0:
+            raise BusyError(f"sbatch does not tell the number of its job: {answer.words}")
+        if _says(answer, _TOO_MANY):
+            raise TooManyError(answer.words)
+        if _says(answer, _AWAY) or _REFUSED.search(answer.stderr) is None:
+            raise BusyError(answer.words)
+        raise SubmissionRefusedError(f"SLURM refuses the job: {answer.words}")
+
+    async def begun(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
+        """The id of the SLURM job that began to execute a submission in its batch folders, if any.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+        """
+        return await self._ids_of("begun", token, folders)
+
+    async def void(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
+        """Let a submission never begin in its batch folders; if it has, the id of its SLURM job.
+
+        Raises:
+            TransportError, CommandError: it did not work.
+        """
+        return await self._ids_of("void", token, folders)
+
+    async def _ids_of(
+        self, action: str, token: str, folders: Iterable[PurePosixPath]
+    ) -> int | None:
+        request = json.dumps([str(folder) for folder in folders]).encode()
+        found = _read(_IDS, await self._call(action, token, stdin=request), "What has begun")
+        return found[0] if found else None
+
+    async def cancel(self, names: Iterable[str]) -> None:
+        """Cancel SLURM jobs, or elements of arrays. Those that have ended do not mind.
+
+        Raises:
+            TransportError, BusyError: SLURM does not answer, or refuses.
+        """
+        try:
+            answer = await self.transport.run(("scancel", "--quiet", *names))
+        except AnswerError as error:
+            raise BusyError(str(error)) from error
+        if answer.exit_code != 0:
+            raise BusyError(f"scancel failed: {answer.words}")
+
+    async def max_array_size(self) -> int:
+        """The number that all indexes in a job array are below.
+
+        Raises:
+            TransportError: SLURM cannot be asked.
+            BusyError: it does not answer, or something else.
+        """
+        try:
+            answer = await self.query_transport.run(("scontrol", "show", "config"))
+        except AnswerError as error:
+            raise BusyError(str(error)) from error
+        if (found := _MAX_ARRAY_SIZE.search(answer.stdout)) is None:
+            raise BusyError(f"scontrol show config does not tell MaxArraySize: {answer.words}")
+        return max(1, int(found[1]))
+
+    async def _call(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        return await run_program(
+            self.transport,
+            self.python,
+            cluster_files,
+            *arguments,
+            stdin=stdin,
+            seconds=_TRANSFER_SECONDS,
+        )
+
+
+def _says(answer: Completed, words: Sequence[str]) -> bool:
+    return any(each in answer.words for each in words)
+
+
+def unpacked(answer: bytes) -> dict[str, bytes]:
+    """The contents by their names, of an answer of `cluster_files.collect`.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    index, _, contents = answer.partition(b"\n")
+    sizes = _read(_INDEX, index, "What units did")
+    ends = list(accumulate(size for _, size in sizes))
+    if len(contents) != (ends[-1] if ends else 0):
+        raise AnswerError(
+            f"What units did should have {ends[-1] if ends else 0} bytes, and has {len(contents)}."
+        )
+    found = {
+        name: contents[end - size : end] for (name, size), end in zip(sizes, ends, strict=True)
+    }
+    if len(found) < len(sizes):
+        raise AnswerError("What units did names a file twice.")
+    return found
+
+
+def _read(kind: TypeAdapter[_T], answer: bytes, what: str) -> _T:
+    if len(answer) > _LONGEST_LIST:
+        raise AnswerError(f"{what} is told in {len(answer)} bytes: too many to be read.")
+    try:
+        return kind.validate_json(answer)
+    except ValidationError as error:
+        why = error.errors(include_input=False)[0]["msg"]
+        raise AnswerError(f"{what} cannot be read: {why}: {answer[:200]!r}") from error
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()

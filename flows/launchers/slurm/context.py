@@ -1,0 +1,89 @@
+"""What all batches of a job on a SLURM cluster have in common."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from flows.launchers.slurm.batching import plan_batching
+from flows.launchers.slurm.cluster import Cluster
+from flows.launchers.slurm.queue import SlurmQueue
+from flows.launchers.slurm.script import SlurmRequest, resolve_request
+from flows.launchers.slurm.state import SlurmState
+from flows.reports.quantities import count, memory
+from flows.units.batch import Batch
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM, slurm_meta_of
+
+
+@dataclass(frozen=True)
+class SlurmContext:
+    """What all batches of a job have in common.
+
+    `home` is its folder here. `on_submitted` is told the id of each SLURM job, after an
+    interruption once more; `say` what people should know. Results are looked for every `seconds`.
+    `patience` are the seconds that must pass before what a cluster says, or does not, is believed.
+    """
+
+    cluster: Cluster
+    queue: SlurmQueue
+    config: JobRunnerConfigSLURM
+    home: Path
+    account: str | None
+    worker_init: str | None
+    seconds: float
+    on_submitted: Callable[[int], Awaitable[None]]
+    say: Callable[[str], None]
+    patience: float = 60.0
+
+    def remote_path(self, path: Path) -> PurePosixPath:
+        """Where a file or folder of the job is on the cluster."""
+        return self.cluster.home / path.absolute().relative_to(self.home.absolute()).as_posix()
+
+    def request(self, batch: Batch) -> SlurmRequest:
+        """What to ask of SLURM for a unit: in later attempts more memory, where that is wanted.
+
+        Raises:
+            SlurmRequestError, ValueError: the task asks for what there is not.
+        """
+        meta = slurm_meta_of(dict(batch.meta))
+        factor = (meta.retry.mem_factor or 1.0) ** (batch.attempt - 1)
+        return resolve_request(self.config, meta, self.account, mem_factor=factor)
+
+    def describe(self, batch: Batch) -> str:
+        """How a batch is put into SLURM jobs, with what, and where, as a phrase.
+
+        Raises:
+            BatchingError, SlurmRequestError, ValueError: as `split`.
+        """
+        state, request = self.split(batch), self.request(batch)
+        largest = max(state.sizes)
+        sizes = f" of up to {largest} units, {state.parallel_tasks} at once" if largest > 1 else ""
+        limits = [
+            f", {name} {value}"
+            for name in ("time", "partition", "account", "gpus", "gres")
+            if (value := getattr(request, name))
+        ]
+        return (
+            f"in {count(len(state.sizes), 'SLURM job')}{sizes}, each unit with "
+            f"{count(request.cpus_per_task, 'CPU')} and {memory(request.mem * 1024)}"
+            f"{''.join(limits)}, as {self.cluster.transport.place}"
+        )
+
+    def split(self, batch: Batch) -> SlurmState:
+        """The parts of a batch.
+
+        Raises:
+            BatchingError, SlurmRequestError, ValueError: its units do not fit into SLURM jobs.
+        """
+        meta, request = slurm_meta_of(dict(batch.meta)), self.request(batch)
+        batching = plan_batching(
+            len(batch.units),
+            cpus_per_task=request.cpus_per_task,
+            mem=request.mem,
+            config=self.config.batching_config,
+            tasks_per_job=meta.tasks_per_job,
+            parallel_tasks_per_job=meta.parallel_tasks_per_job,
+        )
+        sizes = [len(units) for units in batching.split(batch.units)]
+        # A SLURM job has the GPUs of one unit, unless the task says how many units share them.
+        alone = (meta.needs_gpu or request.gpus) and meta.parallel_tasks_per_job is None
+        return SlurmState(sizes, 1 if alone else batching.parallel_tasks_per_job)

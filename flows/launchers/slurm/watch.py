@@ -1,0 +1,92 @@
+"""Decides which parts of a batch SLURM does not execute any more."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flows.launchers.slurm.queue import ElementState, Snapshot
+from flows.launchers.slurm.record import FORGOTTEN, look_up
+from flows.process.transport import Transport
+
+# So many patiences after SLURM began not to tell of an element, nothing more is expected of it.
+_MOST_PATIENCES = 10
+_LOOK_UPS_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of a job array as it was submitted; `name` is SLURM's, once its id is certain."""
+
+    token: str
+    index: int
+    name: str | None
+
+
+@dataclass
+class _Doubt:
+    """An element of which SLURM does not tell, since when, and what looking it up led to."""
+
+    since: float
+    ask_at: float
+    forgotten: int = 0
+
+
+class Watch:
+    """Compares what was submitted with what SLURM tells.
+
+    An answer of `squeue` that lacks an element may be old, cut, or of a controller that lags. So
+    the element is in doubt. It has ended if it was missing for longer than `patience` seconds, and
+    SLURM, asked for it by its id, twice does not know it or tells its end. An answer that is older
+    than `oldest` seconds tells nothing.
+    """
+
+    def __init__(self, transport: Transport, patience: float, oldest: float) -> None:
+        self._transport = transport
+        self._patience = patience
+        self._oldest = oldest
+        self._doubts: dict[tuple[str, int], _Doubt] = {}
+
+    async def ended(
+        self, elements: Mapping[int, Element], snapshot: Snapshot | None
+    ) -> dict[int, ElementState]:
+        """How those of some elements, by their parts, ended that did."""
+        is_new = snapshot is not None and abs(time.time() - snapshot.asked_at) <= self._oldest
+        ended = {}
+        in_doubt = {}
+        for part, element in elements.items():
+            key = element.token, element.index
+            how = snapshot.elements.get(key) if snapshot is not None and is_new else None
+            if how is None:
+                in_doubt[part] = element
+                continue
+            self._doubts.pop(key, None)
+            if not how.is_alive:
+                ended[part] = how
+        return ended | await self._look_up(in_doubt, is_told=is_new)
+
+    async def _look_up(
+        self, elements: Mapping[int, Element], *, is_told: bool
+    ) -> dict[int, ElementState]:
+        """What is known of elements that are missing in what SLURM tells, if it tells anything."""
+        ended = {}
+        look_ups = 0
+        for part, element in elements.items():
+            now = time.monotonic()
+            doubt = self._doubts.setdefault(
+                (element.token, element.index), _Doubt(now, now + self._patience)
+            )
+            if element.name is None or now < doubt.ask_at or look_ups >= _LOOK_UPS_AT_ONCE:
+                continue
+            look_ups += 1
+            how = await look_up(self._transport, element.name, element.token)
+            doubt.ask_at = time.monotonic() + self._patience / 4
+            doubt.forgotten = doubt.forgotten + 1 if how is FORGOTTEN else 0
+            if how is not None and how.is_alive:
+                doubt.ask_at += self._patience
+            elif how is not None and how is not FORGOTTEN:
+                ended[part] = how
+            elif doubt.forgotten > 1 or (
+                how is None and is_told and now - doubt.since > _MOST_PATIENCES * self._patience
+            ):
+                ended[part] = FORGOTTEN
+        return ended

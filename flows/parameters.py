@@ -1,0 +1,97 @@
+"""What `run-job` is asked to do: the parameters of its flow runs."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+
+from fractal_models.errors import JobRefusedError
+from fractal_models.images import AttributeFilters, Scalar, TypeFilters, is_beyond_64_bits
+from fractal_models.schemas.base import problems_of
+from fractal_models.schemas.job import Images, JobCreate
+from fractal_models.schemas.schedule import ScheduledJob
+from fractal_models.tables import JobV2, ProjectV2, UserOAuth
+
+
+class JobRequest(BaseModel):
+    """The parameters of `run-job`, which documents them."""
+
+    user: str
+    project: str
+    workflow: str
+    dataset: str
+    first_task: NonNegativeInt | None = None
+    last_task: NonNegativeInt | None = None
+    images: Images = "all"
+    attribute_filters: AttributeFilters = {}
+    type_filters: TypeFilters = {}
+    slurm_account: str | None = None
+    worker_init: str | None = None
+
+    @classmethod
+    def of(cls, job: JobV2) -> "JobRequest":
+        """What asks for a job like this one."""
+        return cls(
+            user=job.user_email,
+            project=str(job.project_id),
+            workflow=str(job.workflow_id),
+            dataset=str(job.dataset_id),
+            first_task=job.first_task_index,
+            last_task=job.last_task_index,
+            images="not done" if job.only_not_done else "all",
+            attribute_filters=job.attribute_filters,
+            type_filters=job.type_filters,
+            slurm_account=job.slurm_account,
+            worker_init=job.worker_init,
+        )
+
+    @classmethod
+    def for_schedule(cls, user: UserOAuth, project: ProjectV2, wanted: ScheduledJob) -> Self:
+        """What asks for the jobs of a schedule."""
+        return cls(
+            user=user.email,
+            project=str(project.id),
+            workflow=str(wanted.workflow_id),
+            dataset=str(wanted.dataset_id),
+            first_task=wanted.first_task_index,
+            last_task=wanted.last_task_index,
+            images=wanted.images,
+            attribute_filters=wanted.attribute_filters,
+            type_filters=wanted.type_filters,
+            slurm_account=wanted.slurm_account,
+            worker_init=wanted.worker_init,
+        )
+
+    def as_parameters(self) -> dict[str, Any]:
+        """The parameters as Prefect can list them.
+
+        Its API fails on integers of more than 64 bits. It has the nearest floating-point numbers
+        instead; what a job filters by is in the job's row.
+        """
+        parameters = self.model_dump(mode="json")
+        parameters["attribute_filters"] = {
+            key: list(dict.fromkeys(map(_listable, values)))
+            for key, values in self.attribute_filters.items()
+        }
+        return parameters
+
+    def as_submitted(self) -> JobCreate:
+        """The request as the REST API takes it.
+
+        Raises:
+            JobRefusedError: the API would not.
+        """
+        try:
+            return JobCreate(
+                first_task_index=self.first_task,
+                last_task_index=self.last_task,
+                slurm_account=self.slurm_account,
+                worker_init=self.worker_init,
+                attribute_filters=self.attribute_filters,
+                type_filters=self.type_filters,
+            )
+        except ValidationError as error:
+            raise JobRefusedError(problems_of(error)) from error
+
+
+def _listable(value: Scalar) -> Scalar:
+    return float(value) if is_beyond_64_bits(value) else value

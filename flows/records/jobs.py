@@ -1,0 +1,159 @@
+"""SQL of a job as a whole: why it waits, its stop, its end."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import col, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.records import outbox
+from flows.records.events import Outcome
+from flows.reports.failure_log import log_of_failure
+from fractal_models.tables import JobV2
+from fractal_models.tables.columns import now
+
+
+async def end_job(
+    session: AsyncSession,
+    job_id: int,
+    *,
+    outcome: Outcome,
+    reason: str,
+    story: str = "",
+    executor_error_log: str | None = None,
+    only_without_flow_run: bool = False,
+) -> bool:
+    """Give a submitted job its end, with its log and the event that tells of it, and commit.
+
+    `story` is what was logged while it ran. False if it had ended before or,
+    `only_without_flow_run`, has one by now: nothing changes.
+    """
+    ended_at = now()
+    end = (
+        update(JobV2)
+        .where(col(JobV2.id) == job_id, col(JobV2.status) == "submitted")
+        .values(
+            status="done" if outcome == "done" else "failed",
+            end_timestamp=ended_at,
+            log=story if outcome == "done" else log_of_failure(job_id, reason, story),
+            executor_error_log=executor_error_log,
+        )
+    )
+    if only_without_flow_run:
+        end = end.where(col(JobV2.flow_run_id).is_(None))
+    ended = await session.execute(end.returning(col(JobV2.id)))
+    found = ended.first() is not None
+    if found:
+        await outbox.write_job_event(session, job_id, outcome, occurred=ended_at, reason=reason)
+    await session.commit()
+    return found
+
+
+@dataclass(frozen=True)
+class WaitingLine:
+    """A line on why a job waits, and what its log was when that was found out."""
+
+    job_id: int
+    before: str | None
+    line: str
+
+
+_TELL_WAITING = text(
+    """
+    UPDATE jobv2 SET log = coalesce(log, '') || told.line
+    FROM jsonb_to_recordset(:lines) AS told (job_id int, before text, line text)
+    WHERE jobv2.id = told.job_id AND status = 'submitted' AND log IS NOT DISTINCT FROM told.before
+    RETURNING jobv2.id
+    """
+).bindparams(bindparam("lines", type_=JSONB))
+
+
+async def tell_waiting(session: AsyncSession, lines: Sequence[WaitingLine]) -> set[int]:
+    """Append to the logs of submitted jobs, and commit. The ids of those that nobody else told."""
+    if not lines:
+        return set()
+    told = await session.execute(_TELL_WAITING, {"lines": [asdict(line) for line in lines]})
+    found = set(told.scalars())
+    await session.commit()
+    return found
+
+
+async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:
+    """Tell a job to stop, and commit. Who executes it asks now and then. The first reason stays."""
+    await session.execute(
+        update(JobV2)
+        .where(col(JobV2.id) == job_id, col(JobV2.stop_reason).is_(None))
+        .values(stop_reason=reason)
+    )
+    await session.commit()
+
+
+async def stop_reason(session: AsyncSession, job_id: int) -> str | None:
+    """Why a job was told to stop; None if it was not."""
+    found = await session.exec(select(JobV2.stop_reason).where(JobV2.id == job_id))
+    return found.first()
+
+
+_REOPEN_JOB = text(
+    """
+    UPDATE jobv2 SET status = 'submitted', end_timestamp = NULL, log = NULL,
+        executor_error_log = NULL, stop_reason = NULL, restarts = 0, retried_after = (
+            SELECT coalesce(max(id), 0) FROM historyrun WHERE job_id = jobv2.id)
+    WHERE id = :job_id AND status = 'failed'
+    RETURNING id
+    """
+)
+
+
+async def reopen(session: AsyncSession, job_id: int) -> bool:
+    """Give a failed job back its life, to go on after what it has recorded, and commit.
+
+    False if it has not failed. What it wants to run on must be free, as for a new job.
+
+    Raises:
+        IntegrityError: another job on its dataset has not ended.
+    """
+    reopened = await session.execute(_REOPEN_JOB, {"job_id": job_id})
+    found = reopened.first() is not None
+    await session.commit()
+    return found
+
+
+_ACCOUNT_SLURM = text(
+    """
+    INSERT INTO accountingrecordslurm
+        (user_id, timestamp, slurm_job_ids, fractal_job_id, resource_id)
+    SELECT user_oauth.id, :timestamp, ARRAY[CAST(:slurm_job_id AS int)], jobv2.id, :resource_id
+    FROM jobv2 JOIN user_oauth ON user_oauth.email = jobv2.user_email
+    WHERE jobv2.id = :job_id AND NOT EXISTS (
+        SELECT FROM accountingrecordslurm
+        WHERE fractal_job_id = :job_id AND slurm_job_ids = ARRAY[CAST(:slurm_job_id AS int)])
+    """
+)
+
+
+async def account_slurm(
+    session: AsyncSession, job_id: int, resource_id: int | None, slurm_job_id: int
+) -> None:
+    """Record and commit, once, that a job submitted a SLURM job."""
+    ids = {"job_id": job_id, "resource_id": resource_id, "slurm_job_id": slurm_job_id}
+    await session.execute(_ACCOUNT_SLURM, {**ids, "timestamp": now()})
+    await session.commit()
+
+
+async def note_progress(session: AsyncSession, job_id: int) -> None:
+    """A job has got on: it may be started again as often as at its beginning (not committed)."""
+    await session.execute(
+        update(JobV2).where(col(JobV2.id) == job_id, col(JobV2.restarts) > 0).values(restarts=0)
+    )
+
+
+# How the reason begins for which a job is stopped that makes no progress.
+GIVEN_UP = "Given up"
+
+
+def outcome_of_stop(reason: str) -> Outcome:
+    """What a job comes to that is stopped for a reason: one that was given up has failed."""
+    return "failed" if reason.startswith(GIVEN_UP) else "stopped"

@@ -1,0 +1,88 @@
+"""The summary of a job that has ended, as Markdown for the Prefect UI."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flows.reports.quantities import duration, memory
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a workflow task of a job was, or all of them, and what it took.
+
+    All of them have neither a title nor a number of images.
+
+    What was measured is of the units' latest attempts; it is None where nothing was.
+    """
+
+    title: str | None
+    num_images: int | None
+    num_units: int
+    num_done: int
+    num_failed: int
+    num_retries: int
+    wall_seconds: float | None
+    cpu_seconds: float | None
+    median_rss_kb: float | None
+    peak_rss_kb: int | None
+
+
+_HEAD = (
+    *("Workflow task", "Images", "Units", "Done", "Failed", "Retries"),
+    *("Wall time", "CPU time", "Median RAM", "Peak RAM"),
+)
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """What a summary tells of a job beside its work."""
+
+    how: str  # the last words of its log
+    seconds: float  # since its submission
+    folder: str | None
+    remote_folder: str | None  # on a cluster, if it is another one there
+    warnings: Sequence[str]
+
+
+def summary(job: EndedJob, works: Sequence[Work]) -> str:
+    """A table with a row per workflow task and one for all; warnings; where the files are."""
+    parts = [
+        f"**{_escaped(job.how)}**",
+        f"From submission to end: {duration(job.seconds)}.",
+        _table(works) if works else "No workflow task was begun.",
+    ]
+    if job.warnings:
+        parts += ["## Warnings", "\n".join(f"- {_escaped(each)}" for each in job.warnings)]
+    parts += [f"Folder: `{job.folder}`"]
+    if job.remote_folder not in (None, job.folder):
+        parts += [f"On the cluster: `{job.remote_folder}`"]
+    return "\n\n".join(parts)
+
+
+def _table(works: Sequence[Work]) -> str:
+    lines = [_HEAD, ("---", *["---:"] * (len(_HEAD) - 1)), *map(_row, works)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _row(work: Work) -> tuple[str, ...]:
+    return (
+        _escaped(work.title or "All"),
+        "" if work.num_images is None else str(work.num_images),
+        *(str(number) for number in (work.num_units, work.num_done, work.num_failed)),
+        str(work.num_retries),
+        _known(work.wall_seconds, duration),
+        _known(work.cpu_seconds, duration),
+        _known(work.median_rss_kb, memory),
+        _known(work.peak_rss_kb, memory),
+    )
+
+
+def _known(amount: float | None, read: Callable[[float], str]) -> str:
+    return "-" if amount is None else read(amount)
+
+
+def _escaped(text: str) -> str:
+    """A text that Markdown does not take for more, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,210 @@
+"""A batch of units: a folder with a `batch.json`, which `unit_runner.py` reads.
+
+The docstring of that program describes the formats.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.programs import unit_runner
+from flows.units.files import write_whole
+from flows.units.left_files import read_left
+from fractal_models.errors import FractalError
+
+BATCH_FILE = "batch.json"
+_LARGEST_BATCH = 1 << 30  # bytes; 100,000 units need some hundred MiB at most
+
+
+@dataclass(frozen=True)
+class BatchUnit:
+    """One execution of the command; its index and its name, which begins its files, are unique."""
+
+    index: int
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Units of one command that are executed together, in `folder`, `max_parallel` at once.
+
+    A unit's arguments are `common_args` overridden by its own. Its files are
+    `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
+    environment of the runner; without `cwd` units run in a folder `work` in `folder`. A unit that
+    is stopped gets SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again,
+    as the next `attempt`, their logs are kept as `<name>.attempt-<n>.log`. `meta` is what their
+    task says of the resources that they need; a launcher on a cluster decides by it how many run
+    at once.
+    """
+
+    folder: Path
+    units_dir: Path
+    command: tuple[str, ...]
+    common_args: Mapping[str, Any]
+    units: Sequence[BatchUnit]
+    max_parallel: int
+    cwd: Path | None = None
+    env: Mapping[str, str] | None = None
+    grace_seconds: float = 5.0
+    attempt: int = 1
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError(f"The batch {self.folder} has no command.")
+        if self.max_parallel < 1:
+            raise ValueError(
+                f"The batch {self.folder} would run {self.max_parallel} units at once; "
+                "max_parallel must be at least 1."
+            )
+        if self.attempt < 1:
+            raise ValueError(f"The batch {self.folder} is attempt {self.attempt}; the first is 1.")
+        for what, values in (
+            ("index", [unit.index for unit in self.units]),
+            ("name", [unit.name for unit in self.units]),
+        ):
+            value, count = next(iter(Counter(values).most_common(1)), (None, 0))
+            if count > 1:
+                raise ValueError(
+                    f"The batch {self.folder} has {count} units with the {what} {value!r}."
+                )
+
+
+class DamagedFileError(FractalError):
+    """A file of a batch is not what it should be, so the batch cannot be gone on with."""
+
+
+class DamagedBatchError(DamagedFileError):
+    """A `batch.json` cannot be read, or is that of another batch."""
+
+
+def write_batch(batch: Batch) -> None:
+    """Make the batch's folders and its `batch.json`, which is whole as soon as it is there.
+
+    A batch that was begun keeps its `batch.json`, brought up to date. Raises DamagedBatchError if
+    that is not of the same batch, OSError, which names the file, if it cannot be written.
+    """
+    path = batch.folder / BATCH_FILE
+    content = _content(batch)
+    begun = _read_content(path)
+    if begun is not None:
+        _check_same(path, begun, content)
+    require_not_lost(batch, path)
+    batch.folder.mkdir(parents=True, exist_ok=True)
+    batch.units_dir.mkdir(parents=True, exist_ok=True)
+    if begun != content:
+        write_whole(path, json.dumps(content).encode())
+
+
+def require_not_lost(batch: Batch, path: Path) -> None:
+    """Raise DamagedBatchError if units have run, but a file that was there before is not there.
+
+    What ended of them is not known, and units that have ended must not run again.
+    """
+    if path.exists():
+        return
+    of_units = f".attempt-{batch.attempt - 1}.log" if batch.attempt > 1 else ".args.json"
+    with contextlib.suppress(FileNotFoundError):
+        left = {path.name for path in batch.units_dir.iterdir()}
+        if any(f"{unit.name}{of_units}" in left for unit in batch.units):
+            raise DamagedBatchError(lost_file(path))
+
+
+def lost_file(path: Path) -> str:
+    """What is said of a file that units may not run again for."""
+    return (
+        f"{path} was removed or cut while units ran: what became of the units is not known, and "
+        "they are not run again. Submit the job again."
+    )
+
+
+def batch_file(batch: Batch) -> bytes:
+    """What a `batch.json` says of a batch."""
+    return json.dumps(_content(batch)).encode()
+
+
+@dataclass(frozen=True)
+class BegunBatch:
+    """What a `batch.json` tells: the names of units by their indexes, and which attempt it is."""
+
+    names: Mapping[int, str]
+    attempt: int
+
+
+def begun_batch(folder: Path) -> BegunBatch | None:
+    """The batch in a folder; None if there is none yet.
+
+    Raises:
+        DamagedBatchError: its `batch.json` cannot be read.
+    """
+    content = _read_content(folder / BATCH_FILE)
+    if content is None:
+        return None
+    names = {unit["index"]: unit["name"] for unit in content["units"]}
+    return BegunBatch(names, content.get("attempt", 1))
+
+
+def units_of_batch(folder: Path) -> set[int] | None:
+    """The indexes of the units of the batch in a folder; None if there is none yet.
+
+    Raises:
+        DamagedBatchError: its `batch.json` cannot be read.
+    """
+    begun = begun_batch(folder)
+    return None if begun is None else set(begun.names)
+
+
+def _content(batch: Batch) -> dict[str, Any]:
+    content = {
+        "format": unit_runner.FORMAT,
+        "command": batch.command,
+        "max_parallel": batch.max_parallel,
+        "args": batch.common_args,
+        "units": [{"index": u.index, "name": u.name, "args": u.args} for u in batch.units],
+        "units_dir": str(batch.units_dir.absolute()),
+        "cwd": None if batch.cwd is None else str(batch.cwd.absolute()),
+        "env": batch.env,
+        "grace_seconds": batch.grace_seconds,
+        "attempt": batch.attempt,
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(content))
+    return as_read
+
+
+def _read_content(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(read_left(path, _LARGEST_BATCH, below=path.parent))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DamagedBatchError(
+            f"{path} is damaged: {error}. Submit the job again: this one cannot go on."
+        ) from error
+    if not isinstance(content, dict):
+        raise DamagedBatchError(
+            f"{path} is damaged: it holds no object. Submit the job again: this one cannot go on."
+        )
+    try:
+        unit_runner.check_format(str(path), content.get("format"))
+    except ValueError as error:
+        raise DamagedBatchError(str(error)) from error
+    return content
+
+
+def _check_same(path: Path, begun: dict[str, Any], content: dict[str, Any]) -> None:
+    optional = {"cwd", "env", "grace_seconds", "attempt"} - set(begun)
+    differing = [
+        key
+        for key in content.keys() - {"format", "max_parallel"} - optional
+        if key not in begun or begun[key] != content[key]
+    ]
+    if differing:
+        raise DamagedBatchError(
+            f"{path} does not match the job (in: {', '.join(sorted(differing))}): the dataset or "
+            "arguments have changed since it was written. Submit the job again."
+        )

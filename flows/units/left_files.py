@@ -1,0 +1,120 @@
+"""Opens files that units may have made or replaced, without trusting them.
+
+Whoever can run a task can leave a named pipe, a symbolic link, a folder or a terabyte of nothing
+where a file should be. What is opened here does not block, does not lead elsewhere, and is read up
+to a size. Errors are OSErrors that name the file.
+"""
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from flows.programs.unit_runner import NOT_REGULAR, open_regular
+from flows.reports.text import printable
+
+_FLAGS = {"rb": os.O_RDONLY, "ab": os.O_RDWR | os.O_APPEND}
+
+
+def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> BinaryIO:
+    """Open a regular file, to be read or (`ab`) to be read and appended to; made, it is private.
+
+    `below` is the folder that nobody else can replace; no folder between the two, and not the file
+    itself, may be a symbolic link.
+
+    Raises:
+        FileNotFoundError: it is not there (and to be read).
+        OSError: it is not below that folder, no regular file, or cannot be opened.
+    """
+    if path == below or not path.is_relative_to(below) or ".." in path.parts:
+        raise OSError(errno.EINVAL, f"it is not in {below}", str(path))
+    *folders, name = path.relative_to(below).parts
+    folder = os.open(below, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for each in folders:
+            within, folder = folder, _open_folder(each, folder, path)
+            os.close(within)
+        file = _open_file(name, mode, folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(folder)
+    return os.fdopen(file, "rb" if mode == "rb" else "a+b")
+
+
+def _open_file(name: str, mode: Literal["rb", "ab"], folder: int) -> int:
+    """Open it, or make it: the kernel may refuse to open another's file with a flag to make it."""
+    try:
+        file = open_regular(name, _FLAGS[mode], dir_fd=folder)
+    except FileNotFoundError:
+        if mode == "rb":
+            raise
+        return open_regular(name, _FLAGS[mode] | os.O_CREAT, dir_fd=folder, mode=0o600)
+    if mode == "ab" and os.fstat(file).st_nlink != 1:  # perhaps a file of ours in another place
+        os.close(file)
+        raise OSError(errno.EMLINK, "it has another name, too", name)
+    return file
+
+
+def _open_folder(name: str, within: int, path: Path) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+    except NotADirectoryError as error:  # a symbolic link is none either
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path)) from error
+
+
+def read_left(path: Path, max_bytes: int, *, below: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: as `open_left`, or it has more than so many bytes.
+    """
+    with open_left(path, below=below) as file:
+        size = file.seek(0, os.SEEK_END)  # asked for more, Python takes room for all of that
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+        file.seek(0)
+        return file.read(size)
+
+
+def read_end(path: Path, max_bytes: int, *, below: Path) -> bytes:
+    """The end of a file. Raises OSError, as `open_left`."""
+    with open_left(path, below=below) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
+        return file.read(max_bytes)
+
+
+def two_ends(file: BinaryIO, max_bytes: int, name: str) -> bytes:
+    """A file, or, if it has more than so many bytes, its two ends with a word between them."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size <= max_bytes:
+        return file.read(max_bytes)
+    begin = file.read(max_bytes // 2)
+    file.seek(size - max_bytes // 2)
+    end = file.read(max_bytes // 2)
+    left_out = size - len(begin) - len(end)
+    return b"\n\n".join([begin, f"[... {left_out} bytes left out, see {name} ...]".encode(), end])
+
+
+_TAIL_BYTES = 16 * 1024
+_LINE_LENGTH = 500
+
+
+def add_last_line(path: Path, line: str, *, below: Path) -> None:
+    """End a log with a line, unless it ends with it already. Raises OSError, as `open_left`."""
+    with open_left(path, "ab", below=below) as file:
+        end = f"\n{printable(line)}\n".encode()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
+        if file.read() != end:
+            file.write(end)
+
+
+def last_lines(path: Path, lines: int = 5, *, below: Path) -> str:
+    """The last lines of a log, each the last 500 characters of it; empty if there is none."""
+    text = ""
+    with suppress(OSError):
+        text = read_end(path, _TAIL_BYTES, below=below).decode(errors="replace")
+    found = [line[-_LINE_LENGTH:] for line in text.strip().splitlines()[-lines:]]
+    return printable("\n".join(found))

@@ -1,0 +1,178 @@
+"""Plans the units of a workflow task: commands and arguments.
+
+A unit is one execution of a task's command. Planning is pure; launchers write the files.
+"""
+
+import shlex
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fractal_models.errors import FractalError
+from fractal_models.images import Image, ParallelizationItem, Scalar, identity
+
+TaskType = Literal[
+    "compound", "converter_compound", "non_parallel", "converter_non_parallel", "parallel"
+]
+Component = Literal["init", "parallel", "non_parallel"]
+Args = Mapping[str, Any]
+
+CONVERTERS: frozenset[TaskType] = frozenset({"converter_compound", "converter_non_parallel"})
+COMPOUND: frozenset[TaskType] = frozenset({"compound", "converter_compound"})
+
+_NAME_PREFIX: dict[Component, str] = {"init": "init", "parallel": "par", "non_parallel": "nonpar"}
+
+
+def meta_name(component: Component) -> str:
+    """The field in which tasks say what the units of a phase need."""
+    return "meta_parallel" if component == "parallel" else "meta_non_parallel"
+
+
+def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
+    """What a workflow task (as a job keeps it) says of the units of a phase, or else its task."""
+    name = meta_name(component)
+    own: dict[str, Any] | None = workflow_task.get(name)
+    return dict(workflow_task["task"].get(name) or {}) if own is None else own
+
+
+class PlanError(FractalError):
+    """A workflow task cannot be run as it is; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One unit. Its arguments are the plan's `common_args` and `args`, which share no name."""
+
+    index: int
+    name: str
+    args: dict[str, Any]
+    zarr_urls: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """The units of one phase; arguments that all of them have are kept once."""
+
+    component: Component
+    command: list[str]
+    common_args: dict[str, Any]
+    units: list[PlannedUnit]
+
+
+def plan_first_phase(
+    task_type: TaskType,
+    *,
+    zarr_urls: Sequence[str],
+    zarr_dir: str,
+    args_non_parallel: Args | None,
+    args_parallel: Args | None,
+    command_non_parallel: str | None,
+    command_parallel: str | None,
+    type_filters: Mapping[str, bool],
+    attribute_filters: Mapping[str, Sequence[Scalar]],
+) -> UnitPlan:
+    """The units to run first: all of them, or a compound task's init unit.
+
+    The second phase of a compound task is checked here too, so that a mistake in it does not wait
+    for the init unit to end. `zarr_urls` are the images that passed the filters, which are given
+    only to be named.
+
+    Raises:
+        PlanError: no images for a task that needs some; a command that is missing or cannot be
+            split; an argument with a name that is set for each unit.
+    """
+    if not zarr_urls and task_type not in CONVERTERS:
+        raise PlanError(
+            f"No image to process: none passes the type filters {dict(type_filters)} and "
+            f"attribute filters {dict(attribute_filters)}. Change the filters or add images."
+        )
+    if task_type == "parallel":
+        own = [({"zarr_url": url}, [url]) for url in zarr_urls]
+        return _plan("parallel", command_parallel, args_parallel, own, reserved=("zarr_url",))
+    if task_type in COMPOUND:
+        plan_compute_phase([], args_parallel=args_parallel, command_parallel=command_parallel)
+    component: Component = "init" if task_type in COMPOUND else "non_parallel"
+    args: dict[str, Any] = {"zarr_dir": zarr_dir}
+    urls: list[str] = []
+    if task_type not in CONVERTERS:
+        args["zarr_urls"] = urls = list(zarr_urls)
+    return _plan(
+        component, command_non_parallel, args_non_parallel, [(args, urls)], reserved=tuple(args)
+    )
+
+
+def plan_compute_phase(
+    parallelization_list: Sequence[ParallelizationItem],
+    *,
+    args_parallel: Args | None,
+    command_parallel: str | None,
+) -> UnitPlan:
+    """The second phase of a compound task: one unit per item, none for an empty list.
+
+    Items with the same `zarr_url` are units of their own if their `init_args` differ; equal items
+    are one, as two units would write the same image at the same time.
+
+    Raises:
+        PlanError: as `plan_first_phase`.
+    """
+    items: dict[Hashable, ParallelizationItem] = {}
+    for item in parallelization_list:
+        items.setdefault((item.zarr_url, identity(item.init_args)), item)
+    own = [
+        ({"zarr_url": item.zarr_url, "init_args": item.init_args}, [item.zarr_url])
+        for item in items.values()
+    ]
+    return _plan(
+        "parallel", command_parallel, args_parallel, own, reserved=("zarr_url", "init_args")
+    )
+
+
+def processed(
+    inputs: Sequence[Image], units: Sequence[PlannedUnit], succeeded: Container[int]
+) -> list[Image]:
+    """The images that a task was given and did, by the indexes of the units that succeeded.
+
+    All, unless a unit did not succeed: then those of units that did, if no other is on them.
+    """
+    done = {url for unit in units if unit.index in succeeded for url in unit.zarr_urls}
+    left = [unit for unit in units if unit.index not in succeeded]
+    if not left:
+        return list(inputs)
+    done.difference_update(url for unit in left for url in unit.zarr_urls)
+    return [image for image in inputs if image["zarr_url"] in done]
+
+
+def _plan(
+    component: Component,
+    command: str | None,
+    common_args: Args | None,
+    own: Iterable[tuple[dict[str, Any], list[str]]],
+    *,
+    reserved: tuple[str, ...],
+) -> UnitPlan:
+    """The plan with one unit per item of `own`: the unit's own arguments, and its images."""
+    kind = "parallel" if component == "parallel" else "non_parallel"
+    common = dict(common_args or {})
+    if taken := [name for name in reserved if name in common]:
+        raise PlanError(
+            f"args_{kind} sets {', '.join(taken)}, which each unit is given by the job: "
+            f"remove it from the workflow task's args_{kind}."
+        )
+    prefix = _NAME_PREFIX[component]
+    units = [
+        PlannedUnit(index, f"{prefix}-{index:06d}", args, urls)
+        for index, (args, urls) in enumerate(own)
+    ]
+    return UnitPlan(component, _split(command, f"command_{kind}"), common, units)
+
+
+def _split(command: str | None, field: str) -> list[str]:
+    try:
+        words = shlex.split(command or "")
+    except ValueError as error:
+        raise PlanError(
+            f"The task's {field} {command!r} cannot be split into words ({error}): mend its quotes."
+        ) from error
+    if not words:
+        raise PlanError(f"The task has no {field}, which a task of its type needs: set it.")
+    return words

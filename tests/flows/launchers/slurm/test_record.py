@@ -1,0 +1,71 @@
+"""What SLURM knows of one element of an array, in whatever surroundings a site prints it."""
+
+import pytest
+
+from flows.launchers.slurm.queue import ElementState
+from flows.launchers.slurm.record import FORGOTTEN, state_in_accounting, state_in_record
+from flows.process.transport import Completed
+
+TOKEN = f"fractal-{'a' * 32}"
+RECORD = (
+    "JobId=5 ArrayJobId=2 ArrayTaskId=1 JobName=fractal UserId=user01(1004) Priority=1 "
+    "JobState={state} Reason={reason} Dependency=(null) Command=/jobs/{token}.sh WorkDir=/ "
+    "Comment={comment} StdErr=/dev/null StdIn=/dev/null StdOut=/dev/null Power= \n"
+)
+
+
+def record(
+    state: str = "RUNNING", reason: str = "None", token: str = TOKEN, comment: str = TOKEN
+) -> str:
+    return RECORD.format(state=state, reason=reason, token=token, comment=comment)
+
+
+def ended(stdout: str | bytes, stderr: str = "", exit_code: int = 0) -> Completed:
+    content = stdout.encode() if isinstance(stdout, str) else stdout
+    return Completed(("scontrol",), exit_code, content, stderr.encode())
+
+
+RUNNING = ElementState("RUNNING", "None")
+NOTE = "*** Maintenance on Monday | see https://example.org ***\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (ended(record()), RUNNING),
+        (ended(NOTE + record() + NOTE), RUNNING),
+        (ended(record(comment="changed by the site")), RUNNING),
+        (ended(record(token="x")), RUNNING),
+        (ended(record("TIMEOUT", "TimeLimit")), ElementState("TIMEOUT", "TimeLimit")),
+        (ended(record(token="x", comment="x")), FORGOTTEN),  # of another job with this id
+        (ended(record(token="x", comment="x")[:150]), None),
+        (ended(b"\xff\xfe" + record().encode()), RUNNING),
+        (ended("", "slurm_load_jobs error: Invalid job id specified\n", 1), FORGOTTEN),
+        (ended(NOTE, f"{NOTE}slurm_load_jobs error: Invalid job id specified\n", 1), FORGOTTEN),
+        (ended("", "slurm_load_jobs error: Unable to contact slurm controller\n", 1), None),
+        (ended(""), None),
+        (ended(NOTE), None),
+        (ended(record()[:90]), None),
+    ],
+)
+def test_a_record_is_read_and_nothing_else_believed(
+    answer: Completed, expected: ElementState | None
+) -> None:
+    assert state_in_record(answer, TOKEN) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        ("12_3|TIMEOUT\n", "TIMEOUT"),
+        (f"{NOTE}12_3|CANCELLED by 1004\n{NOTE}", "CANCELLED"),
+        ("12_3.batch|COMPLETED\n12_3|NODE_FAIL\n", "NODE_FAIL"),
+        ("12_33|COMPLETED\n", None),
+        ("12_3|RUNNING\n", None),  # as of a job that a controller lost
+        ("12_3|\n", None),
+        ("", None),
+    ],
+)
+def test_accounting_tells_only_of_ends(lines: str, state: str | None) -> None:
+    how = state_in_accounting(ended(lines), "12_3")
+    assert (how and how.state) == state

@@ -1,0 +1,225 @@
+"""Which activities are taken for interrupted, and that only those are undone.
+
+They belong to a resource that has no worker, so that nobody else looks after them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from deployments.stack import Stack
+from flows.engine.client import Engine
+from flows.process.lock import lock_activity
+from flows.watchers.activities import InterruptedActivities
+from fractal_models.database import saved_id
+from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, UserOAuth
+
+Sessions = async_sessionmaker[AsyncSession]
+LONG = 3600.0
+
+
+@flow
+def collection() -> None:
+    """What Prefect needs for a flow run: nobody executes it."""
+
+
+@dataclass
+class Collection:
+    """A collection that has not ended, and its flow run."""
+
+    sessions: Sessions
+    prefect: PrefectClient
+    resource_name: str
+    activity: TaskGroupActivityV2
+    folder: Path
+
+    def looker(self, **seconds: float) -> InterruptedActivities:
+        return InterruptedActivities(
+            self.sessions, Engine(self.prefect), self.resource_name, **seconds
+        )
+
+    async def status(self) -> str:
+        """`failed` if it is undone: then nothing of it must be left, and else everything."""
+        async with self.sessions() as session:
+            activity = await session.get_one(TaskGroupActivityV2, self.activity.id)
+            group = await session.get(TaskGroupV2, self.activity.taskgroupv2_id)
+        undone = activity.status == "failed"
+        assert (self.folder.exists(), group is not None) == (not undone, not undone)
+        return activity.status
+
+    async def becomes(self, state: State[Any]) -> None:
+        assert self.activity.flow_run_id is not None
+        await self.prefect.set_flow_run_state(self.activity.flow_run_id, state, force=True)
+
+    async def state(self) -> State[Any] | None:
+        assert self.activity.flow_run_id is not None
+        return (await self.prefect.read_flow_run(self.activity.flow_run_id)).state
+
+
+@pytest.fixture
+async def collecting(
+    stack: Stack, fractal: Sessions, prefect: PrefectClient, tmp_path: Path
+) -> AsyncIterator[Collection]:
+    """A collection whose process is being started."""
+    flow_run = await prefect.create_flow_run(collection, state=Pending())
+    folder = tmp_path / "package" / "1.0"
+    folder.mkdir(parents=True)
+    async with fractal() as session:
+        users = await session.exec(select(UserOAuth.id))
+        user_id = users.first()
+        assert user_id is not None
+        resource = Resource(
+            type="local",
+            name=f"without a worker {uuid4()}",
+            jobs_local_dir="/j",
+            jobs_poll_interval=5,
+            tasks_local_dir="/t",
+        )
+        session.add(resource)
+        await session.flush()
+        group = TaskGroupV2(
+            user_id=user_id,
+            resource_id=saved_id(resource),
+            origin="pypi",
+            pkg_name="package",
+            path=str(folder),
+            active=False,
+        )
+        session.add(group)
+        await session.flush()
+        activity = TaskGroupActivityV2(
+            user_id=user_id,
+            taskgroupv2_id=group.id,
+            pkg_name="package",
+            version="1.0",
+            status="pending",
+            action="collect",
+            flow_run_id=flow_run.id,
+        )
+        session.add(activity)
+        await session.commit()
+    yield Collection(fractal, prefect, resource.name, activity, folder)
+    async with fractal() as session:
+        for row in (activity, await session.get(TaskGroupV2, group.id), resource):
+            if row is not None:
+                await session.delete(row)
+                await session.flush()
+        await session.commit()
+
+
+async def test_a_process_that_is_long_in_starting_is_waited_for(collecting: Collection) -> None:
+    looker = collecting.looker(seconds_to_act=0.0)
+    for _ in range(2):
+        await looker.look()
+        assert await collecting.status() == "pending"
+
+
+async def test_the_wait_begins_anew_with_every_state_of_the_flow_run(
+    collecting: Collection,
+) -> None:
+    looker = collecting.looker(seconds_to_start=LONG, seconds_to_act=1.0)
+    await looker.look()
+    await asyncio.sleep(1.0)  # it is idle for that long, but not Running
+    await collecting.becomes(Running())
+    await looker.look()
+    assert await collecting.status() == "pending"
+    await asyncio.sleep(1.0)
+    await looker.look()
+    assert await collecting.status() == "failed"
+
+
+@pytest.mark.parametrize("state", [Pending(), Running(), Crashed(), Completed()])
+async def test_what_is_idle_for_too_long_is_undone_and_its_flow_run_ended(
+    collecting: Collection, state: State[Any]
+) -> None:
+    await collecting.becomes(state)
+    await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+    assert await collecting.status() == "failed"
+    ended = await collecting.state()
+    assert ended is not None
+    assert ended.type == (state.type if state.is_final() else Crashed().type)
+
+
+async def test_what_nobody_has_begun_is_left_to_the_next_worker(collecting: Collection) -> None:
+    await collecting.becomes(Scheduled())
+    await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+    assert await collecting.status() == "pending"
+
+
+async def test_what_is_executed_is_not_touched(collecting: Collection, stack: Stack) -> None:
+    url = make_url(stack.environment["FRACTAL_DATABASE_URL"])
+    url = url.set(drivername="postgresql+asyncpg")
+    await lock_activity(url, saved_id(collecting.activity), lambda _: None)
+    await collecting.becomes(Running())
+    await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+    assert await collecting.status() == "pending"
+    state = await collecting.state()
+    assert state is not None
+    assert state.is_running()
+
+
+async def test_a_process_that_writes_at_this_moment_is_neither_waited_for_nor_undone(
+    collecting: Collection,
+) -> None:
+    async with collecting.sessions() as session, asyncio.timeout(10):
+        row = await session.get_one(
+            TaskGroupActivityV2, collecting.activity.id, with_for_update=True
+        )
+        await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+        row.status = "ongoing"
+        await session.commit()
+    assert await collecting.status() == "ongoing"
+
+
+async def test_what_never_got_a_flow_run_is_undone(collecting: Collection) -> None:
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        row.flow_run_id = None
+        await session.commit()
+    await collecting.looker(seconds_to_act=0.0).look()
+    assert await collecting.status() == "pending"
+    await collecting.looker(seconds_to_start=0.0).look()
+    assert await collecting.status() == "failed"
+
+
+@pytest.mark.parametrize(
+    ("action", "environment_stays", "told"),
+    [
+        ("deactivate", True, "Deactivation failed."),
+        ("reactivate", False, "Reactivation failed."),
+        ("reset", False, "Reset failed."),
+        ("delete", True, "Deletion failed."),
+    ],
+)
+async def test_an_interruption_leaves_a_group_that_was_collected(
+    collecting: Collection, action: str, environment_stays: bool, told: str
+) -> None:
+    venv = collecting.folder / "venv"
+    venv.mkdir()
+    (collecting.folder / "package.whl").touch()
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        group = await session.get_one(TaskGroupV2, row.taskgroupv2_id)
+        row.action, group.venv_path = action, str(venv)
+        await session.commit()
+    await collecting.becomes(Running())
+    await collecting.looker(seconds_to_act=0.0).look()
+    async with collecting.sessions() as session:
+        row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
+        group = await session.get_one(TaskGroupV2, row.taskgroupv2_id)
+    assert (row.status, group.active) == ("failed", False)
+    assert told in str(row.log)
+    assert venv.exists() == environment_stays
+    assert (collecting.folder / "package.whl").exists()
