@@ -11,7 +11,7 @@ from tests.differential.arena import Arena, running_arena
 SEED = 1
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def arena() -> Iterator[Arena]:
     print(f"seed {SEED}")
     with ExitStack() as servers:
