@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api.dependencies import Services
 from api.errors import REFUSALS, add_error_handlers
-from api.oauth import OAuthProvider
+from api.oauth_provider import OAuthProvider
 from api.request_body import RequestBodies
 from api.routes import ROUTERS
+from api.services import Services
 from flows.engine.client import open_engine
 from flows.watchers.unattended import UnattendedJobs
 from flows.watchers.watcher import Outages

@@ -16,7 +16,7 @@ from pwdlib.exceptions import UnknownHashError
 from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.oauth import Identity
+from api.oauth_provider import Identity
 from api.queries.users import default_group
 from fractal_models.database import release, saved_id
 from fractal_models.schemas.user import UserCreate

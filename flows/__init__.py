@@ -6,7 +6,8 @@ Each room may import only rooms below it; `tests/test_house.py` holds the list. 
 7. `watchers/`: what a worker looks after again and again.
 6. `job/`: a job as a flow, from its first workflow task to its end.
 5. `schedules/`: jobs that begin by themselves.
-4. `submission.py`: from a request to a job; `activities/`: task packages, as flows.
+4. `submission.py`: from a request to a job; `control.py`: how people stop and end it;
+   `activities/`: task packages, as flows.
 3. `launchers/`: where units run; `records/`: the SQL of history, accounting and events.
 2. `engine/`: Prefect; `units/`: what runs and what it leaves; `process/`: locks, signals, other
    users, other machines.

@@ -25,7 +25,7 @@ FLOORS = [
     ("watchers",),
     ("job",),
     ("schedules",),
-    ("activities", "submission"),
+    ("activities", "control", "submission"),
     ("launchers", "records"),
     ("engine", "process", "units"),
     ("parameters", "programs", "reports"),

@@ -1,1 +1,1 @@
-"""SQL that is more than a lookup, one module per concern."""
+"""SQL that several endpoints share, or that is long. Nothing here commits."""

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.paging import Paging
+from api.lists import Paging
 from fractal_models.image_list import IMAGE_JSON
 from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.schemas.dataset import ImageQuery

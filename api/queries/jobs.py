@@ -6,20 +6,12 @@ from sqlalchemy import ColumnElement, Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.documents import json_array, json_object, json_text
+from api.lists import json_array, json_object, json_text
+from fractal_models import tables
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.job import JobRead
-from fractal_models.tables import (
-    DatasetV2,
-    JobV2,
-    LinkUserProjectV2,
-    ProjectV2,
-    TaskGroupV2,
-    UserOAuth,
-    WorkflowV2,
-)
 
-_JOBS: Table = JobV2.metadata.tables["jobv2"]
+_JOBS: Table = tables.JobV2.metadata.tables["jobv2"]
 
 
 def _columns(*, log: bool = True) -> dict[str, Any]:
@@ -40,10 +32,10 @@ async def list_jobs(session: AsyncSession, *where: Any, log: bool = True) -> str
     return document
 
 
-def in_projects_of(user: UserOAuth) -> ColumnElement[bool]:
+def in_projects_of(user: tables.UserOAuth) -> ColumnElement[bool]:
     """Of a job: its project is there, and the user owns it or has joined it."""
-    joined = select(LinkUserProjectV2.project_id).where(
-        LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified)
+    joined = select(tables.LinkUserProjectV2.project_id).where(
+        tables.LinkUserProjectV2.user_id == user.id, col(tables.LinkUserProjectV2.is_verified)
     )
     return _JOBS.c.project_id.in_(joined)
 
@@ -64,19 +56,19 @@ def jobs_in_projects(*, log: bool) -> Select[Any]:
     """All jobs with the newest first, joined to their projects and the links of the owners."""
     return (
         _newest(log=log)
-        .outerjoin(ProjectV2, col(ProjectV2.id) == _JOBS.c.project_id)
+        .outerjoin(tables.ProjectV2, col(tables.ProjectV2.id) == _JOBS.c.project_id)
         .outerjoin(
-            LinkUserProjectV2,
+            tables.LinkUserProjectV2,
             and_(
-                col(LinkUserProjectV2.project_id) == _JOBS.c.project_id,
-                col(LinkUserProjectV2.is_owner),
+                col(tables.LinkUserProjectV2.project_id) == _JOBS.c.project_id,
+                col(tables.LinkUserProjectV2.is_owner),
             ),
         )
     )
 
 
 async def require_no_submitted_job(
-    session: AsyncSession, owner: ProjectV2 | WorkflowV2 | DatasetV2, what: str
+    session: AsyncSession, owner: tables.ProjectV2 | tables.WorkflowV2 | tables.DatasetV2, what: str
 ) -> None:
     """Keep new jobs away from a row until the transaction ends, if it has none now.
 
@@ -87,29 +79,13 @@ async def require_no_submitted_job(
     """
     table = type(owner)
     column = {
-        ProjectV2: col(JobV2.project_id),
-        WorkflowV2: col(JobV2.workflow_id),
-        DatasetV2: col(JobV2.dataset_id),
+        tables.ProjectV2: col(tables.JobV2.project_id),
+        tables.WorkflowV2: col(tables.JobV2.workflow_id),
+        tables.DatasetV2: col(tables.JobV2.dataset_id),
     }[table]
     await session.exec(select(table.id).where(table.id == owner.id).with_for_update())
     found = await session.exec(
-        select(JobV2.id).where(column == owner.id, JobV2.status == "submitted")
+        select(tables.JobV2.id).where(column == owner.id, tables.JobV2.status == "submitted")
     )
     if (job_id := found.first()) is not None:
         raise RefusedError(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")
-
-
-async def require_no_submitted_job_with(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep an environment as long as it is needed.
-
-    Raises:
-        RefusedError: a job that has not ended runs tasks of the group.
-    """
-    tasks = {"task_list": [{"task": {"taskgroupv2_id": group.id}}]}
-    found = await session.exec(
-        select(JobV2.id).where(JobV2.status == "submitted", _JOBS.c.workflow_dump.contains(tasks))
-    )
-    if (job_id := found.first()) is not None:
-        raise RefusedError(
-            f"Job {job_id} uses task group {group.id}: wait for its end, or stop it."
-        )

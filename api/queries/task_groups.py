@@ -1,42 +1,32 @@
 """Task groups and their tasks: which a user sees, and whether they can run."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import eq, ge, le
-from typing import Any
+from typing import Annotated, Any
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
 from sqlalchemy import ColumnElement, Row, Select
-from sqlalchemy.orm import load_only
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.conditions import asked_for, contains
-from api.queries.documents import json_array, json_object, json_text
-from fractal_models.database import saved_id
-from fractal_models.errors import NotFoundError, RefusedError
+from api import lists
+from api.lists import json_array, json_object, json_text
+from fractal_models.errors import RefusedError
 from fractal_models.rights import shared_with
-from fractal_models.schemas.task import (
-    Origin,
-    TaskGroupReadSlim,
-    TaskGroupReadSuperuser,
-    TaskReadSlim,
-)
+from fractal_models.schemas import task as schemas
 from fractal_models.tables import (
     LinkUserGroup,
     Profile,
-    Resource,
     TaskGroupV2,
     TaskV2,
     UserOAuth,
     WorkflowTaskV2,
-    WorkflowV2,
 )
 
+IS_PRIVATE = col(TaskGroupV2.user_group_id).is_(None)
+_LAST_USED = TaskGroupV2.timestamp_last_used
 _TASK_COLUMNS: dict[str, Any] = {**TaskV2.metadata.tables["taskv2"].c}
-_SLIM_TASK = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "taskgroupv2_id")]
 
 
 def _in_use() -> ColumnElement[bool]:
@@ -48,20 +38,20 @@ def _in_use() -> ColumnElement[bool]:
     )
 
 
-# A group with what is shown of it beyond its own columns: see `_fields`.
+# A group with what is shown of it beyond its own columns: see `shown`.
 _SHOWN: Select[Any] = select(
     TaskGroupV2, col(UserOAuth.email).label("user_email"), _in_use().label("in_use")
 ).join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
 
 
 _TASKS = (
-    select(json_array(json_object(TaskReadSlim, _TASK_COLUMNS), TaskV2.id))
+    select(json_array(json_object(schemas.TaskReadSlim, _TASK_COLUMNS), TaskV2.id))
     .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
     .correlate(TaskGroupV2)
     .scalar_subquery()
 )
 _SLIM = json_object(
-    TaskGroupReadSlim,
+    schemas.TaskGroupReadSlim,
     {
         **TaskGroupV2.metadata.tables["taskgroupv2"].c,
         "user_email": UserOAuth.email,
@@ -75,17 +65,17 @@ _SLIM = json_object(
 class TaskGroupFilters:
     """Which task groups are asked for, of all that there are."""
 
-    task_group_id: int | None = None
-    user_id: int | None = None
-    user_group_id: int | None = None
-    private: bool | None = None
-    active: bool | None = None
-    pkg_name: str | None = None
-    origin: Origin | None = None
-    timestamp_last_used_min: AwareDatetime | None = None
-    timestamp_last_used_max: AwareDatetime | None = None
-    resource_id: int | None = None
-    in_use: bool | None = None
+    task_group_id: Annotated[int | None, lists.equals(TaskGroupV2.id)] = None
+    user_id: Annotated[int | None, lists.equals(TaskGroupV2.user_id)] = None
+    user_group_id: Annotated[int | None, lists.equals(TaskGroupV2.user_group_id)] = None
+    private: Annotated[bool | None, lists.equals(IS_PRIVATE)] = None
+    active: Annotated[bool | None, lists.equals(TaskGroupV2.active)] = None
+    pkg_name: Annotated[str | None, lists.contains(TaskGroupV2.pkg_name)] = None
+    origin: Annotated[schemas.Origin | None, lists.equals(TaskGroupV2.origin)] = None
+    timestamp_last_used_min: Annotated[AwareDatetime | None, lists.at_least(_LAST_USED)] = None
+    timestamp_last_used_max: Annotated[AwareDatetime | None, lists.at_most(_LAST_USED)] = None
+    resource_id: Annotated[int | None, lists.equals(TaskGroupV2.resource_id)] = None
+    in_use: Annotated[bool | None, lists.equals(_in_use())] = None
 
     def __post_init__(self) -> None:
         if self.private and self.user_group_id is not None:
@@ -93,21 +83,7 @@ class TaskGroupFilters:
 
     def query(self) -> Select[Any]:
         """The groups, each with the email of its owner and whether it is in use."""
-        table = TaskGroupV2
-        where = asked_for(
-            (eq, table.id, self.task_group_id),
-            (eq, table.user_id, self.user_id),
-            (eq, table.user_group_id, self.user_group_id),
-            (eq, col(table.user_group_id).is_(None), self.private),
-            (eq, table.active, self.active),
-            (contains, table.pkg_name, self.pkg_name),
-            (eq, table.origin, self.origin),
-            (ge, table.timestamp_last_used, self.timestamp_last_used_min),
-            (le, table.timestamp_last_used, self.timestamp_last_used_max),
-            (eq, table.resource_id, self.resource_id),
-            (eq, _in_use(), self.in_use),
-        )
-        return _SHOWN.where(*where).order_by(col(table.id))
+        return _SHOWN.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
 
 
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
@@ -174,162 +150,16 @@ def comparable(version: str) -> tuple[bool, Version | str]:
         return False, version
 
 
-async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep this package version unique per user, and per user group and resource, and its folder.
-
-    The lock is held until the transaction ends, against the same request twice at a time.
-
-    Raises:
-        RefusedError: there is one already.
-    """
-    same = await _lock_and_find_same(session, group)
-    mine = await session.exec(
-        select(TaskGroupV2.id).where(*same, TaskGroupV2.user_id == group.user_id)
-    )
-    if (found := mine.first()) is not None:
-        raise RefusedError(
-            f"You have {group.pkg_name} {group.version} already: task group {found}."
-        )
-    await require_new_in(session, group, group.user_group_id)
-    here = select(Resource.host).where(Resource.id == group.resource_id).scalar_subquery()
-    in_folder = await session.exec(
-        select(TaskGroupV2.id)
-        .join(Resource, col(Resource.id) == col(TaskGroupV2.resource_id))
-        .where(
-            col(TaskGroupV2.path).is_not(None),
-            TaskGroupV2.path == group.path,
-            col(Resource.host).is_not_distinct_from(here),
-        )
-    )
-    if (found := in_folder.first()) is not None:
-        raise RefusedError(f"Task group {found}, of another resource, is in {group.path} already.")
-
-
-async def require_new_in(
-    session: AsyncSession, group: TaskGroupV2, user_group_id: int | None
-) -> None:
-    """Keep this package version unique in a user group on its resource, as `require_new`."""
-    same = await _lock_and_find_same(session, group)
-    shared = await session.exec(
-        select(TaskGroupV2.id).where(
-            *same,
-            col(TaskGroupV2.user_group_id).is_not(None),
-            TaskGroupV2.user_group_id == user_group_id,
-        )
-    )
-    if (found := shared.first()) is not None:
-        raise RefusedError(
-            f"{group.pkg_name} {group.version} is shared with this user group already: "
-            f"task group {found}."
-        )
-
-
-async def _lock_and_find_same(session: AsyncSession, group: TaskGroupV2) -> list[Any]:
-    """What makes others the same package version on the same resource."""
-    key = f"{group.pkg_name} {group.version}"
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
-    return [
-        col(TaskGroupV2.id).is_distinct_from(group.id),
-        TaskGroupV2.pkg_name == group.pkg_name,
-        TaskGroupV2.version == group.version,
-        TaskGroupV2.resource_id == group.resource_id,
-    ]
-
-
-async def describe(session: AsyncSession, group: TaskGroupV2) -> TaskGroupReadSuperuser:
+async def describe(session: AsyncSession, group: TaskGroupV2) -> schemas.TaskGroupReadSuperuser:
     """A task group as clients see it."""
     found = await session.execute(_SHOWN.where(col(TaskGroupV2.id) == group.id))
     return shown(found.one())
 
 
-def shown(row: Row[Any]) -> TaskGroupReadSuperuser:
+def shown(row: Row[Any]) -> schemas.TaskGroupReadSuperuser:
     """A row of `TaskGroupFilters.query` as administrators see it."""
-    return TaskGroupReadSuperuser.model_validate(_fields(row))
-
-
-async def tasks_visible_to(session: AsyncSession, user: UserOAuth) -> list[TaskV2]:
-    """The tasks that a user sees, without the schemas of their arguments."""
-    found = await session.exec(
-        select(TaskV2)
-        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-        .where(visible_to(user))
-        .options(load_only(*_SLIM_TASK, raiseload=True))
-        .order_by(col(TaskV2.id))
-    )
-    return list(found)
-
-
-async def usable_tasks(
-    session: AsyncSession, user: UserOAuth, resource_id: int, task_ids: Iterable[int]
-) -> dict[int, TaskV2]:
-    """Tasks by id, to be put into workflows of projects on a resource.
-
-    Raises:
-        NotFoundError: the user sees no such task.
-        RefusedError: its group is inactive or elsewhere.
-    """
-    found = await session.exec(
-        select(TaskV2, TaskGroupV2)
-        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-        .where(col(TaskV2.id).in_(task_ids), visible_to(user))
-        # None is deleted until it is in its workflow, which keeps it.
-        .with_for_update(read=True, key_share=True, of=TaskGroupV2)
-    )
-    tasks: dict[int, TaskV2] = {}
-    for task, group in found:
-        name = f"Task {task.id} ({task.name}, of {group.pkg_name} {group.version})"
-        if not group.active:
-            raise RefusedError(f"{name} is not active.")
-        if group.resource_id != resource_id:
-            raise RefusedError(f"{name} is not on the resource of the project.")
-        tasks[saved_id(task)] = task
-    for task_id in task_ids:
-        if task_id not in tasks:
-            raise NotFoundError("Task", task_id)
-    return tasks
-
-
-async def require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep the tasks of workflows.
-
-    Raises:
-        RefusedError: workflows use tasks of the group.
-    """
-    found = await session.exec(
-        select(func.count(func.distinct(WorkflowTaskV2.workflow_id)))
-        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
-        .where(TaskV2.taskgroupv2_id == group.id)
-    )
-    if count := found.one():
-        raise RefusedError(
-            f"Tasks of task group {group.id} are used in {count} workflows: remove or replace them "
-            "there first."
-        )
-
-
-async def reasons_not_to_run(
-    session: AsyncSession, user: UserOAuth, workflow: WorkflowV2
-) -> dict[int | None, str]:
-    """By id of a workflow task, why its task cannot be run, or not by this user."""
-    group_ids = {task.task.taskgroupv2_id for task in workflow.task_list}
-    found = await session.exec(
-        select(TaskGroupV2.id, TaskGroupV2.active, visible_to(user)).where(
-            col(TaskGroupV2.id).in_(group_ids)
-        )
-    )
-    reasons = {
-        group_id: "The task is not active." if not active else "The task is not shared with you."
-        for group_id, active, visible in found
-        if not (active and visible)
-    }
-    return {
-        task.id: reasons[task.task.taskgroupv2_id]
-        for task in workflow.task_list
-        if task.task.taskgroupv2_id in reasons
-    }
-
-
-def _fields(row: Row[Any]) -> dict[str, Any]:
     group: TaskGroupV2 = row.TaskGroupV2
     added = {"user_email": row.user_email, "in_use": row.in_use}
-    return {**group.model_dump(), "task_list": group.task_list, **added}
+    return schemas.TaskGroupReadSuperuser.model_validate(
+        {**group.model_dump(), "task_list": group.task_list, **added}
+    )

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import eq
-from typing import Any
+from typing import Annotated, Any
 
 from sqlalchemy import Select, select
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.conditions import asked_for, contains, same_word
+from api import lists
+from api.queries.task_groups import IS_PRIVATE
 from fractal_models.schemas.manifest import TaskType
 from fractal_models.schemas.task import ProjectUser, TaskInfo, TaskMinimal, TaskRelationship
 from fractal_models.tables import (
@@ -30,51 +30,35 @@ _OF_TASK = set(TaskMinimal.model_fields) & set(TaskV2.model_fields)
 class TaskFilters:
     """Which tasks are asked for, of all that there are."""
 
-    id: int | None = None
-    version: str | None = None
-    name: str | None = None
-    task_type: TaskType | None = None
-    category: str | None = None
-    modality: str | None = None
-    author: str | None = None
-    resource_id: int | None = None
-    owner_id: int | None = None
-    task_group: str | None = None
-    core: bool | None = None
-    private: bool | None = None
-    active: bool | None = None
+    id: Annotated[int | None, lists.equals(TaskV2.id)] = None
+    version: Annotated[str | None, lists.equals(TaskV2.version)] = None
+    name: Annotated[str | None, lists.contains(TaskV2.name)] = None
+    task_type: Annotated[TaskType | None, lists.equals(TaskV2.type)] = None
+    category: Annotated[str | None, lists.same_word(TaskV2.category)] = None
+    modality: Annotated[str | None, lists.same_word(TaskV2.modality)] = None
+    author: Annotated[str | None, lists.contains(TaskV2.authors)] = None
+    resource_id: Annotated[int | None, lists.equals(TaskGroupV2.resource_id)] = None
+    owner_id: Annotated[int | None, lists.equals(TaskGroupV2.user_id)] = None
+    task_group: Annotated[str | None, lists.contains(TaskGroupV2.pkg_name)] = None
+    core: Annotated[bool | None, lists.equals(TaskV2.is_core)] = None
+    private: Annotated[bool | None, lists.equals(IS_PRIVATE)] = None
+    active: Annotated[bool | None, lists.equals(TaskGroupV2.active)] = None
 
     def query(self) -> Select[Any]:
         """The tasks, by their ids, as `TaskMinimal` has them."""
-        group = TaskGroupV2
-        where = asked_for(
-            (eq, TaskV2.id, self.id),
-            (eq, TaskV2.version, self.version),
-            (contains, TaskV2.name, self.name),
-            (eq, TaskV2.type, self.task_type),
-            (same_word, TaskV2.category, self.category),
-            (same_word, TaskV2.modality, self.modality),
-            (contains, TaskV2.authors, self.author),
-            (eq, group.resource_id, self.resource_id),
-            (eq, group.user_id, self.owner_id),
-            (contains, group.pkg_name, self.task_group),
-            (eq, TaskV2.is_core, self.core),
-            (eq, col(group.user_group_id).is_(None), self.private),
-            (eq, group.active, self.active),
-        )
         columns: list[Any] = [
             *(getattr(TaskV2, name) for name in _OF_TASK),
-            group.pkg_name,
-            group.active,
+            TaskGroupV2.pkg_name,
+            TaskGroupV2.active,
             col(UserOAuth.email).label("owner"),
             col(UserGroup.name).label("user_group"),
         ]
         return (
             select(*columns)
-            .join(group, col(group.id) == col(TaskV2.taskgroupv2_id))
-            .join(UserOAuth, col(UserOAuth.id) == col(group.user_id))
-            .outerjoin(UserGroup, col(UserGroup.id) == col(group.user_group_id))
-            .where(*where)
+            .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
+            .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
+            .outerjoin(UserGroup, col(UserGroup.id) == col(TaskGroupV2.user_group_id))
+            .where(*lists.asked_for(self))
             .order_by(col(TaskV2.id))
         )
 

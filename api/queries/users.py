@@ -1,19 +1,14 @@
 """Users and their groups."""
 
 from collections import defaultdict
-from datetime import datetime
-from operator import ge, le
-from typing import Any
 
-from sqlalchemy import Result
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col, delete, func, select
+from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.conditions import asked_for
 from fractal_models.errors import NotFoundError
 from fractal_models.schemas.user import UserRead
-from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
+from fractal_models.tables import DatasetV2, LinkUserGroup, LinkUserProjectV2, UserGroup, UserOAuth
 from fractal_models.tables.columns import now
 
 
@@ -100,43 +95,16 @@ async def members_of(session: AsyncSession, group_id: int) -> list[int]:
     return list(found)
 
 
-async def table_of_users(
-    session: AsyncSession, since: datetime | None, until: datetime | None, *, only_with_jobs: bool
-) -> Result[Any]:
-    """The users with a profile, by email, and how many jobs they started in a time.
-
-    Where a cell holds several values, | stands between them.
-    """
-    jobs = (
-        select(JobV2.user_email, func.count().label("count"))
-        .group_by(col(JobV2.user_email))
+async def zarr_dirs_of(session: AsyncSession, user_id: int | None) -> list[str]:
+    """The folders of the datasets in projects that a user owns or joined."""
+    found = await session.exec(
+        select(DatasetV2.zarr_dir)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
         .where(
-            *asked_for(
-                (ge, col(JobV2.start_timestamp), since), (le, col(JobV2.start_timestamp), until)
-            )
+            LinkUserProjectV2.user_id == user_id,
+            col(LinkUserProjectV2.is_verified),
         )
-        .subquery()
+        .order_by(DatasetV2.zarr_dir)
+        .distinct()
     )
-    groups = (
-        select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
-        .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
-        .group_by(col(LinkUserGroup.user_id))
-        .subquery()
-    )
-    accounts = select(func.jsonb_array_elements_text(UserOAuth.slurm_accounts)).scalar_subquery()
-    columns: list[Any] = [
-        UserOAuth.id,
-        UserOAuth.email,
-        col(Profile.username).label("slurm_username"),
-        func.array_to_string(func.array(accounts), "|").label("slurm_accounts"),
-        func.array_to_string(UserOAuth.project_dirs, "|").label("project_dirs"),
-        groups.c.names.label("user_groups"),
-        func.coalesce(jobs.c.count, 0).label("num_jobs"),
-    ]
-    return await session.execute(
-        select(*columns)
-        .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
-        .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
-        .join(jobs, jobs.c.user_email == col(UserOAuth.email), isouter=not only_with_jobs)
-        .order_by(col(UserOAuth.email))
-    )
+    return list(found)

@@ -3,14 +3,10 @@
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.task_groups import reasons_not_to_run
-from fractal_models.errors import NotFoundError, RefusedError
+from api.queries.task_groups import visible_to
+from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings
-from fractal_models.tables import (
-    LinkUserProjectV2,
-    UserOAuth,
-    WorkflowV2,
-)
+from fractal_models.tables import TaskGroupV2, UserOAuth, WorkflowV2
 from fractal_models.workflow_tasks import argument_problems
 
 
@@ -27,33 +23,35 @@ async def require_new_name(session: AsyncSession, project_id: int | None, name: 
         raise RefusedError(f"The project has a workflow {name!r} already: {workflow_id}.")
 
 
-async def workflow_seen_by(session: AsyncSession, user: UserOAuth, workflow_id: int) -> WorkflowV2:
-    """A workflow of any project that the user takes part in.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    found = await session.exec(
-        select(WorkflowV2)
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(WorkflowV2.project_id))
-        .where(
-            WorkflowV2.id == workflow_id,
-            LinkUserProjectV2.user_id == user.id,
-            col(LinkUserProjectV2.is_verified),
-        )
-    )
-    if (workflow := found.first()) is None:
-        raise NotFoundError("Workflow", workflow_id)
-    return workflow
-
-
 async def with_warnings(
     session: AsyncSession, user: UserOAuth, workflow: WorkflowV2
 ) -> WorkflowReadWithWarnings:
     """A workflow, whose tasks tell why they would not run, or hardly well."""
     answer = WorkflowReadWithWarnings.model_validate(workflow)
-    reasons = await reasons_not_to_run(session, user, workflow)
+    reasons = await _reasons_not_to_run(session, user, workflow)
     for workflow_task, told in zip(workflow.task_list, answer.task_list, strict=True):
         problems = "; ".join(argument_problems(workflow_task))
         told.warning = reasons.get(workflow_task.id) or (f"{problems}." if problems else None)
     return answer
+
+
+async def _reasons_not_to_run(
+    session: AsyncSession, user: UserOAuth, workflow: WorkflowV2
+) -> dict[int | None, str]:
+    """By id of a workflow task, why its task cannot be run, or not by this user."""
+    group_ids = {task.task.taskgroupv2_id for task in workflow.task_list}
+    found = await session.exec(
+        select(TaskGroupV2.id, TaskGroupV2.active, visible_to(user)).where(
+            col(TaskGroupV2.id).in_(group_ids)
+        )
+    )
+    reasons = {
+        group_id: "The task is not active." if not active else "The task is not shared with you."
+        for group_id, active, visible in found
+        if not (active and visible)
+    }
+    return {
+        task.id: reasons[task.task.taskgroupv2_id]
+        for task in workflow.task_list
+        if task.task.taskgroupv2_id in reasons
+    }

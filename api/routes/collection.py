@@ -1,54 +1,32 @@
-"""Collection of tasks: from the package index, from a wheel, or of an environment that exists."""
+"""Collection of tasks: from the package index, a wheel, a project of pixi, or what is installed."""
 
-from pathlib import PurePosixPath
-from typing import Annotated, Self
+from typing import Annotated, NewType, Self
 
 from fastapi import APIRouter, File, UploadFile, status
-from packaging.utils import canonicalize_name
 from pydantic import BaseModel, model_validator
 
-from api.dependencies import (
-    Contributor,
-    LifecycleDep,
-    SessionDep,
-    SharingGroup,
-    TasksFolder,
-    UserResource,
-)
-from api.queries.task_groups import require_new
 from api.request_body import Body, takes
-from flows.activities.commands import interpreter_of
-from flows.activities.package_tasks import PackageError, executables_of, tasks_of
-from flows.activities.packages import installed_root, name_and_version_of_wheel, version_on_index
-from flows.activities.site import Site, open_site
-from fractal_models.database import release, saved_id
-from fractal_models.schemas.task import (
-    PackageExtras,
-    PackageName,
-    PackageVersion,
-    PinnedVersions,
-    PythonVersion,
-    TaskCollectCustom,
-    TaskGroupActivityRead,
-    TaskRead,
-)
-from fractal_models.tables import Resource, TaskGroupV2, TaskV2
+from api.rights import NewOwner
+from api.services import LifecycleDep, SessionDep
+from flows.activities.new_groups import installed_tasks, require_new
+from flows.activities.site import open_site
+from fractal_models.database import release
+from fractal_models.schemas import task as schemas
+from fractal_models.schemas.base import NonEmpty
 
 router = APIRouter(prefix="/api/v2/task/collect", tags=["Task Lifecycle"])
 
+# FastAPI takes a plain bool that a form does not have for false, as an unchecked box, not for its
+# default.
+_Flag = NewType("_Flag", bool)
 
-class PipCollection(BaseModel):
+
+class PipCollection(schemas.PackageToCollect):
     """A package to install: its name on the package index, or the file of a wheel.
 
     Pinned versions, as JSON objects of name and version, are installed before or after it.
     """
 
-    package: PackageName | None = None
-    package_version: PackageVersion | None = None
-    package_extras: PackageExtras | None = None
-    python_version: PythonVersion | None = None
-    pinned_package_versions_pre: PinnedVersions = None
-    pinned_package_versions_post: PinnedVersions = None
     file: UploadFile | None = None
 
     @model_validator(mode="after")
@@ -60,104 +38,51 @@ class PipCollection(BaseModel):
         return self
 
 
+class PixiCollection(BaseModel):
+    """The archive of a project (`name-version.tar.gz`), and with which pixi it is installed."""
+
+    file: UploadFile
+    pixi_version: NonEmpty | None = None
+    use_pixi_lockfile: _Flag = _Flag(True)
+
+
 @router.post("/pip/", status_code=status.HTTP_202_ACCEPTED)
 @takes(Body.FILE)
 async def collect_tasks_pip(
     request: Annotated[PipCollection, File()],
-    user: Contributor,
-    resource: UserResource,
-    tasks_folder: TasksFolder,
-    user_group_id: SharingGroup,
+    owner: NewOwner,
     session: SessionDep,
     lifecycle: LifecycleDep,
-) -> TaskGroupActivityRead:
+) -> schemas.TaskGroupActivityRead:
     """Install a package into an environment of its own, and add its tasks; see the activity."""
     await release(session)
-    group = await _describe(request, saved_id(user), user_group_id, resource, tasks_folder)
-    return await lifecycle.collect(group, request.file)
+    if (file := request.file) is None:
+        return await lifecycle.collect(await owner.package(request, None), None)
+    return await lifecycle.collect(await owner.package(request, file.filename or ""), file.read)
+
+
+@router.post("/pixi/", status_code=status.HTTP_202_ACCEPTED)
+@takes(Body.FILE)
+async def collect_tasks_pixi(
+    request: Annotated[PixiCollection, File()], owner: NewOwner, lifecycle: LifecycleDep
+) -> schemas.TaskGroupActivityRead:
+    """Install a project into an environment of its own, and add its tasks; see the activity."""
+    group = owner.pixi_project(request.pixi_version, request.file.filename or "")
+    use_lockfile = request.use_pixi_lockfile
+    return await lifecycle.collect(group, request.file.read, use_pixi_lockfile=use_lockfile)
 
 
 @router.post("/custom/", status_code=status.HTTP_201_CREATED)
 async def collect_tasks_custom(
-    request: TaskCollectCustom,
-    user: Contributor,
-    resource: UserResource,
-    user_group_id: SharingGroup,
-    session: SessionDep,
-) -> list[TaskRead]:
+    request: schemas.TaskCollectCustom, owner: NewOwner, session: SessionDep
+) -> list[schemas.TaskRead]:
     """Add the tasks of a package that is installed already, by its manifest."""
-    group = TaskGroupV2(
-        user_id=saved_id(user),
-        user_group_id=user_group_id,
-        resource_id=saved_id(resource),
-        origin="other",
-        pkg_name=request.label,
-        version=request.version,
-    )
+    group = owner.group(origin="other", pkg_name=request.label, version=request.version)
     await require_new(session, group)
     async with open_site(session, group) as site:
         await session.commit()  # no connection is held while files are looked for
-        tasks = await _installed_tasks(request, site)
+        group.task_list = await installed_tasks(request, site)
     await require_new(session, group)
-    group.task_list = tasks
     session.add(group)
     await session.commit()
-    return [TaskRead.model_validate(task) for task in group.task_list]
-
-
-async def _installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2]:
-    """The tasks of a package that is installed at a site; their files may come later.
-
-    Raises:
-        PackageError: it is not, or the interpreter is not there.
-    """
-    python = request.python_interpreter
-    if not await site.existing([python]):
-        raise PackageError(f"The interpreter {python} does not exist.")
-    found = request.package_root or await installed_root(str(request.package_name), python, site)
-    if not await site.is_folder(found):
-        raise PackageError(f"The folder {found} of the package does not exist.")
-    root = PurePosixPath(found)
-    files = executables_of(request.manifest, root)
-    return tasks_of(request.manifest, python, root, request.version, files=files)
-
-
-async def _describe(
-    request: PipCollection,
-    user_id: int,
-    user_group_id: int | None,
-    resource: Resource,
-    tasks_folder: PurePosixPath,
-) -> TaskGroupV2:
-    """What is to be installed, and where; the newest version of those that are asked for.
-
-    Raises:
-        PackageError: there is no such package, version, wheel or interpreter.
-    """
-    python_version = request.python_version or resource.tasks_python_config["default_version"]
-    group = TaskGroupV2(
-        user_id=user_id,
-        user_group_id=user_group_id,
-        resource_id=saved_id(resource),
-        origin="pypi" if request.file is None else "wheel-file",
-        pkg_name=canonicalize_name(request.package or ""),
-        version=request.package_version,
-        python_version=python_version,
-        pip_extras=request.package_extras,
-        pinned_package_versions_pre=request.pinned_package_versions_pre or {},
-        pinned_package_versions_post=request.pinned_package_versions_post or {},
-        active=False,
-    )
-    python, filename = interpreter_of(resource, python_version), ""
-    if request.file is not None:
-        filename = request.file.filename or ""
-        group.pkg_name, group.version = name_and_version_of_wheel(filename)
-    else:
-        here = python if resource.type != "slurm_ssh" else None
-        group.version = await version_on_index(
-            group.pkg_name, request.package_version, here, python_version
-        )
-    folder = tasks_folder / group.pkg_name / str(group.version)
-    group.path, group.venv_path = str(folder), str(folder / "venv")
-    group.archive_path = str(folder / filename) if filename else None
-    return group
+    return [schemas.TaskRead.model_validate(task) for task in group.task_list]

@@ -1,24 +1,21 @@
 """Datasets; their images are in `images.py`."""
 
 import re
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Depends, Response, status
+from sqlalchemy import Select
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
-from api.dependencies import (
-    ReadableDataset,
-    ReadableProject,
-    SessionDep,
-    VerifiedUser,
-    WritableDataset,
-    WritableProject,
-)
-from api.documents import JsonDocument
-from api.paging import PagingDep, page_of
-from api.queries.datasets import datasets_of
-from api.queries.images import export_dataset as export_document
+from api import lists
+from api.queries import images
 from api.queries.jobs import require_no_submitted_job
+from api.queries.sharing import owner_email
 from api.request_body import Body, takes
+from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
+from api.services import SessionDep, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import write_images
@@ -32,27 +29,36 @@ from fractal_models.schemas.dataset import (
     DatasetReadExpanded,
     DatasetUpdate,
 )
-from fractal_models.tables import DatasetV2, ProjectV2, UserOAuth
+from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2, UserOAuth
 from fractal_models.urls import join_url, lies_in, normalize_url
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/dataset", tags=["Dataset"])
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
+
+_PROJECT = aliased(ProjectV2, name="project")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFilters:
+    """Which datasets are asked for, of all projects of a user."""
+
+    project_name: Annotated[str | None, lists.contains(_PROJECT.name)] = None
+    dataset_name: Annotated[str | None, lists.contains(DatasetV2.name)] = None
 
 
 @router_of_all.get("/")
 async def list_my_datasets(
     user: VerifiedUser,
     session: SessionDep,
-    paging: PagingDep,
-    project_name: str | None = None,
-    dataset_name: str | None = None,
+    paging: lists.PagingDep,
+    filters: Annotated[DatasetFilters, Depends()],
     only_owned: bool = False,
 ) -> Page[DatasetReadExpanded]:
     """The datasets of all projects of the user, or of those that they own."""
-    query = datasets_of(
-        user.id, only_owned=only_owned, project_name=project_name, dataset_name=dataset_name
-    )
-    return await page_of(session, query, paging, DatasetReadExpanded.model_validate)
+    query = _datasets_of(user).where(*lists.asked_for(filters))
+    if only_owned:
+        query = query.where(col(LinkUserProjectV2.is_owner))
+    return await lists.page_of(session, query, paging, DatasetReadExpanded.model_validate)
 
 
 @router.get("/")
@@ -132,8 +138,7 @@ async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 @router.get("/{dataset_id}/export/", response_model=DatasetExport)
 async def export_dataset(dataset: ReadableDataset, session: SessionDep) -> Response:
     """The dataset with its images, as `import/` takes it."""
-    document = await export_document(session, dataset.id)
-    return JsonDocument(document)
+    return lists.JsonDocument(await images.export_dataset(session, dataset.id))
 
 
 @router.post("/{dataset_id}/star/")
@@ -146,6 +151,29 @@ async def star_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> None:
     dataset.is_starred = False
     await session.commit()
+
+
+def _datasets_of(user: UserOAuth) -> Select[Any]:
+    """The datasets of a user's projects, those with a star first, and then the newest."""
+    columns: list[Any] = [
+        DatasetV2.id,
+        DatasetV2.name,
+        DatasetV2.project_id,
+        _PROJECT,
+        DatasetV2.timestamp_created,
+        DatasetV2.zarr_dir,
+        DatasetV2.is_starred,
+        owner_email(DatasetV2.project_id).label("owner_email"),
+        images.image_count().label("image_count"),
+    ]
+    query: Select[Any] = (
+        select(*columns)
+        .join(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
+        .where(LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified))
+        .order_by(col(DatasetV2.is_starred).desc(), col(DatasetV2.id).desc())
+    )
+    return query
 
 
 def _listed(user: UserOAuth) -> str:

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Response, status
 
-from api.dependencies import ReadableDataset, ReadableWorkflow, SessionDep, WritableDataset
-from api.documents import JsonDocument
-from api.paging import PagingDep
+from api.lists import JsonDocument, PagingDep
 from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
 from api.queries.jobs import require_no_submitted_job
+from api.rights import ReadableDataset, ReadableWorkflow, WritableDataset
+from api.services import SessionDep
 from flows.units.plan import CONVERTERS
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.image_list import remove_images, write_images

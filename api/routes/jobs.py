@@ -1,52 +1,63 @@
 """Jobs: submit, watch, stop, download."""
 
-from typing import Literal
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Depends, Response, status
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import (
+from api import lists, rights
+from api.lists import at_least, at_most, equals
+from api.queries import jobs
+from api.services import (
     Contributor,
     EngineDep,
-    ExecutableDataset,
-    ExecutableJob,
-    ExecutableProject,
-    ExecutableWorkflow,
-    ReadableDataset,
-    ReadableJob,
-    ReadableProject,
-    ReadableWorkflow,
     SessionDep,
+    SettingsDep,
     SparedEngineDep,
-    UserResource,
+    Superuser,
     VerifiedUser,
 )
-from api.documents import JsonDocument
-from api.jobs import hand_over, read_whole_job, request_end, zipped_folder
-from api.queries.history import task_statuses
-from api.queries.jobs import in_projects_of, latest_job, list_jobs
+from flows import control
 from flows.engine.pauses import pause, resume
 from flows.launchers.choice import query_transport
 from flows.launchers.slurm.queue import describe_queue
 from flows.process.transport import CommandError, TransportError
+from flows.records.statuses import task_statuses
 from flows.submission import create_job
+from flows.units.job_files import log_so_far, open_zip
+from flows.units.job_folder import archive_path
 from fractal_models.database import release
 from fractal_models.errors import NotFoundError, RefusedError, UnavailableError
-from fractal_models.schemas.job import JobCreate, JobRead, JobWithTaskStatuses
-from fractal_models.tables import JobV2, Profile, Resource
+from fractal_models.schemas.base import Page
+from fractal_models.schemas.job import JobCreate, JobRead, JobUpdate, JobWithTaskStatuses
+from fractal_models.tables import JobV2, LinkUserProjectV2, Profile, ProjectV2, Resource
+from fractal_models.tables.columns import now
 
 router = APIRouter(prefix="/api/v2", tags=["Job"])
+router_of_all = APIRouter(prefix="/admin/v2/job", tags=["Administration"])
+
+_LOGGER = logging.getLogger("fractal.api")
+_ZIP = "application/x-zip-compressed"
+_PORTION_BYTES = 256 << 10
 
 
 @router.post("/project/{project_id}/job/submit/", status_code=status.HTTP_202_ACCEPTED)
 async def submit_job(
     request: JobCreate,
     user: VerifiedUser,
-    project: ExecutableProject,
-    workflow: ExecutableWorkflow,
-    dataset: ExecutableDataset,
+    project: rights.ExecutableProject,
+    workflow: rights.ExecutableWorkflow,
+    dataset: rights.ExecutableDataset,
     session: SessionDep,
     engine: SparedEngineDep,
 ) -> JobRead:
@@ -59,20 +70,20 @@ async def submit_job(
         session, user=user, project=project, workflow=workflow, dataset=dataset, request=request
     )
     resource = await session.get_one(Resource, project.resource_id)
-    await hand_over(session, engine, job, resource)
+    await control.hand_over(session, engine, job, resource)
     return JobRead.model_validate(job)
 
 
 @router.get("/job/", response_model=list[JobRead])
 async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> Response:
     """The jobs of all projects that the user owns or has joined, the newest first."""
-    return JsonDocument(await list_jobs(session, in_projects_of(user), log=log))
+    return lists.JsonDocument(await jobs.list_jobs(session, jobs.in_projects_of(user), log=log))
 
 
 @router.get("/job/squeue/")
 async def read_squeue(
     user: Contributor,
-    resource: UserResource,
+    resource: rights.UserResource,
     session: SessionDep,
     scope: Literal["all", "user", "accounts"] = "all",
 ) -> str:
@@ -98,22 +109,24 @@ async def read_squeue(
 
 @router.get("/project/{project_id}/job/", response_model=list[JobRead])
 async def list_project_jobs(
-    project: ReadableProject, session: SessionDep, log: bool = True
+    project: rights.ReadableProject, session: SessionDep, log: bool = True
 ) -> Response:
-    return JsonDocument(await list_jobs(session, col(JobV2.project_id) == project.id, log=log))
+    return lists.JsonDocument(
+        await jobs.list_jobs(session, col(JobV2.project_id) == project.id, log=log)
+    )
 
 
 @router.get("/project/{project_id}/workflow/{workflow_id}/job/", response_model=list[JobRead])
-async def list_workflow_jobs(workflow: ReadableWorkflow, session: SessionDep) -> Response:
-    return JsonDocument(await list_jobs(session, col(JobV2.workflow_id) == workflow.id))
+async def list_workflow_jobs(workflow: rights.ReadableWorkflow, session: SessionDep) -> Response:
+    return lists.JsonDocument(await jobs.list_jobs(session, col(JobV2.workflow_id) == workflow.id))
 
 
 @router.get("/project/{project_id}/latest-job/")
 async def read_latest_job(
-    workflow: ReadableWorkflow, dataset: ReadableDataset, session: SessionDep
+    workflow: rights.ReadableWorkflow, dataset: rights.ReadableDataset, session: SessionDep
 ) -> JobWithTaskStatuses:
     """The latest job of the workflow on the dataset, and how its tasks stand there."""
-    job = await latest_job(
+    job = await jobs.latest_job(
         session, col(JobV2.workflow_id) == workflow.id, col(JobV2.dataset_id) == dataset.id
     )
     if job is None:
@@ -125,20 +138,22 @@ async def read_latest_job(
 
 
 @router.get("/project/{project_id}/job/{job_id}/")
-async def read_job(job: ReadableJob, session: SessionDep, show_tmp_logs: bool = False) -> JobRead:
+async def read_job(
+    job: rights.ReadableJob, session: SessionDep, show_tmp_logs: bool = False
+) -> JobRead:
     """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
-    return await read_whole_job(session, job, with_log_so_far=show_tmp_logs)
+    return await _read(session, job, with_log_so_far=show_tmp_logs)
 
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
-async def stop_job(job: ExecutableJob, session: SessionDep, engine: SparedEngineDep) -> None:
+async def stop_job(job: rights.ExecutableJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
-    await request_end(session, engine, job)
+    await control.request_end(session, engine, job)
 
 
 @router.post("/project/{project_id}/job/{job_id}/pause/", status_code=status.HTTP_202_ACCEPTED)
 async def pause_job(
-    job: ExecutableJob, user: VerifiedUser, session: SessionDep, engine: EngineDep
+    job: rights.ExecutableJob, user: VerifiedUser, session: SessionDep, engine: EngineDep
 ) -> None:
     """Have a job end the workflow task that runs, and then hold no process until it is continued.
 
@@ -149,7 +164,7 @@ async def pause_job(
 
 
 @router.post("/project/{project_id}/job/{job_id}/continue/", status_code=status.HTTP_202_ACCEPTED)
-async def continue_job(job: ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
+async def continue_job(job: rights.ExecutableJob, session: SessionDep, engine: EngineDep) -> None:
     """Have a paused job go on with its next workflow task."""
     await release(session)
     await resume(engine, _flow_run_of(job))
@@ -157,8 +172,7 @@ async def continue_job(job: ExecutableJob, session: SessionDep, engine: EngineDe
 
 def _flow_run_of(job: JobV2) -> UUID:
     """The flow run of a job that can still be paused or continued."""
-    if job.status != "submitted":
-        raise RefusedError(f"Job {job.id} has ended already ({job.status}).")
+    control.require_submitted(job)
     if job.flow_run_id is None:
         raise UnavailableError(
             f"Job {job.id} has no flow run yet, since Prefect did not answer: try again later."
@@ -167,6 +181,123 @@ def _flow_run_of(job: JobV2) -> UUID:
 
 
 @router.get("/project/{project_id}/job/{job_id}/download/", response_class=FileResponse)
-async def download_job(job: ReadableJob, session: SessionDep) -> StreamingResponse:
+async def download_job(job: rights.ReadableJob, session: SessionDep) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
-    return await zipped_folder(session, job)
+    return await _zipped_folder(session, job)
+
+
+# --- for administrators ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilters:
+    """Which jobs are asked for, of all that there are."""
+
+    id: Annotated[int | None, equals(JobV2.id)] = None
+    resource_id: Annotated[int | None, equals(ProjectV2.resource_id)] = None
+    project_owner_id: Annotated[int | None, equals(LinkUserProjectV2.user_id)] = None
+    job_user_email: Annotated[EmailStr | None, equals(JobV2.user_email)] = None
+    project_id: Annotated[int | None, equals(JobV2.project_id)] = None
+    dataset_id: Annotated[int | None, equals(JobV2.dataset_id)] = None
+    workflow_id: Annotated[int | None, equals(JobV2.workflow_id)] = None
+    status: Annotated[Literal["submitted", "done", "failed"] | None, equals(JobV2.status)] = None
+    start_timestamp_min: Annotated[AwareDatetime | None, at_least(JobV2.start_timestamp)] = None
+    start_timestamp_max: Annotated[AwareDatetime | None, at_most(JobV2.start_timestamp)] = None
+    end_timestamp_min: Annotated[AwareDatetime | None, at_least(JobV2.end_timestamp)] = None
+    end_timestamp_max: Annotated[AwareDatetime | None, at_most(JobV2.end_timestamp)] = None
+
+
+async def _any_job(job_id: int, _: Superuser, session: SessionDep) -> JobV2:
+    return await rights.find(session, JobV2, job_id)
+
+
+_AnyJob = Annotated[JobV2, Depends(_any_job)]
+
+
+@router_of_all.get("/")
+async def list_all_jobs(
+    filters: Annotated[JobFilters, Depends()],
+    _: Superuser,
+    session: SessionDep,
+    paging: lists.PagingDep,
+    log: bool = True,
+) -> Page[JobRead]:
+    """The jobs of all users, the newest first."""
+    query = jobs.jobs_in_projects(log=log).where(*lists.asked_for(filters))
+    return await lists.page_of(session, query, paging, JobRead.model_validate)
+
+
+@router_of_all.get("/{job_id}/")
+async def read_any_job(job: _AnyJob, session: SessionDep, show_tmp_logs: bool = False) -> JobRead:
+    """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
+    return await _read(session, job, with_log_so_far=show_tmp_logs)
+
+
+@router_of_all.patch("/{job_id}/")
+async def end_any_job(
+    job: _AnyJob,
+    _: JobUpdate,
+    user: Superuser,
+    session: SessionDep,
+    engine: EngineDep,
+    settings: SettingsDep,
+) -> JobRead:
+    """End a job as failed that nobody executes, e.g. since the worker of its resource is gone.
+
+    What still runs on a cluster is not ended with it.
+    """
+    reason = f"Set to failed by administrator {user.email}, {now().isoformat(' ', 'seconds')}."
+    await control.end_as_failed(session, engine, settings.async_database_url, job, reason)
+    return JobRead.model_validate(job)
+
+
+@router_of_all.get("/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
+async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDep) -> None:
+    """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
+    await control.request_end(session, engine, job)
+
+
+@router_of_all.get("/{job_id}/download/", response_class=FileResponse)
+async def download_any_job(job: _AnyJob, session: SessionDep) -> StreamingResponse:
+    """The folder of a job with its logs and arguments, zipped."""
+    return await _zipped_folder(session, job)
+
+
+# --- what both answer with ---------------------------------------------------------------------
+
+
+async def _read(session: AsyncSession, job: JobV2, *, with_log_so_far: bool) -> JobRead:
+    """A job; if one that runs is to have its log so far, as far as that is written."""
+    answer = JobRead.model_validate(job)
+    if with_log_so_far and job.status == "submitted":
+        await release(session)
+        answer.log = await log_so_far(job)
+    return answer
+
+
+async def _zipped_folder(session: AsyncSession, job: JobV2) -> StreamingResponse:
+    """The folder of a job, zipped; the archive that was made at its end, if it has ended.
+
+    Raises:
+        NotFoundError: it has none, or that was removed.
+    """
+    await release(session)
+    if job.working_dir is None:
+        raise NotFoundError("The folder of job", job.id)
+    folder = Path(job.working_dir)
+    try:
+        file = await asyncio.to_thread(open_zip, folder)
+    except OSError as error:
+        _LOGGER.warning("The folder of job %s cannot be sent: %s", job.id, error)
+        raise NotFoundError("The folder of job", job.id) from error
+    headers = {
+        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-disposition": f'attachment; filename="{archive_path(folder).name}"',
+    }
+    return StreamingResponse(_portions(file), media_type=_ZIP, headers=headers)
+
+
+def _portions(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while portion := file.read(_PORTION_BYTES):
+            yield portion

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, status
 from fastapi.security import OAuth2PasswordRequestForm
 
 from api.auth import login_tokens
-from api.dependencies import CurrentUser, SettingsDep, UserManagerDep
 from api.errors import bad_request
 from api.request_body import Body, takes
+from api.services import CurrentUser, SettingsDep, UserManagerDep
 from fractal_models.schemas.user import BearerResponse
 
 router = APIRouter(prefix="/auth/token", tags=["Authentication"])

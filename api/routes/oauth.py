@@ -17,9 +17,9 @@ from fastapi_users.router.oauth import (
 from pydantic import SecretStr
 
 from api.auth import LOGIN_COOKIE, login_tokens
-from api.dependencies import OAuthProviderDep, SettingsDep, UserManagerDep
 from api.errors import bad_request
-from api.oauth import Identity
+from api.oauth_provider import Identity
+from api.services import OAuthProviderDep, SettingsDep, UserManagerDep
 from fractal_models.schemas.user import OAuthLoginUrl
 from fractal_models.settings import Settings
 from fractal_models.tables import UserOAuth

@@ -1,33 +1,53 @@
 """Projects."""
 
-from fastapi import APIRouter, status
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from api.dependencies import (
-    Contributor,
-    OwnProject,
-    ReadableProject,
-    SessionDep,
-    UserResource,
-    VerifiedUser,
-    WritableProject,
-)
+from fastapi import APIRouter, Depends, status
+from sqlalchemy import Select
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api import lists
 from api.queries.jobs import require_no_submitted_job
-from api.queries.projects import owns_project_named, projects_of
+from api.queries.sharing import give_to
+from api.rights import OwnProject, ReadableProject, UserResource, WritableProject, find
+from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
-from fractal_models.schemas.project import ProjectCreate, ProjectRead, ProjectUpdate
-from fractal_models.tables import LinkUserProjectV2, ProjectV2
+from fractal_models.schemas.base import Page
+from fractal_models.schemas.project import (
+    ProjectCreate,
+    ProjectRead,
+    ProjectReadSuperuser,
+    ProjectUpdate,
+)
+from fractal_models.tables import DatasetV2, LinkUserProjectV2, Profile, ProjectV2, UserOAuth
+from fractal_models.urls import lies_in
 
 router = APIRouter(prefix="/api/v2/project", tags=["Project"])
+router_of_all = APIRouter(prefix="/admin/v2/project", tags=["Administration"])
 
 
 @router.get("/")
 async def list_projects(
     user: VerifiedUser, session: SessionDep, is_owner: bool = True
 ) -> list[ProjectRead]:
-    """The user's own projects, or with `is_owner=false` those of others that they joined."""
-    projects = await projects_of(session, user.id, is_owner=is_owner)
-    return [ProjectRead.model_validate(project) for project in projects]
+    """The user's own projects, or with `is_owner=false` those of others that they joined.
+
+    Those with a star come first, and then the newest.
+    """
+    found = await session.exec(
+        select(ProjectV2)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+        .where(
+            LinkUserProjectV2.user_id == user.id,
+            LinkUserProjectV2.is_owner == is_owner,
+            col(LinkUserProjectV2.is_verified),
+        )
+        .order_by(col(ProjectV2.is_starred).desc(), col(ProjectV2.id).desc())
+    )
+    return [ProjectRead.model_validate(project) for project in found]
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -35,7 +55,7 @@ async def create_project(
     request: ProjectCreate, user: Contributor, resource: UserResource, session: SessionDep
 ) -> ProjectRead:
     """Make a project on the user's resource, owned by them."""
-    if await owns_project_named(session, user.id, request.name):
+    if await _owns_project_named(session, user.id, request.name):
         raise RefusedError(f"You have a project {request.name!r} already.")
     project = ProjectV2(**request.model_dump(), resource_id=saved_id(resource))
     session.add(project)
@@ -64,7 +84,7 @@ async def update_project(
 ) -> ProjectRead:
     given = changes.given()
     renamed = given.get("name", project.name) != project.name
-    if renamed and await owns_project_named(session, user.id, changes.name):
+    if renamed and await _owns_project_named(session, user.id, changes.name):
         raise RefusedError(f"You have a project {changes.name!r} already.")
     project.sqlmodel_update(given)
     await session.commit()
@@ -89,3 +109,85 @@ async def star_project(project: WritableProject, session: SessionDep) -> None:
 async def unstar_project(project: WritableProject, session: SessionDep) -> None:
     project.is_starred = False
     await session.commit()
+
+
+# --- for administrators ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFilters:
+    """Which projects are asked for, of all that there are."""
+
+    project_id: Annotated[int | None, lists.equals(ProjectV2.id)] = None
+    name: Annotated[str | None, lists.contains(ProjectV2.name)] = None
+    user_email: Annotated[str | None, lists.equals(UserOAuth.email)] = None
+
+
+@router_of_all.get("/")
+async def list_all_projects(
+    filters: Annotated[ProjectFilters, Depends()],
+    _: Superuser,
+    session: SessionDep,
+    paging: lists.PagingDep,
+) -> Page[ProjectReadSuperuser]:
+    """Projects with their owners, by email of the owner and name."""
+    query = _owned().where(*lists.asked_for(filters))
+    return await lists.page_of(session, query, paging, ProjectReadSuperuser.model_validate)
+
+
+@router_of_all.patch("/{project_id}/")
+async def give_project_to_user(
+    project_id: int, user_id: int, _: Superuser, session: SessionDep
+) -> None:
+    """Give a project to a new owner; the old one has no part in it any more."""
+    project = await find(session, ProjectV2, project_id)
+    user = await find(session, UserOAuth, user_id)
+    await session.refresh(project, with_for_update=True)  # nobody is invited meanwhile
+    if user.is_guest:
+        raise RefusedError(f"User {user.email} is a guest, who owns nothing.")
+    profile = await session.get(Profile, user.profile_id) if user.profile_id else None
+    if profile is None or profile.resource_id != project.resource_id:
+        raise RefusedError(f"User {user.email} has no profile on the resource of this project.")
+    link = await session.get(LinkUserProjectV2, (project_id, user_id))
+    if link is not None and link.is_owner:
+        raise RefusedError(f"User {user.email} owns this project already.")
+    if await _owns_project_named(session, user_id, project.name):
+        raise RefusedError(f"User {user.email} has a project {project.name!r} already.")
+    folders = await session.exec(
+        select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project_id)
+    )
+    if foreign := [folder for folder in folders if not lies_in(folder, user.project_dirs)]:
+        raise RefusedError(
+            f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
+            f"project_dirs of user {user.email}."
+        )
+    await give_to(session, project_id, user_id)
+    await session.commit()
+
+
+async def _owns_project_named(session: AsyncSession, user_id: int | None, name: str) -> bool:
+    """Whether a user owns a project of this name."""
+    found = await session.exec(
+        select(ProjectV2.id)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+        .where(
+            LinkUserProjectV2.user_id == user_id,
+            col(LinkUserProjectV2.is_owner),
+            ProjectV2.name == name,
+        )
+    )
+    return found.first() is not None
+
+
+def _owned() -> Select[Any]:
+    """Every project with the email of its owner, by these."""
+    columns: list[Any] = list(ProjectV2.metadata.tables["projectv2"].c)
+    columns.append(col(UserOAuth.email).label("user_email"))
+    query: Select[Any] = (
+        select(*columns)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+        .join(UserOAuth, col(UserOAuth.id) == col(LinkUserProjectV2.user_id))
+        .where(col(LinkUserProjectV2.is_owner))
+        .order_by(UserOAuth.email, ProjectV2.name, col(ProjectV2.id))
+    )
+    return query

@@ -1,38 +1,33 @@
 """Sharing of projects: owners invite guests, who accept, and leave again."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, status
 from pydantic import EmailStr
+from sqlalchemy import Select
+from sqlmodel import col, select
 
-from api.dependencies import (
-    Contributor,
-    OwnProject,
-    ReadableProject,
-    SessionDep,
-    UserManagerDep,
-    VerifiedUser,
-)
-from api.queries.sharing import (
-    accept_invitation,
-    access_of,
-    change_guest,
-    guests_of,
-    invitations_of,
-    invite,
-    remove_guest,
-)
+from api import lists
+from api.queries import sharing as queries
+from api.rights import OwnProject, ReadableProject, find
+from api.services import Contributor, SessionDep, Superuser, UserManagerDep, VerifiedUser
 from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.schemas.base import Page
 from fractal_models.schemas.sharing import (
+    LinkUserProjectRead,
     ProjectAccessRead,
     ProjectGuestCreate,
     ProjectGuestRead,
     ProjectGuestUpdate,
     ProjectInvitationRead,
 )
-from fractal_models.tables import LinkUserProjectV2, UserOAuth
+from fractal_models.tables import LinkUserProjectV2, ProjectV2, UserOAuth
 
 router = APIRouter(prefix="/api/v2/project", tags=["Sharing"])
+router_of_all = APIRouter(prefix="/admin/v2/linkuserproject", tags=["Administration"])
+
+_LINK = LinkUserProjectV2
 
 
 async def _named_user(_: OwnProject, email: EmailStr, users: UserManagerDep) -> UserOAuth:
@@ -57,7 +52,20 @@ _Guest = Annotated[UserOAuth, Depends(_guest)]
 @router.get("/invitation/")
 async def list_invitations(user: VerifiedUser, session: SessionDep) -> list[ProjectInvitationRead]:
     """The invitations that the user has yet to accept; those of a guest user, others accept."""
-    return [] if user.is_guest else await invitations_of(session, user.id)
+    if user.is_guest:
+        return []
+    found = await session.execute(
+        select(
+            col(ProjectV2.id).label("project_id"),
+            col(ProjectV2.name).label("project_name"),
+            col(_LINK.permissions).label("guest_permissions"),
+            queries.owner_email(ProjectV2.id).label("owner_email"),
+        )
+        .join(_LINK, col(_LINK.project_id) == col(ProjectV2.id))
+        .where(_LINK.user_id == user.id, col(_LINK.is_verified).is_(False))
+        .order_by(ProjectV2.name, col(ProjectV2.id))
+    )
+    return [ProjectInvitationRead.model_validate(row) for row in found]
 
 
 @router.get("/{project_id}/access/")
@@ -65,20 +73,28 @@ async def read_access(
     project: ReadableProject, user: VerifiedUser, session: SessionDep
 ) -> ProjectAccessRead:
     """What the user may do in a project, and whose it is."""
-    return await access_of(session, project.id, user.id)
+    found = await session.execute(
+        select(
+            _LINK.is_owner,
+            _LINK.permissions,
+            queries.owner_email(_LINK.project_id).label("owner_email"),
+        ).where(_LINK.project_id == project.id, _LINK.user_id == user.id)
+    )
+    return ProjectAccessRead.model_validate(found.one())
 
 
 @router.post("/{project_id}/access/accept/")
 async def accept_project_invitation(
     project_id: int, user: Contributor, session: SessionDep
 ) -> None:
-    await accept_invitation(session, project_id, user.id)
+    await queries.accept_invitation(session, project_id, user.id)
+    await session.commit()
 
 
 @router.delete("/{project_id}/access/", status_code=status.HTTP_204_NO_CONTENT)
 async def leave_project(project_id: int, user: Contributor, session: SessionDep) -> None:
     """Stop being a guest of a project, or decline an invitation."""
-    if not await remove_guest(session, project_id, user.id):
+    if not await queries.remove_guest(session, project_id, user.id):
         if await session.get(LinkUserProjectV2, (project_id, user.id)) is None:
             raise NotFoundError("Project", project_id)
         raise RefusedError("You own this project: ask an administrator to give it to another.")
@@ -87,8 +103,14 @@ async def leave_project(project_id: int, user: Contributor, session: SessionDep)
 
 @router.get("/{project_id}/guest/")
 async def list_guests(project: OwnProject, session: SessionDep) -> list[ProjectGuestRead]:
-    """The guests of a project, also those who have yet to accept."""
-    return await guests_of(session, project.id)
+    """The guests of a project, also those who have yet to accept, by email."""
+    found = await session.execute(
+        select(UserOAuth.email, _LINK.is_verified, _LINK.permissions)
+        .join(_LINK, col(_LINK.user_id) == col(UserOAuth.id))
+        .where(_LINK.project_id == project.id, col(_LINK.is_owner).is_(False))
+        .order_by(UserOAuth.email)
+    )
+    return [ProjectGuestRead.model_validate(row) for row in found]
 
 
 @router.post("/{project_id}/guest/", status_code=status.HTTP_201_CREATED)
@@ -96,7 +118,7 @@ async def invite_guest(
     project: OwnProject, invited: _NamedUser, request: ProjectGuestCreate, session: SessionDep
 ) -> None:
     """Invite a user by email; until they accept, they have no part in the project."""
-    if not await invite(session, project.id, invited.id, request.permissions):
+    if not await queries.invite(session, project.id, invited.id, request.permissions):
         raise RefusedError(f"User {invited.email} takes part in this project, or is invited.")
     await session.commit()
 
@@ -106,7 +128,9 @@ async def update_guest(
     project: OwnProject, guest: _Guest, changes: ProjectGuestUpdate, session: SessionDep
 ) -> None:
     """Change what a guest may do."""
-    if not await change_guest(session, project.id, guest.id, permissions=changes.permissions):
+    if not await queries.change_guest(
+        session, project.id, guest.id, permissions=changes.permissions
+    ):
         raise NotFoundError("Guest", guest.email)
     await session.commit()
 
@@ -116,6 +140,73 @@ async def remove_guest_from_project(
     project: OwnProject, guest: _Guest, session: SessionDep
 ) -> None:
     """End a guest's part in a project, or take back an invitation; their jobs go on."""
-    if not await remove_guest(session, project.id, guest.id):
+    if not await queries.remove_guest(session, project.id, guest.id):
         raise NotFoundError("Guest", guest.email)
     await session.commit()
+
+
+# --- for administrators ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFilters:
+    """Whose part in which project is asked for."""
+
+    user_id: Annotated[int | None, lists.equals(UserOAuth.id)] = None
+    project_id: Annotated[int | None, lists.equals(ProjectV2.id)] = None
+    project_name: Annotated[str | None, lists.contains(ProjectV2.name)] = None
+    is_owner: Annotated[bool | None, lists.equals(_LINK.is_owner)] = None
+    is_verified: Annotated[bool | None, lists.equals(_LINK.is_verified)] = None
+
+
+@router_of_all.get("/")
+async def list_links(
+    filters: Annotated[LinkFilters, Depends()],
+    _: Superuser,
+    session: SessionDep,
+    paging: lists.PagingDep,
+) -> Page[LinkUserProjectRead]:
+    """Who takes part in which project, or is invited."""
+    query = _links().where(*lists.asked_for(filters))
+    return await lists.page_of(session, query, paging, LinkUserProjectRead.model_validate)
+
+
+@router_of_all.post("/verify/")
+async def accept_for_guest_user(
+    guest_user_id: int, project_id: int, _: Superuser, session: SessionDep
+) -> None:
+    """Accept an invitation for a guest user, who may not change anything."""
+    user = await find(session, UserOAuth, guest_user_id)
+    if not user.is_guest:
+        raise RefusedError(f"User {user.email} is no guest user: they accept by themselves.")
+    link = await session.get(LinkUserProjectV2, (project_id, guest_user_id))
+    if link is None or link.is_verified:
+        raise NotFoundError("An invitation to project", project_id)
+    if link.permissions != "r":
+        raise RefusedError(
+            f"User {user.email} is invited with {link.permissions!r}: guest users can have 'r' "
+            "only, which the owner of the project is to change."
+        )
+    await queries.accept_invitation(session, project_id, guest_user_id)
+    await session.commit()
+
+
+def _links() -> Select[Any]:
+    """Everyone's part in every project, by email and name of the project."""
+    columns: list[Any] = [
+        _LINK.user_id,
+        col(UserOAuth.email).label("user_email"),
+        _LINK.project_id,
+        col(ProjectV2.name).label("project_name"),
+        _LINK.is_verified,
+        _LINK.is_owner,
+        _LINK.permissions,
+    ]
+    query: Select[Any] = (
+        select(*columns)
+        .select_from(UserOAuth)
+        .join(_LINK, col(_LINK.user_id) == col(UserOAuth.id))
+        .join(ProjectV2, col(ProjectV2.id) == col(_LINK.project_id))
+        .order_by(UserOAuth.email, ProjectV2.name, col(ProjectV2.id))
+    )
+    return query

@@ -1,38 +1,36 @@
 """What was done to a dataset by a workflow task: runs, units, images, logs."""
 
 from pathlib import Path
+from typing import get_args
 
 from fastapi import APIRouter, Response
+from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import (
+from api.lists import JsonDocument, PagingDep, page_of
+from api.queries.images import page_of_images_with_status
+from api.rights import (
     ReadableDataset,
     ReadableHistoryRun,
     ReadableProject,
     ReadableWorkflowTaskId,
-    SessionDep,
+    find,
 )
-from api.documents import JsonDocument
-from api.logs import read_log
-from api.paging import PagingDep
-from api.queries.history import (
-    folder_of_unit,
-    latest_unit_of_image,
-    page_of_units,
-    read_runs,
-)
-from api.queries.images import page_of_images_with_status
+from api.services import SessionDep
+from flows.units.job_files import read_log
 from fractal_models.database import release
 from fractal_models.errors import NotFoundError
+from fractal_models.schemas import history as schemas
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import ImagePageWithWarnings, ImageQuery
-from fractal_models.schemas.history import (
-    HistoryRunReadAggregated,
-    HistoryUnitRead,
-    ImageLogsRequest,
-    UnitStatus,
+from fractal_models.tables import (
+    DatasetV2,
+    HistoryImageCache,
+    HistoryRun,
+    HistoryUnit,
+    JobV2,
+    TaskV2,
 )
-from fractal_models.tables import HistoryUnit
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/status", tags=["History"])
 
@@ -40,9 +38,35 @@ router = APIRouter(prefix="/api/v2/project/{project_id}/status", tags=["History"
 @router.get("/run/")
 async def list_history_runs(
     dataset: ReadableDataset, workflowtask_id: ReadableWorkflowTaskId, session: SessionDep
-) -> list[HistoryRunReadAggregated]:
+) -> list[schemas.HistoryRunReadAggregated]:
     """The runs of the workflow task on the dataset, the oldest first."""
-    return await read_runs(session, dataset.id, workflowtask_id)
+    unit_id, warns = col(HistoryUnit.id), col(HistoryUnit.has_warnings)
+    counts = [
+        func.count(unit_id).filter(col(HistoryUnit.status) == status).label(f"num_{status}_units")
+        for status in get_args(schemas.UnitStatus)
+    ]
+    counts.append(func.count(unit_id).filter(warns).label("num_units_with_warnings"))
+    columns = [
+        col(HistoryRun.id),
+        col(HistoryRun.timestamp_started),
+        col(HistoryRun.workflowtask_dump),
+        col(TaskV2.args_schema_parallel),
+        col(TaskV2.args_schema_non_parallel),
+        col(TaskV2.version),
+    ]
+    rows = await session.execute(
+        select(*columns, *counts)
+        .select_from(HistoryRun)
+        .outerjoin(HistoryUnit, col(HistoryUnit.history_run_id) == col(HistoryRun.id))
+        .outerjoin(TaskV2, col(TaskV2.id) == col(HistoryRun.task_id))
+        .where(
+            col(HistoryRun.dataset_id) == dataset.id,
+            col(HistoryRun.workflowtask_id) == workflowtask_id,
+        )
+        .group_by(col(HistoryRun.id), col(TaskV2.id))
+        .order_by(col(HistoryRun.id))
+    )
+    return [schemas.HistoryRunReadAggregated.model_validate(row) for row in rows]
 
 
 @router.get("/run/{history_run_id}/units/")
@@ -50,9 +74,14 @@ async def list_history_units(
     run: ReadableHistoryRun,
     session: SessionDep,
     paging: PagingDep,
-    unit_status: UnitStatus | None = None,
-) -> Page[HistoryUnitRead]:
-    return await page_of_units(session, run.id, unit_status, paging)
+    unit_status: schemas.UnitStatus | None = None,
+) -> Page[schemas.HistoryUnitRead]:
+    """The units of a run, all or those of one status, in the order they were planned."""
+    where = [HistoryUnit.history_run_id == run.id]
+    if unit_status is not None:
+        where.append(HistoryUnit.status == unit_status)
+    units = select(HistoryUnit).where(*where).order_by(col(HistoryUnit.id))
+    return await page_of(session, units, paging, schemas.HistoryUnitRead.model_validate)
 
 
 @router.post("/images/", response_model=ImagePageWithWarnings)
@@ -77,19 +106,29 @@ async def list_history_images(
 
 @router.get("/unit-log/")
 async def read_unit_log(run: ReadableHistoryRun, history_unit_id: int, session: SessionDep) -> str:
-    unit = await session.get(HistoryUnit, history_unit_id)
-    if unit is None or unit.history_run_id != run.id:
-        raise NotFoundError("History unit", history_unit_id)
+    of_run = HistoryUnit.history_run_id == run.id
+    unit = await find(session, HistoryUnit, history_unit_id, of_run)
     return await _log_of(session, unit)
 
 
 @router.post("/image-log/")
 async def read_image_log(
-    request: ImageLogsRequest, project: ReadableProject, session: SessionDep
+    request: schemas.ImageLogsRequest, project: ReadableProject, session: SessionDep
 ) -> str:
     """The log of the unit that ran last for a workflow task on an image."""
-    unit = await latest_unit_of_image(session, project, request)
-    if unit is None:
+    cache, unit_id = HistoryImageCache, col(HistoryUnit.id)
+    found = await session.exec(
+        select(HistoryUnit)
+        .join(cache, col(cache.latest_history_unit_id) == unit_id)
+        .join(DatasetV2, col(DatasetV2.id) == col(cache.dataset_id))
+        .where(
+            DatasetV2.project_id == project.id,
+            cache.dataset_id == request.dataset_id,
+            cache.workflowtask_id == request.workflowtask_id,
+            cache.zarr_url == request.zarr_url,
+        )
+    )
+    if (unit := found.first()) is None:
         raise NotFoundError("A unit on image", request.zarr_url)
     return await _log_of(session, unit)
 
@@ -98,6 +137,19 @@ async def _log_of(session: AsyncSession, unit: HistoryUnit) -> str:
     if unit.logfile is None:
         return "This unit has no log."
     path = Path(unit.logfile)
-    folder = await folder_of_unit(session, unit)
+    folder = await _folder_of(session, unit)
     await release(session)
     return await read_log(path, folder=folder)
+
+
+async def _folder_of(session: AsyncSession, unit: HistoryUnit) -> Path | None:
+    """The folder of the job that a unit belongs to; None if it has none that the unit is in."""
+    found = await session.exec(
+        select(JobV2.working_dir)
+        .join(HistoryRun, col(HistoryRun.job_id) == col(JobV2.id))
+        .where(HistoryRun.id == unit.history_run_id)
+    )
+    folder = found.first()
+    if folder is None or not Path(unit.logfile or "").is_relative_to(folder):
+        return None
+    return Path(folder)

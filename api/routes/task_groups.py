@@ -1,34 +1,24 @@
 """Task groups: the packages that tasks come from, and what was done to them."""
 
-from operator import eq
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
+from pydantic import AwareDatetime
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
-from api.dependencies import (
-    AnyTaskGroup,
-    OwnTaskGroup,
-    ReadableTaskGroup,
-    SessionDep,
-    Superuser,
-    VerifiedUser,
-    require_membership,
-)
-from api.documents import JsonDocument
-from api.paging import PagingDep, page_of
-from api.queries.activities import ActivityFilters
-from api.queries.conditions import asked_for
-from api.queries.task_groups import (
-    TaskGroupFilters,
-    describe,
-    list_task_groups_visible_to,
-    require_new_in,
-    shown,
-)
-from fractal_models.errors import NotFoundError
+from api import lists
+from api.lists import JsonDocument, PagingDep, page_of
+from api.queries import task_groups
+from api.rights import AnyTaskGroup, OwnTaskGroup, ReadableTaskGroup, find, require_membership
+from api.services import SessionDep, Superuser, VerifiedUser
+from flows.activities.new_groups import require_new_in
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import (
+    ActivityAction,
+    ActivityStatus,
     TaskGroupActivityRead,
     TaskGroupRead,
     TaskGroupReadSlim,
@@ -41,6 +31,27 @@ router = APIRouter(tags=["TaskGroup"])
 
 _OWN = "/api/v2/task-group"
 _ALL = "/admin/v2/task-group"
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilters:
+    """Which activities are asked for."""
+
+    task_group_activity_id: Annotated[int | None, lists.equals(TaskGroupActivityV2.id)] = None
+    taskgroupv2_id: Annotated[int | None, lists.equals(TaskGroupActivityV2.taskgroupv2_id)] = None
+    pkg_name: Annotated[str | None, lists.contains(TaskGroupActivityV2.pkg_name)] = None
+    status: Annotated[ActivityStatus | None, lists.equals(TaskGroupActivityV2.status)] = None
+    action: Annotated[ActivityAction | None, lists.equals(TaskGroupActivityV2.action)] = None
+    timestamp_started_min: Annotated[
+        AwareDatetime | None, lists.at_least(TaskGroupActivityV2.timestamp_started)
+    ] = None
+
+    def query(self) -> SelectOfScalar[TaskGroupActivityV2]:
+        """The newest first."""
+        newest_first = col(TaskGroupActivityV2.id).desc()
+        return select(TaskGroupActivityV2).where(*lists.asked_for(self)).order_by(newest_first)
+
+
 _Activities = Annotated[ActivityFilters, Depends()]
 
 
@@ -49,11 +60,9 @@ async def list_task_groups(
     user: VerifiedUser, session: SessionDep, only_active: bool = False, only_owner: bool = False
 ) -> Response:
     """The task groups by package name, each with its newest version first."""
-    where = asked_for(
-        (eq, TaskGroupV2.active, only_active or None),
-        (eq, TaskGroupV2.user_id, user.id if only_owner else None),
-    )
-    return JsonDocument(await list_task_groups_visible_to(session, user, *where))
+    where = [TaskGroupV2.active] if only_active else []
+    where += [TaskGroupV2.user_id == user.id] if only_owner else []
+    return JsonDocument(await task_groups.list_task_groups_visible_to(session, user, *where))
 
 
 @router.get(f"{_OWN}/activity/")
@@ -61,7 +70,7 @@ async def list_task_group_activities(
     filters: _Activities, user: VerifiedUser, session: SessionDep
 ) -> list[TaskGroupActivityRead]:
     """What the user had done to task groups, the newest first."""
-    found = await session.exec(filters.query(user.id))
+    found = await session.exec(filters.query().where(TaskGroupActivityV2.user_id == user.id))
     return [TaskGroupActivityRead.model_validate(activity) for activity in found]
 
 
@@ -69,15 +78,14 @@ async def list_task_group_activities(
 async def read_task_group_activity(
     task_group_activity_id: int, user: VerifiedUser, session: SessionDep
 ) -> TaskGroupActivityRead:
-    activity = await session.get(TaskGroupActivityV2, task_group_activity_id)
-    if activity is None or activity.user_id != user.id:
-        raise NotFoundError("Task group activity", task_group_activity_id)
+    is_theirs = TaskGroupActivityV2.user_id == user.id
+    activity = await find(session, TaskGroupActivityV2, task_group_activity_id, is_theirs)
     return TaskGroupActivityRead.model_validate(activity)
 
 
 @router.get(f"{_OWN}/{{task_group_id}}/")
 async def read_task_group(group: ReadableTaskGroup, session: SessionDep) -> TaskGroupRead:
-    return await describe(session, group)
+    return await task_groups.describe(session, group)
 
 
 @router.patch(f"{_OWN}/{{task_group_id}}/")
@@ -90,13 +98,13 @@ async def update_task_group(
 
 @router.get(f"{_ALL}/")
 async def list_all_task_groups(
-    filters: Annotated[TaskGroupFilters, Depends()],
+    filters: Annotated[task_groups.TaskGroupFilters, Depends()],
     paging: PagingDep,
     _: Superuser,
     session: SessionDep,
 ) -> Page[TaskGroupReadSuperuser]:
     """The task groups of all users, in the order in which they were made."""
-    return await page_of(session, filters.query(), paging, shown)
+    return await page_of(session, filters.query(), paging, task_groups.shown)
 
 
 @router.get(f"{_ALL}/activity/")
@@ -108,13 +116,15 @@ async def list_all_task_group_activities(
     user_id: int | None = None,
 ) -> Page[TaskGroupActivityRead]:
     """What was done to task groups, the newest first."""
-    query = filters.query(user_id)
+    query = filters.query()
+    if user_id is not None:
+        query = query.where(TaskGroupActivityV2.user_id == user_id)
     return await page_of(session, query, paging, TaskGroupActivityRead.model_validate)
 
 
 @router.get(f"{_ALL}/{{task_group_id}}/")
 async def read_any_task_group(group: AnyTaskGroup, session: SessionDep) -> TaskGroupReadSuperuser:
-    return await describe(session, group)
+    return await task_groups.describe(session, group)
 
 
 @router.patch(f"{_ALL}/{{task_group_id}}/")
@@ -133,4 +143,4 @@ async def _share(
         await require_new_in(session, group, changes.user_group_id)
     group.sqlmodel_update(changes.given())
     await session.commit()
-    return await describe(session, group)
+    return await task_groups.describe(session, group)

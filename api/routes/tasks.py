@@ -1,58 +1,52 @@
-"""Single tasks."""
+"""Single tasks, and which of them are core."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, status
+from pydantic import AfterValidator, Field, NonNegativeInt
+from sqlalchemy.orm import load_only
+from sqlmodel import col, func, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import (
-    Contributor,
-    OwnTask,
-    ReadableTask,
-    SessionDep,
-    SharingGroup,
-    Superuser,
-    UserResource,
-    VerifiedUser,
-)
 from api.errors import Refusal
-from api.paging import PagingDep, page_of
-from api.queries.task_groups import require_new, tasks_visible_to
+from api.lists import PagingDep, page_of
+from api.queries.task_groups import visible_to
 from api.queries.task_uses import TaskFilters, add_uses, unused
+from api.rights import AnyTaskGroup, NewOwner, OwnTask, ReadableTask
+from api.services import Contributor, SessionDep, Superuser, VerifiedUser
+from flows.activities.new_groups import require_new
 from fractal_models.database import saved_id
-from fractal_models.errors import RefusedError
-from fractal_models.schemas.base import Page
+from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.schemas.base import Page, unique
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
 from fractal_models.tables import TaskGroupV2, TaskV2
 
 router = APIRouter(tags=["Task"])
 
+_TaskIds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(unique)]
+
+_SLIM = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "taskgroupv2_id")]
 _OF_PACKAGE = {"command_non_parallel", "command_parallel", "input_types", "output_types"}
 
 
 @router.get("/api/v2/task/")
 async def list_tasks(user: VerifiedUser, session: SessionDep) -> list[TaskReadSlim]:
     """The user's own tasks and those shared with them."""
-    tasks = await tasks_visible_to(session, user)
-    return [TaskReadSlim.model_validate(task) for task in tasks]
+    found = await session.exec(
+        select(TaskV2)
+        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
+        .where(visible_to(user))
+        .options(load_only(*_SLIM, raiseload=True))
+        .order_by(col(TaskV2.id))
+    )
+    return [TaskReadSlim.model_validate(task) for task in found]
 
 
 @router.post("/api/v2/task/", status_code=status.HTTP_201_CREATED)
-async def create_task(
-    request: TaskCreate,
-    user: Contributor,
-    resource: UserResource,
-    user_group_id: SharingGroup,
-    session: SessionDep,
-) -> TaskRead:
+async def create_task(request: TaskCreate, owner: NewOwner, session: SessionDep) -> TaskRead:
     """Make a task of given commands, in a task group of its own."""
-    group = TaskGroupV2(
-        user_id=saved_id(user),
-        user_group_id=user_group_id,
-        resource_id=saved_id(resource),
-        origin="other",
-        pkg_name=request.name,
-        version=request.version,
-    )
+    group = owner.group(origin="other", pkg_name=request.name, version=request.version)
     await require_new(session, group)
     task = TaskV2(**request.model_dump(exclude_none=True))
     group.task_list = [task]
@@ -110,3 +104,74 @@ async def list_all_tasks(
     page = await page_of(session, filters.query(), paging, unused)
     await add_uses(session, page.items)
     return page
+
+
+# --- for administrators: which tasks are core, as they recommend them ---------------------------
+
+
+@router.post("/admin/v2/task/make-core/")
+async def make_tasks_core(task_ids: _TaskIds, _: Superuser, session: SessionDep) -> None:
+    await _make_core(session, task_ids)
+    await session.commit()
+
+
+@router.post("/admin/v2/task/make-not-core/")
+async def make_tasks_not_core(task_ids: _TaskIds, _: Superuser, session: SessionDep) -> None:
+    await _set_core(session, task_ids, is_core=False)
+    await session.commit()
+
+
+@router.post("/admin/v2/task-group/{task_group_id}/make-core/")
+async def make_task_group_core(group: AnyTaskGroup, session: SessionDep) -> None:
+    """Make all tasks of a task group core."""
+    await _make_core(session, [saved_id(task) for task in group.task_list])
+    await session.commit()
+
+
+@router.post("/admin/v2/task-group/{task_group_id}/make-not-core/")
+async def make_task_group_not_core(group: AnyTaskGroup, session: SessionDep) -> None:
+    """Make all tasks of a task group not core."""
+    await _set_core(session, [saved_id(task) for task in group.task_list], is_core=False)
+    await session.commit()
+
+
+async def _make_core(session: AsyncSession, task_ids: Sequence[int]) -> None:
+    """Make tasks core.
+
+    Raises:
+        NotFoundError: some are not there.
+        RefusedError: two of the same name and package version would be core on a resource.
+    """
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext("core tasks"))))
+    await _set_core(session, task_ids, is_core=True)
+    of_task: list[Any] = [
+        TaskV2.name,
+        TaskGroupV2.pkg_name,
+        TaskGroupV2.version,
+        TaskGroupV2.resource_id,
+    ]
+    columns: list[Any] = [*of_task, func.array_agg(TaskV2.id)]
+    found = await session.execute(
+        select(*columns)
+        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
+        .where(col(TaskV2.is_core))
+        .group_by(*of_task)
+        .having(func.count() > 1, func.bool_or(col(TaskV2.id).in_(task_ids)))
+    )
+    if (twice := found.first()) is not None:
+        name, package, version, _, ids = twice
+        raise RefusedError(
+            f"Only one task {name!r} of {package} {version} can be core: of tasks "
+            f"{', '.join(map(str, sorted(ids)))}, make the others not core."
+        )
+
+
+async def _set_core(session: AsyncSession, task_ids: Sequence[int], *, is_core: bool) -> None:
+    changed = await session.execute(
+        update(TaskV2)
+        .where(col(TaskV2.id).in_(task_ids))
+        .values(is_core=is_core)
+        .returning(col(TaskV2.id))
+    )
+    if missing := set(task_ids).difference(changed.scalars()):
+        raise NotFoundError("Task", ", ".join(map(str, sorted(missing))))

@@ -1,77 +1,66 @@
 """Workflow templates: versions of workflows, offered for reuse."""
 
-from operator import eq
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Depends, status
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import (
-    Contributor,
-    OwnTemplate,
-    ReadableTemplate,
-    SessionDep,
-    TemplateGroup,
-    VerifiedUser,
-    require_membership,
-)
+from api import lists
 from api.errors import conflicts_as
-from api.paging import PagingDep, page_of
-from api.queries.conditions import asked_for, contains
 from api.queries.named_tasks import export_of
-from api.queries.templates import authors_seen_by, grouped_templates
-from api.queries.workflows import workflow_seen_by
+from api.rights import OwnTemplate, ReadableTemplate, TemplateGroup, require_membership
+from api.services import Contributor, SessionDep, VerifiedUser
 from fractal_models.database import saved_id
-from fractal_models.errors import RefusedError
+from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.rights import shared_with
+from fractal_models.schemas import workflow_template as schemas
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.workflow_import import WorkflowExport
-from fractal_models.schemas.workflow_template import (
-    TemplatePage,
-    WorkflowTemplateCreate,
-    WorkflowTemplateExport,
-    WorkflowTemplateGroup,
-    WorkflowTemplateImport,
-    WorkflowTemplateRead,
-    WorkflowTemplateUpdate,
-)
-from fractal_models.tables import UserOAuth, WorkflowTemplate
+from fractal_models.tables import LinkUserProjectV2, UserOAuth, WorkflowTemplate, WorkflowV2
 
 router = APIRouter(prefix="/api/v2/workflow-template", tags=["Workflow Template"])
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFilters:
+    """Which templates are asked for."""
+
+    template_id: Annotated[int | None, lists.equals(WorkflowTemplate.id)] = None
+    user_email: Annotated[str | None, lists.equals(UserOAuth.email)] = None
+    name: Annotated[str | None, lists.contains(WorkflowTemplate.name)] = None
+    version: Annotated[int | None, lists.equals(WorkflowTemplate.version)] = None
 
 
 @router.get("/")
 async def list_workflow_templates(
     user: VerifiedUser,
     session: SessionDep,
-    paging: PagingDep,
-    template_id: int | None = None,
+    paging: lists.PagingDep,
+    filters: Annotated[TemplateFilters, Depends()],
     is_owner: bool = False,
-    user_email: str | None = None,
-    name: str | None = None,
-    version: int | None = None,
-) -> TemplatePage:
+) -> schemas.TemplatePage:
     """The user's own templates, then those shared with them; each with its versions."""
-    where = asked_for(
-        (eq, WorkflowTemplate.id, template_id),
-        (eq, WorkflowTemplate.user_id, user.id if is_owner else None),
-        (eq, UserOAuth.email, user_email),
-        (contains, WorkflowTemplate.name, name),
-        (eq, WorkflowTemplate.version, version),
-    )
-    query = grouped_templates(user, *where)
-    page = await page_of(session, query, paging, WorkflowTemplateGroup.model_validate)
-    return TemplatePage(**dict(page), email_list=await authors_seen_by(session, user))
+    query = _grouped(user).where(*lists.asked_for(filters))
+    if is_owner:
+        query = query.where(col(WorkflowTemplate.user_id) == user.id)
+    page = await lists.page_of(session, query, paging, schemas.WorkflowTemplateGroup.model_validate)
+    return schemas.TemplatePage(**dict(page), email_list=await _authors_seen_by(session, user))
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def create_workflow_template(
     workflow_id: int,
-    request: WorkflowTemplateCreate,
+    request: schemas.WorkflowTemplateCreate,
     user_group_id: TemplateGroup,
     user: Contributor,
     session: SessionDep,
-) -> WorkflowTemplateRead:
+) -> schemas.WorkflowTemplateRead:
     """Make a version of a template, of a workflow as it is now."""
-    workflow = await workflow_seen_by(session, user, workflow_id)
+    workflow = await _workflow_seen_by(session, user, workflow_id)
     if not workflow.task_list:
         raise RefusedError(f"Workflow {workflow_id} has no tasks: add some first.")
     data = await export_of(session, workflow)
@@ -80,11 +69,11 @@ async def create_workflow_template(
 
 @router.post("/import/", status_code=status.HTTP_201_CREATED)
 async def import_workflow_template(
-    request: WorkflowTemplateImport,
+    request: schemas.WorkflowTemplateImport,
     user_group_id: TemplateGroup,
     user: Contributor,
     session: SessionDep,
-) -> WorkflowTemplateRead:
+) -> schemas.WorkflowTemplateRead:
     data = WorkflowExport.model_validate(request.data, from_attributes=True)
     return await _create(session, user, user_group_id, request, data)
 
@@ -92,15 +81,18 @@ async def import_workflow_template(
 @router.get("/{template_id}/")
 async def read_workflow_template(
     template: ReadableTemplate, session: SessionDep
-) -> WorkflowTemplateRead:
+) -> schemas.WorkflowTemplateRead:
     author = await session.get_one(UserOAuth, template.user_id)
     return _read(template, author)
 
 
 @router.patch("/{template_id}/")
 async def update_workflow_template(
-    template: OwnTemplate, changes: WorkflowTemplateUpdate, user: Contributor, session: SessionDep
-) -> WorkflowTemplateRead:
+    template: OwnTemplate,
+    changes: schemas.WorkflowTemplateUpdate,
+    user: Contributor,
+    session: SessionDep,
+) -> schemas.WorkflowTemplateRead:
     """Describe a template, or share it with a group, or with nobody."""
     if changes.user_group_id is not None:
         await require_membership(session, user, changes.user_group_id)
@@ -117,18 +109,73 @@ async def delete_workflow_template(template: OwnTemplate, session: SessionDep) -
 
 
 @router.get("/{template_id}/export/")
-async def export_workflow_template(template: ReadableTemplate) -> WorkflowTemplateExport:
+async def export_workflow_template(template: ReadableTemplate) -> schemas.WorkflowTemplateExport:
     """The template as `import/` takes it, here or elsewhere."""
-    return WorkflowTemplateExport.model_validate(template)
+    return schemas.WorkflowTemplateExport.model_validate(template)
+
+
+def _grouped(user: UserOAuth) -> Select[Any]:
+    """Author, name and versions (newest first) of templates; the user's own go first."""
+    version = func.json_build_object(
+        *("template_id", WorkflowTemplate.id, "template_version", WorkflowTemplate.version)
+    )
+    newest_first = aggregate_order_by(version, col(WorkflowTemplate.version).desc())
+    return (
+        select(
+            col(UserOAuth.email).label("user_email"),
+            col(WorkflowTemplate.name).label("template_name"),
+            func.json_agg(newest_first).label("templates"),
+        )
+        .join(UserOAuth, col(UserOAuth.id) == col(WorkflowTemplate.user_id))
+        .where(shared_with(user, WorkflowTemplate))
+        .group_by(col(WorkflowTemplate.user_id), col(UserOAuth.email), col(WorkflowTemplate.name))
+        .order_by(
+            col(WorkflowTemplate.user_id) != user.id,
+            col(UserOAuth.email),
+            col(WorkflowTemplate.name),
+        )
+    )
+
+
+async def _authors_seen_by(session: AsyncSession, user: UserOAuth) -> list[str]:
+    """The emails of those who made templates that the user sees."""
+    found = await session.execute(
+        select(col(UserOAuth.email))
+        .join(WorkflowTemplate, col(WorkflowTemplate.user_id) == col(UserOAuth.id))
+        .where(shared_with(user, WorkflowTemplate))
+        .distinct()
+        .order_by(col(UserOAuth.email))
+    )
+    return list(found.scalars())
+
+
+async def _workflow_seen_by(session: AsyncSession, user: UserOAuth, workflow_id: int) -> WorkflowV2:
+    """A workflow of any project that the user takes part in.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = await session.exec(
+        select(WorkflowV2)
+        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(WorkflowV2.project_id))
+        .where(
+            WorkflowV2.id == workflow_id,
+            LinkUserProjectV2.user_id == user.id,
+            col(LinkUserProjectV2.is_verified),
+        )
+    )
+    if (workflow := found.first()) is None:
+        raise NotFoundError("Workflow", workflow_id)
+    return workflow
 
 
 async def _create(
     session: AsyncSession,
     user: UserOAuth,
     user_group_id: int | None,
-    request: WorkflowTemplateCreate,
+    request: schemas.WorkflowTemplateCreate,
     data: WorkflowExport,
-) -> WorkflowTemplateRead:
+) -> schemas.WorkflowTemplateRead:
     template = WorkflowTemplate(
         **request.model_dump(exclude={"data"}),
         user_id=saved_id(user),
@@ -143,7 +190,7 @@ async def _create(
     return _read(template, user)
 
 
-def _read(template: WorkflowTemplate, author: UserOAuth) -> WorkflowTemplateRead:
-    return WorkflowTemplateRead.model_validate(
+def _read(template: WorkflowTemplate, author: UserOAuth) -> schemas.WorkflowTemplateRead:
+    return schemas.WorkflowTemplateRead.model_validate(
         {**template.model_dump(), "user_email": author.email}
     )

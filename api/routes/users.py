@@ -1,46 +1,55 @@
-"""User administration."""
+"""Administration of users and their groups."""
 
+import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
-from sqlmodel import col, select
+from pydantic import AwareDatetime
+from sqlalchemy import Result
+from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import SessionDep, SettingsDep, Superuser, UserManagerDep
-from api.errors import bad_request
-from api.lookups import find
-from api.queries.projects import zarr_dirs_of
-from api.queries.users import default_group, set_groups, with_groups
+from api.auth import login_tokens
+from api.errors import bad_request, conflicts_as
+from api.queries import users as queries
+from api.rights import find
+from api.services import SessionDep, SettingsDep, Superuser, UserManagerDep
 from fractal_models.errors import RefusedError
-from fractal_models.schemas.user import UserCreate, UserRead, UserUpdate, UserUpdateGroups
-from fractal_models.tables import Profile, UserOAuth
+from fractal_models.schemas import user as schemas
+from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.urls import lies_in
 
 router = APIRouter(prefix="/auth", tags=["Authentication"])
+router_of_all = APIRouter(prefix="/admin/v2", tags=["Administration"])
+
+_IMPERSONATION_SECONDS = 2 * 60 * 60
 
 
 @router.post("/register/", status_code=status.HTTP_201_CREATED)
 async def register_user(
-    request: UserCreate, _: Superuser, users: UserManagerDep, session: SessionDep
-) -> UserRead:
+    request: schemas.UserCreate, _: Superuser, users: UserManagerDep, session: SessionDep
+) -> schemas.UserRead:
     """Make a user, who joins the default group."""
     await _require_profile(session, request.profile_id)
     with _refusals_of(request.email):
-        return UserRead.model_validate(await users.register(request))
+        return schemas.UserRead.model_validate(await users.register(request))
 
 
 @router.get("/users/")
 async def list_users(
     _: Superuser, session: SessionDep, profile_id: int | None = None
-) -> list[UserRead]:
+) -> list[schemas.UserRead]:
     """All users, or those with one profile."""
     query = select(UserOAuth).order_by(col(UserOAuth.id))
     if profile_id is not None:
         query = query.where(UserOAuth.profile_id == profile_id)
-    return [UserRead.model_validate(user) for user in (await session.exec(query)).unique()]
+    return [schemas.UserRead.model_validate(user) for user in (await session.exec(query)).unique()]
 
 
 @router.get("/users/{user_id}/")
@@ -50,22 +59,22 @@ async def read_user(
     session: SessionDep,
     settings: SettingsDep,
     group_ids_names: bool = True,
-) -> UserRead:
+) -> schemas.UserRead:
     user = await find(session, UserOAuth, user_id)
     if group_ids_names:
-        return await with_groups(session, user, settings.default_group)
-    return UserRead.model_validate(user)
+        return await queries.with_groups(session, user, settings.default_group)
+    return schemas.UserRead.model_validate(user)
 
 
 @router.patch("/users/{user_id}/")
 async def update_user(
     user_id: int,
-    changes: UserUpdate,
+    changes: schemas.UserUpdate,
     _: Superuser,
     users: UserManagerDep,
     session: SessionDep,
     settings: SettingsDep,
-) -> UserRead:
+) -> schemas.UserRead:
     user = await find(session, UserOAuth, user_id)
     given = changes.given()
     await _require_profile(session, given.get("profile_id"))
@@ -75,27 +84,27 @@ async def update_user(
         await _require_datasets_inside(session, user, given["project_dirs"])
     with _refusals_of(changes.email):
         edited = await users.edit(user, given)
-    return await with_groups(session, edited, settings.default_group)
+    return await queries.with_groups(session, edited, settings.default_group)
 
 
 @router.post("/users/{user_id}/set-groups/")
 async def set_user_groups(
     user_id: int,
-    request: UserUpdateGroups,
+    request: schemas.UserUpdateGroups,
     _: Superuser,
     session: SessionDep,
     settings: SettingsDep,
-) -> UserRead:
+) -> schemas.UserRead:
     """Make the user a member of just these groups; the default group must be among them."""
     user = await find(session, UserOAuth, user_id)
-    default = await default_group(session, settings.default_group)
-    await set_groups(session, user_id, request.group_ids)
+    default = await queries.default_group(session, settings.default_group)
+    await queries.set_groups(session, user_id, request.group_ids)
     if default.id not in request.group_ids:
         raise RefusedError(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
         )
     await session.commit()
-    return await with_groups(session, user, settings.default_group)
+    return await queries.with_groups(session, user, settings.default_group)
 
 
 @router.post("/users/{user_id}/log-out/", status_code=status.HTTP_204_NO_CONTENT)
@@ -104,6 +113,152 @@ async def log_out_user(
 ) -> None:
     """End all login tokens of the user, wherever they are logged in."""
     await users.log_out(await find(session, UserOAuth, user_id))
+
+
+# --- groups, with which task groups are shared --------------------------------------------------
+
+
+@router.get("/group/")
+async def list_groups(
+    _: Superuser, session: SessionDep, user_ids: bool = False
+) -> list[schemas.UserGroupRead]:
+    found = await session.exec(select(UserGroup).order_by(col(UserGroup.id)))
+    groups = [schemas.UserGroupRead.model_validate(group) for group in found]
+    if user_ids:
+        members = await queries.members_by_group(session)
+        for group in groups:
+            group.user_ids = members.get(group.id, [])
+    return groups
+
+
+@router.post("/group/", status_code=status.HTTP_201_CREATED)
+async def create_group(
+    request: schemas.UserGroupCreate, _: Superuser, session: SessionDep
+) -> schemas.UserGroupRead:
+    group = UserGroup(name=request.name)
+    session.add(group)
+    async with conflicts_as(f"There is a group {request.name!r} already."):
+        await session.commit()
+    return await _with_members(session, group)
+
+
+@router.get("/group/{group_id}/")
+async def read_group(group_id: int, _: Superuser, session: SessionDep) -> schemas.UserGroupRead:
+    return await _with_members(session, await find(session, UserGroup, group_id))
+
+
+@router.delete("/group/{group_id}/", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_group(
+    group_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
+) -> None:
+    """Delete a group; the task groups that were shared with it become private."""
+    group = await find(session, UserGroup, group_id)
+    if group.name == settings.default_group:
+        raise RefusedError(f"{group.name!r} is the default group, which must stay.")
+    await session.delete(group)
+    await session.commit()
+
+
+@router.post("/group/{group_id}/add-user/{user_id}/")
+async def add_user_to_group(
+    group_id: int, user_id: int, _: Superuser, session: SessionDep
+) -> schemas.UserGroupRead:
+    group = await find(session, UserGroup, group_id)
+    await find(session, UserOAuth, user_id)
+    if not await queries.add_to_group(session, user_id, group_id):
+        raise RefusedError(f"User {user_id} is in group {group.name!r} already.")
+    await session.commit()
+    return await _with_members(session, group)
+
+
+@router.post("/group/{group_id}/remove-user/{user_id}/")
+async def remove_user_from_group(
+    group_id: int, user_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
+) -> schemas.UserGroupRead:
+    group = await find(session, UserGroup, group_id)
+    await find(session, UserOAuth, user_id)
+    if group.name == settings.default_group:
+        raise RefusedError(f"Every user is in the default group {group.name!r}.")
+    if not await queries.remove_from_group(session, user_id, group_id):
+        raise RefusedError(f"User {user_id} is not in group {group.name!r}.")
+    await session.commit()
+    return await _with_members(session, group)
+
+
+# --- other administration ----------------------------------------------------------------------
+
+
+@router_of_all.get("/impersonate/{user_id}/")
+async def impersonate_user(
+    user_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
+) -> schemas.BearerResponse:
+    """A token with which one is another user, for two hours."""
+    user = await find(session, UserOAuth, user_id)
+    if not user.is_active:
+        raise RefusedError(f"User {user.email} is not active, and cannot log in.")
+    token = await login_tokens(settings, _IMPERSONATION_SECONDS).write_token(user)
+    return schemas.BearerResponse(access_token=token, token_type="bearer")
+
+
+@router_of_all.get("/users-csv/", response_class=Response)
+async def table_users(
+    _: Superuser,
+    session: SessionDep,
+    exclude_zero_jobs: bool = False,
+    start_timestamp_min: AwareDatetime | None = None,
+    start_timestamp_max: AwareDatetime | None = None,
+) -> Response:
+    """A CSV table of the users with a profile, and how many jobs they started in a time."""
+    users = await _table_of_users(
+        session, start_timestamp_min, start_timestamp_max, only_with_jobs=exclude_zero_jobs
+    )
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(users.keys())
+    writer.writerows(users)
+    return Response(
+        table.getvalue(),
+        media_type="text/csv",
+        headers={"Content-Disposition": 'attachment; filename="users.csv"'},
+    )
+
+
+async def _table_of_users(
+    session: AsyncSession, since: datetime | None, until: datetime | None, *, only_with_jobs: bool
+) -> Result[Any]:
+    """The users with a profile, by email, and how many jobs they started in a time.
+
+    Where a cell holds several values, | stands between them.
+    """
+    started: Any = select(JobV2.user_email, func.count().label("count"))
+    if since is not None:
+        started = started.where(col(JobV2.start_timestamp) >= since)
+    if until is not None:
+        started = started.where(col(JobV2.start_timestamp) <= until)
+    jobs = started.group_by(col(JobV2.user_email)).subquery()
+    groups = (
+        select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
+        .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
+        .group_by(col(LinkUserGroup.user_id))
+        .subquery()
+    )
+    accounts = select(func.jsonb_array_elements_text(UserOAuth.slurm_accounts)).scalar_subquery()
+    columns: list[Any] = [
+        UserOAuth.id,
+        UserOAuth.email,
+        col(Profile.username).label("slurm_username"),
+        func.array_to_string(func.array(accounts), "|").label("slurm_accounts"),
+        func.array_to_string(UserOAuth.project_dirs, "|").label("project_dirs"),
+        groups.c.names.label("user_groups"),
+        func.coalesce(jobs.c.count, 0).label("num_jobs"),
+    ]
+    return await session.execute(
+        select(*columns)
+        .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
+        .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
+        .join(jobs, jobs.c.user_email == col(UserOAuth.email), isouter=not only_with_jobs)
+        .order_by(col(UserOAuth.email))
+    )
 
 
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
@@ -115,7 +270,9 @@ async def _require_datasets_inside(
     session: AsyncSession, user: UserOAuth, project_dirs: list[str]
 ) -> None:
     before = [
-        path for path in await zarr_dirs_of(session, user.id) if lies_in(path, user.project_dirs)
+        path
+        for path in await queries.zarr_dirs_of(session, user.id)
+        if lies_in(path, user.project_dirs)
     ]
     if lost := [path for path in before if not lies_in(path, project_dirs)]:
         raise RefusedError(
@@ -133,3 +290,9 @@ def _refusals_of(email: str) -> Iterator[None]:
         raise bad_request(f"There is a user {email} already.") from error
     except InvalidPasswordException as error:
         raise bad_request(str(error.reason)) from error
+
+
+async def _with_members(session: AsyncSession, group: UserGroup) -> schemas.UserGroupRead:
+    answer = schemas.UserGroupRead.model_validate(group)
+    answer.user_ids = await queries.members_of(session, answer.id)
+    return answer

@@ -3,15 +3,10 @@
 from fastapi import APIRouter, status
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.dependencies import (
-    Contributor,
-    ReadableTemplate,
-    ReadableWorkflow,
-    SessionDep,
-    WritableProject,
-)
 from api.queries.named_tasks import export_of, tasks_named
 from api.queries.workflows import require_new_name, with_warnings
+from api.rights import ReadableTemplate, ReadableWorkflow, WritableProject
+from api.services import Contributor, SessionDep
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings

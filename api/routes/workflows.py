@@ -3,17 +3,11 @@
 from fastapi import APIRouter, status
 from sqlmodel import col, select
 
-from api.dependencies import (
-    ReadableProject,
-    ReadableWorkflow,
-    SessionDep,
-    VerifiedUser,
-    WritableProject,
-    WritableWorkflow,
-)
 from api.queries.jobs import require_no_submitted_job
 from api.queries.named_tasks import newer_versions
 from api.queries.workflows import require_new_name, with_warnings
+from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
+from api.services import SessionDep, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import (

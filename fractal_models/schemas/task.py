@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Json, StringConstraints, model_validator
+from pydantic import BaseModel, Json, StringConstraints, model_validator
 
 from fractal_models.images import TypeFilters
 from fractal_models.schemas.base import (
@@ -142,6 +142,20 @@ class TaskRead(TaskReadSlim):
     args_schema_version: str | None = None
     output_types: dict[str, bool]
     taskgroupv2_id: int | None = None
+
+
+class PackageToCollect(BaseModel):
+    """A package on the package index, and how it is installed.
+
+    Pinned versions, as JSON objects of name and version, are installed before or after it.
+    """
+
+    package: PackageName | None = None
+    package_version: PackageVersion | None = None
+    package_extras: PackageExtras | None = None
+    python_version: PythonVersion | None = None
+    pinned_package_versions_pre: PinnedVersions = None
+    pinned_package_versions_post: PinnedVersions = None
 
 
 class TaskCollectCustom(Input):

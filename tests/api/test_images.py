@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from api.paging import Paging
+from api.lists import Paging
 from api.queries.images import page_of_images
 from fractal_models.image_list import read_images, remove_images, write_images
 from fractal_models.images import (

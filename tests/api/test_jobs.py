@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api import logs
+from flows.units import job_files
 from fractal_models.tables import JobV2, Resource
 
 Submit = Callable[..., Awaitable[Any]]
@@ -203,23 +203,23 @@ async def test_a_job_without_a_folder_has_nothing_to_download(
 
 async def test_a_long_log_is_cut_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(b"begin" + b"x" * (2 * logs.MAX_BYTES) + b"end")
+    path.write_bytes(b"begin" + b"x" * (2 * job_files.MAX_BYTES) + b"end")
 
-    text = await logs.read_log(path, folder=tmp_path)
+    text = await job_files.read_log(path, folder=tmp_path)
 
     assert text.startswith("begin")
     assert text.endswith("end")
-    assert f"{logs.MAX_BYTES + 8} bytes left out" in text
+    assert f"{job_files.MAX_BYTES + 8} bytes left out" in text
 
 
 async def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    assert f"{gone} is not there" in await logs.read_log(gone, folder=tmp_path)
+    assert f"{gone} is not there" in await job_files.read_log(gone, folder=tmp_path)
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing"])
 async def test_a_log_of_no_job_that_is_not_there_is_named(path: str) -> None:
-    assert f"The log file {path} " in await logs.read_log(Path(path), folder=None)
+    assert f"The log file {path} " in await job_files.read_log(Path(path), folder=None)
 
 
 async def test_a_task_that_is_not_shared_cannot_be_run_by_a_guest(

@@ -19,7 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
 from api.auth import LOGIN_COOKIE
-from api.oauth import OAuthProvider
+from api.oauth_provider import OAuthProvider
 from fractal_models.settings import OAuthSettings, Settings
 from fractal_models.tables import OAuthAccount, UserOAuth
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.auth import login_tokens
-from api.dependencies import Services
+from api.services import Services
 from fractal_models.settings import (
     DatabaseSettings,
     OAuthSettings,

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import anyio.to_thread
 import asyncssh
+import flows.launchers.of_job
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -25,11 +26,10 @@ from prefect.client.orchestration import PrefectClient
 from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-import api.dependencies
-import flows.launchers.choice
+import api.services
 from api.app import create_app
-from api.dependencies import _engine, _spared_engine
 from api.routes import ROUTERS
+from api.services import _engine, _spared_engine
 from deployments.stack import Stack
 from flows.engine.client import Engine, open_engine
 from flows.engine.publication import publish_resource, withdraw_resource
@@ -179,7 +179,7 @@ async def scene(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Scene:
     for limit in ("_SECONDS_FOR_PREFECT", "_SECONDS_IF_SPARED"):
-        monkeypatch.setattr(api.dependencies, limit, 60.0)  # the machine may be busy
+        monkeypatch.setattr(api.services, limit, 60.0)  # the machine may be busy
     ids = {"workflow_id": runnable["id"], "dataset_id": dataset["id"]}
     base = f"/api/v2/project/{runnable['project_id']}"
     return Scene(owner, admin, base, ids, new_group, tmp_path)

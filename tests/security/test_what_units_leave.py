@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from api.logs import read_log
 from flows.launchers.local import LocalLauncher, is_running
 from flows.programs import cluster_files, unit_runner
 from flows.units import left_files
 from flows.units.batch import Batch, BatchUnit, write_batch
+from flows.units.job_files import read_log
 from flows.units.job_folder import JOB_LOG, JobFolder, archive_folder, write_archive
 from flows.units.left_files import add_last_line, last_lines
 from flows.units.results import ResultsReader

@@ -1,116 +1,24 @@
-"""The history of a dataset: runs of workflow tasks, their units, images and logs."""
+"""SQL that tells how the tasks of a workflow stand on a dataset."""
 
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Integer, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.paging import Paging, page_of
 from flows.units.plan import COMPOUND, CONVERTERS
 from fractal_models.database import saved_id
-from fractal_models.schemas.base import Page
 from fractal_models.schemas.history import (
-    HistoryRunReadAggregated,
-    HistoryUnitRead,
-    ImageLogsRequest,
     TaskStatusImages,
     TaskStatusSimple,
-    UnitStatus,
 )
 from fractal_models.tables import (
     DatasetV2,
-    HistoryImageCache,
-    HistoryRun,
-    HistoryUnit,
-    JobV2,
-    ProjectV2,
-    TaskV2,
     WorkflowV2,
 )
 
-_STATUSES: tuple[UnitStatus, ...] = ("submitted", "done", "failed")
-
 # Task types of which units have warnings that are not those of an image.
 _AS_A_WHOLE = COMPOUND | CONVERTERS
-
-
-async def read_runs(
-    session: AsyncSession, dataset_id: int | None, workflowtask_id: int
-) -> list[HistoryRunReadAggregated]:
-    """The runs of a workflow task on a dataset, the oldest first, with counts of their units."""
-    unit_id, warns = col(HistoryUnit.id), col(HistoryUnit.has_warnings)
-    counts = [
-        func.count(unit_id).filter(col(HistoryUnit.status) == status).label(f"num_{status}_units")
-        for status in _STATUSES
-    ]
-    counts.append(func.count(unit_id).filter(warns).label("num_units_with_warnings"))
-    columns = [
-        col(HistoryRun.id),
-        col(HistoryRun.timestamp_started),
-        col(HistoryRun.workflowtask_dump),
-        col(TaskV2.args_schema_parallel),
-        col(TaskV2.args_schema_non_parallel),
-        col(TaskV2.version),
-    ]
-    rows = await session.execute(
-        select(*columns, *counts)
-        .select_from(HistoryRun)
-        .outerjoin(HistoryUnit, col(HistoryUnit.history_run_id) == col(HistoryRun.id))
-        .outerjoin(TaskV2, col(TaskV2.id) == col(HistoryRun.task_id))
-        .where(
-            col(HistoryRun.dataset_id) == dataset_id,
-            col(HistoryRun.workflowtask_id) == workflowtask_id,
-        )
-        .group_by(col(HistoryRun.id), col(TaskV2.id))
-        .order_by(col(HistoryRun.id))
-    )
-    return [HistoryRunReadAggregated.model_validate(row) for row in rows]
-
-
-async def page_of_units(
-    session: AsyncSession, run_id: int | None, status: UnitStatus | None, paging: Paging
-) -> Page[HistoryUnitRead]:
-    """The units of a run, all or those of one status, in the order they were planned."""
-    where = [HistoryUnit.history_run_id == run_id]
-    if status is not None:
-        where.append(HistoryUnit.status == status)
-    units = select(HistoryUnit).where(*where).order_by(col(HistoryUnit.id))
-    return await page_of(session, units, paging, HistoryUnitRead.model_validate)
-
-
-async def latest_unit_of_image(
-    session: AsyncSession, project: ProjectV2, request: ImageLogsRequest
-) -> HistoryUnit | None:
-    """The unit that ran last for a workflow task on an image of a dataset of the project."""
-    cache, unit_id = HistoryImageCache, col(HistoryUnit.id)
-    found = await session.exec(
-        select(HistoryUnit)
-        .join(cache, col(cache.latest_history_unit_id) == unit_id)
-        .join(DatasetV2, col(DatasetV2.id) == col(cache.dataset_id))
-        .where(
-            DatasetV2.project_id == project.id,
-            cache.dataset_id == request.dataset_id,
-            cache.workflowtask_id == request.workflowtask_id,
-            cache.zarr_url == request.zarr_url,
-        )
-    )
-    return found.first()
-
-
-async def folder_of_unit(session: AsyncSession, unit: HistoryUnit) -> Path | None:
-    """The folder of the job that a unit belongs to; None if it has none that the unit is in."""
-    found = await session.exec(
-        select(JobV2.working_dir)
-        .join(HistoryRun, col(HistoryRun.job_id) == col(JobV2.id))
-        .where(HistoryRun.id == unit.history_run_id)
-    )
-    folder = found.first()
-    if folder is None or not Path(unit.logfile or "").is_relative_to(folder):
-        return None
-    return Path(folder)
 
 
 async def task_statuses(

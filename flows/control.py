@@ -1,52 +1,31 @@
-"""What users do with their jobs, and administrators with any: look, stop, end, download."""
+"""What people do with a job that was submitted: hand it to Prefect, have it stop, or end it."""
 
 import asyncio
-import errno
 import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
 
-from fastapi.responses import StreamingResponse
 from sqlalchemy import URL
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.logs import read_log
 from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
 from flows.engine.wait_reasons import PREFECT_AWAY, waiting_line, without_worker
 from flows.process.lock import LockedError, holding_job
 from flows.records.jobs import WaitingLine, end_job, request_stop, tell_waiting
 from flows.records.runs import abandon_runs
-from flows.units.job_folder import JOB_LOG, archive_path, write_archive
-from flows.units.left_files import open_left
+from flows.units.job_files import log_so_far
 from fractal_models.database import release, saved_id
-from fractal_models.errors import NotFoundError, RefusedError
-from fractal_models.schemas.job import JobRead
+from fractal_models.errors import RefusedError
 from fractal_models.tables import JobV2, Resource
 from fractal_models.tables.columns import now
 
-_LOGGER = logging.getLogger("fractal.api")
-_ZIP = "application/x-zip-compressed"
-_PORTION_BYTES = 256 << 10
+logger = logging.getLogger(__name__)
 
 
 def require_submitted(job: JobV2) -> None:
-    """Raises RefusedError: the job has ended."""
+    """Raises RefusedError if the job has ended."""
     if job.status != "submitted":
         raise RefusedError(f"Job {job.id} has ended already ({job.status}).")
-
-
-async def read_whole_job(session: AsyncSession, job: JobV2, *, with_log_so_far: bool) -> JobRead:
-    """A job; if one that runs is to have its log so far, as far as that is written."""
-    answer = JobRead.model_validate(job)
-    if with_log_so_far and job.status == "submitted":
-        await release(session)
-        answer.log = await _log_so_far(job)
-    return answer
 
 
 async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource: Resource) -> None:
@@ -61,7 +40,7 @@ async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource:
     except UnpublishedError:
         reason = without_worker(resource.name)
     except EngineUnavailableError as error:
-        _LOGGER.warning("Job %s waits for Prefect: %s", job.id, error)
+        logger.warning("Job %s waits for Prefect: %s", job.id, error)
         reason = PREFECT_AWAY if job.flow_run_id is None else None
     if reason is not None:
         line = WaitingLine(saved_id(job), job.log, waiting_line(reason, now()))
@@ -89,7 +68,7 @@ async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None
     try:
         ended = job.flow_run_id is not None and await engine.cancel(job.flow_run_id)
     except EngineUnavailableError as error:
-        _LOGGER.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
+        logger.warning("Job %s will stop without being told by Prefect: %s", job.id, error)
         return
     if ended and not await asyncio.to_thread(Path(str(job.working_dir)).exists):
         await end()
@@ -111,7 +90,7 @@ async def end_as_failed(
             await release(session)
             if job.flow_run_id is not None:
                 await engine.cancel_at_once(job.flow_run_id, reason)
-            story = await _log_so_far(job) or ""
+            story = await log_so_far(job) or ""
             await abandon_runs(session, job)
             await end_job(session, saved_id(job), outcome="failed", reason=reason, story=story)
             await session.refresh(job)
@@ -119,60 +98,3 @@ async def end_as_failed(
         raise RefusedError(
             f"Job {job.id} is being executed: stop it, and wait for its end."
         ) from error
-
-
-async def zipped_folder(session: AsyncSession, job: JobV2) -> StreamingResponse:
-    """The folder of a job, zipped; the archive that was made at its end, if it has ended.
-
-    Raises:
-        NotFoundError: it has none, or that was removed.
-    """
-    await release(session)
-    if job.working_dir is None:
-        raise NotFoundError("The folder of job", job.id)
-    folder = Path(job.working_dir)
-    try:
-        file = await asyncio.to_thread(_open_zip, folder)
-    except OSError as error:
-        _LOGGER.warning("The folder of job %s cannot be sent: %s", job.id, error)
-        raise NotFoundError("The folder of job", job.id) from error
-    headers = {
-        "content-length": str(os.fstat(file.fileno()).st_size),
-        "content-disposition": f'attachment; filename="{archive_path(folder).name}"',
-    }
-    return StreamingResponse(_portions(file), media_type=_ZIP, headers=headers)
-
-
-def _open_zip(folder: Path) -> IO[bytes]:
-    """The archive of a folder, or one that is made now, and gone when it is closed.
-
-    Raises:
-        OSError: neither is there, or can be read or written.
-    """
-    archive = archive_path(folder)
-    with suppress(FileNotFoundError):
-        return open_left(archive, below=archive.parent)
-    if not folder.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # its reader closes it
-    try:
-        write_archive(folder, file)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file
-
-
-def _portions(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while portion := file.read(_PORTION_BYTES):
-            yield portion
-
-
-async def _log_so_far(job: JobV2) -> str | None:
-    """What is written in the folder of a job that has not ended, and then why it waits."""
-    path = Path(job.working_dir or "", JOB_LOG)
-    if job.working_dir is None or not await asyncio.to_thread(path.is_file):
-        return job.log
-    return f"{await read_log(path, folder=path.parent)}{job.log or ''}"

@@ -1,0 +1,364 @@
+"""Rights: what a request names, each with what the user may do with it in its type.
+
+An endpoint that asks for a `WritableProject` is only called if the path names a project in which
+the user may write. What a user may not see answers 404, what they may see but not change answers
+403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it. All are
+coroutines: FastAPI sends plain functions to a thread, which costs more than they do.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Protocol, TypeVar
+
+from fastapi import Depends
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.queries.task_groups import visible_to
+from api.queries.users import default_group
+from api.services import Contributor, SessionDep, SettingsDep, Superuser, VerifiedUser
+from flows.activities.new_groups import Owner
+from fractal_models import rights
+from fractal_models.errors import ForbiddenError, NotFoundError, RefusedError
+from fractal_models.tables import (
+    DatasetV2,
+    HistoryRun,
+    HistoryUnit,
+    JobV2,
+    LinkUserGroup,
+    LinkUserProjectV2,
+    Profile,
+    ProjectV2,
+    Resource,
+    Schedule,
+    TaskGroupActivityV2,
+    TaskGroupV2,
+    TaskV2,
+    UserGroup,
+    UserOAuth,
+    WorkflowTaskV2,
+    WorkflowTemplate,
+    WorkflowV2,
+)
+
+
+class _Numbered(Protocol):
+    id: int | None
+
+
+Row = TypeVar("Row", bound=_Numbered)
+
+_NAMES: dict[type[_Numbered], str] = {
+    HistoryRun: "History run",
+    HistoryUnit: "History unit",
+    JobV2: "Job",
+    Profile: "Profile",
+    ProjectV2: "Project",
+    Resource: "Resource",
+    Schedule: "Schedule",
+    TaskGroupActivityV2: "Task group activity",
+    TaskGroupV2: "Task group",
+    TaskV2: "Task",
+    UserGroup: "Group",
+    UserOAuth: "User",
+    WorkflowTaskV2: "Workflow task",
+    WorkflowTemplate: "Template",
+}
+
+
+async def find(session: AsyncSession, table: type[Row], row_id: int, *where: Any) -> Row:
+    """A row of a table that passes these conditions, or else whoever it belongs to.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    found = await session.exec(select(table).where(table.id == row_id, *where))
+    if (row := found.unique().first()) is None:
+        raise NotFoundError(_NAMES[table], row_id)
+    return row
+
+
+def require_owner(row: TaskGroupV2 | WorkflowTemplate, user: UserOAuth) -> None:
+    """Raises ForbiddenError if it belongs to another user."""
+    if row.user_id != user.id:
+        raise ForbiddenError(f"{_NAMES[type(row)]} {row.id} belongs to another user.")
+
+
+# --- projects and what is in them --------------------------------------------------------------
+
+_ProjectDependency = Callable[..., Awaitable[ProjectV2]]
+
+
+def _project(needed: rights.Right) -> _ProjectDependency:
+    async def project(project_id: int, user: VerifiedUser, session: SessionDep) -> ProjectV2:
+        return await rights.project_with_right(session, user, project_id, needed)
+
+    return project
+
+
+_readable, _writable, _executable = _project("r"), _project("w"), _project("x")
+ReadableProject = Annotated[ProjectV2, Depends(_readable)]
+WritableProject = Annotated[ProjectV2, Depends(_writable)]
+ExecutableProject = Annotated[ProjectV2, Depends(_executable)]
+OwnProject = Annotated[ProjectV2, Depends(_project("owner"))]
+
+
+def _dataset(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[DatasetV2]]:
+    async def dataset_with_right(
+        dataset_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> DatasetV2:
+        return await rights.dataset_in(session, project, dataset_id)
+
+    return dataset_with_right
+
+
+ReadableDataset = Annotated[DatasetV2, Depends(_dataset(_readable))]
+WritableDataset = Annotated[DatasetV2, Depends(_dataset(_writable))]
+ExecutableDataset = Annotated[DatasetV2, Depends(_dataset(_executable))]
+
+
+def _workflow(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[WorkflowV2]]:
+    async def workflow_with_right(
+        workflow_id: int,
+        project: Annotated[ProjectV2, Depends(project_with_right)],
+        session: SessionDep,
+    ) -> WorkflowV2:
+        return await rights.workflow_in(session, project, workflow_id)
+
+    return workflow_with_right
+
+
+ReadableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_readable))]
+WritableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_writable))]
+ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_executable))]
+
+
+def _task_in(workflow: WorkflowV2, workflow_task_id: int) -> WorkflowTaskV2:
+    for workflow_task in workflow.task_list:
+        if workflow_task.id == workflow_task_id:
+            return workflow_task
+    raise NotFoundError("Workflow task", workflow_task_id)
+
+
+async def _readable_workflow_task(
+    workflow_task_id: int, workflow: ReadableWorkflow
+) -> WorkflowTaskV2:
+    return _task_in(workflow, workflow_task_id)
+
+
+async def _writable_workflow_task(
+    workflow_task_id: int, workflow: WritableWorkflow
+) -> WorkflowTaskV2:
+    return _task_in(workflow, workflow_task_id)
+
+
+ReadableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_readable_workflow_task)]
+WritableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_writable_workflow_task)]
+
+
+async def _readable_job(job_id: int, project: ReadableProject, session: SessionDep) -> JobV2:
+    return await find(session, JobV2, job_id, JobV2.project_id == project.id)
+
+
+async def _executable_job(job_id: int, project: ExecutableProject, session: SessionDep) -> JobV2:
+    return await find(session, JobV2, job_id, JobV2.project_id == project.id)
+
+
+ReadableJob = Annotated[JobV2, Depends(_readable_job)]
+ExecutableJob = Annotated[JobV2, Depends(_executable_job)]
+
+
+async def _schedule_in(session: AsyncSession, project: ProjectV2, schedule_id: int) -> Schedule:
+    """One whose making has come to its end."""
+    is_made = col(Schedule.deployment_id).is_not(None)
+    return await find(session, Schedule, schedule_id, Schedule.project_id == project.id, is_made)
+
+
+async def _readable_schedule(
+    schedule_id: int, project: ReadableProject, session: SessionDep
+) -> Schedule:
+    return await _schedule_in(session, project, schedule_id)
+
+
+ReadableSchedule = Annotated[Schedule, Depends(_readable_schedule)]
+
+
+async def _own_schedule(
+    schedule_id: int, project: ExecutableProject, user: VerifiedUser, session: SessionDep
+) -> Schedule:
+    """One that the user owns, or that is in a project which the user owns."""
+    schedule = await _schedule_in(session, project, schedule_id)
+    if schedule.user_id != user.id:
+        link = await session.get_one(LinkUserProjectV2, (schedule.project_id, user.id))
+        if not link.is_owner:
+            raise ForbiddenError(
+                f"Schedule {schedule.id} belongs to another user: only they and the owner of the "
+                "project may change it."
+            )
+    return schedule
+
+
+OwnSchedule = Annotated[Schedule, Depends(_own_schedule)]
+
+
+async def _workflowtask_of_history(
+    workflowtask_id: int, project: ReadableProject, session: SessionDep
+) -> int:
+    found = await session.exec(
+        select(WorkflowTaskV2.id)
+        .join(WorkflowV2, col(WorkflowV2.id) == col(WorkflowTaskV2.workflow_id))
+        .where(WorkflowTaskV2.id == workflowtask_id, WorkflowV2.project_id == project.id)
+    )
+    if found.first() is None:
+        raise NotFoundError("Workflow task", workflowtask_id)
+    return workflowtask_id
+
+
+ReadableWorkflowTaskId = Annotated[int, Depends(_workflowtask_of_history)]
+
+
+async def _history_run(
+    history_run_id: int,
+    dataset: ReadableDataset,
+    workflowtask_id: ReadableWorkflowTaskId,
+    session: SessionDep,
+) -> HistoryRun:
+    of_dataset = HistoryRun.dataset_id == dataset.id
+    of_task = HistoryRun.workflowtask_id == workflowtask_id
+    return await find(session, HistoryRun, history_run_id, of_dataset, of_task)
+
+
+ReadableHistoryRun = Annotated[HistoryRun, Depends(_history_run)]
+
+
+# --- tasks and templates -----------------------------------------------------------------------
+
+
+async def _readable_task_group(
+    task_group_id: int, user: VerifiedUser, session: SessionDep
+) -> TaskGroupV2:
+    return await find(session, TaskGroupV2, task_group_id, visible_to(user))
+
+
+ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
+
+
+async def own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
+    require_owner(group, user)
+    return group
+
+
+OwnTaskGroup = Annotated[TaskGroupV2, Depends(own_task_group)]
+
+
+async def any_task_group(task_group_id: int, _: Superuser, session: SessionDep) -> TaskGroupV2:
+    return await find(session, TaskGroupV2, task_group_id)
+
+
+AnyTaskGroup = Annotated[TaskGroupV2, Depends(any_task_group)]
+
+
+async def _readable_task(task_id: int, user: VerifiedUser, session: SessionDep) -> TaskV2:
+    groups = select(TaskGroupV2.id).where(visible_to(user))
+    return await find(session, TaskV2, task_id, col(TaskV2.taskgroupv2_id).in_(groups))
+
+
+ReadableTask = Annotated[TaskV2, Depends(_readable_task)]
+
+
+async def _own_task(task: ReadableTask, user: Contributor, session: SessionDep) -> TaskV2:
+    group = await session.get_one(TaskGroupV2, task.taskgroupv2_id)
+    if group.user_id != user.id:
+        raise ForbiddenError(f"Task {task.id} belongs to another user.")
+    return task
+
+
+OwnTask = Annotated[TaskV2, Depends(_own_task)]
+
+
+async def _readable_template(
+    template_id: int, user: VerifiedUser, session: SessionDep
+) -> WorkflowTemplate:
+    is_shared = rights.shared_with(user, WorkflowTemplate)
+    return await find(session, WorkflowTemplate, template_id, is_shared)
+
+
+ReadableTemplate = Annotated[WorkflowTemplate, Depends(_readable_template)]
+
+
+async def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
+    require_owner(template, user)
+    return template
+
+
+OwnTemplate = Annotated[WorkflowTemplate, Depends(_own_template)]
+
+
+# --- whose something new will be ---------------------------------------------------------------
+
+
+async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource:
+    found = await session.exec(
+        select(Resource)
+        .join(Profile, col(Profile.resource_id) == col(Resource.id))
+        .where(Profile.id == user.profile_id)
+    )
+    return found.one()
+
+
+UserResource = Annotated[Resource, Depends(_resource_of_user)]
+
+
+async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
+    """Tasks and templates are shared only with groups that one is in."""
+    if await session.get(LinkUserGroup, (group_id, user.id)) is None:
+        raise ForbiddenError(f"You are not in user group {group_id}.")
+
+
+async def _sharing_group(
+    user: Contributor,
+    session: SessionDep,
+    settings: SettingsDep,
+    private: bool = False,
+    user_group_id: int | None = None,
+) -> int | None:
+    """The group with which new tasks are shared: none, the one asked for, or the default one."""
+    if private and user_group_id is not None:
+        raise RefusedError("Give either private=true or a user_group_id.")
+    if private:
+        return None
+    if user_group_id is None:
+        return (await default_group(session, settings.default_group)).id
+    await require_membership(session, user, user_group_id)
+    return user_group_id
+
+
+async def _new_owner(
+    user: Contributor,
+    resource: UserResource,
+    user_group_id: Annotated[int | None, Depends(_sharing_group)],
+    session: SessionDep,
+) -> Owner:
+    """Whose new tasks are. Their environments are on the cluster, if that is reached by SSH."""
+    tasks_dir = resource.tasks_local_dir
+    if resource.type == "slurm_ssh":
+        profile = await session.get_one(Profile, user.profile_id)
+        tasks_dir = str(profile.tasks_remote_dir)
+    return Owner(user, user_group_id, resource, PurePosixPath(tasks_dir, str(user.id)))
+
+
+NewOwner = Annotated[Owner, Depends(_new_owner)]
+
+
+async def _template_group(
+    user: Contributor, session: SessionDep, user_group_id: int | None = None
+) -> int | None:
+    """The group with which a new template is shared: none, unless asked for."""
+    if user_group_id is not None:
+        await require_membership(session, user, user_group_id)
+    return user_group_id
+
+
+TemplateGroup = Annotated[int | None, Depends(_template_group)]

@@ -1,0 +1,128 @@
+"""What endpoints work with: a session, the settings, Prefect, and the user who asks."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.auth import BEARER, COOKIE, UserManager, active_user
+from api.errors import not_logged_in
+from api.oauth_provider import OAuthProvider
+from flows.activities.begin import Lifecycle
+from flows.engine.client import Engine
+from fractal_models.errors import ForbiddenError, NotFoundError
+from fractal_models.rights import require_no_guest, require_profile, require_verified
+from fractal_models.settings import Settings
+from fractal_models.tables import UserOAuth
+
+# Fractal's clients give up after 5 s. What a request can do without Prefect waits less for it: a
+# worker makes up for it later.
+_SECONDS_FOR_PREFECT, _SECONDS_IF_SPARED = 3.0, 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application opened at its start."""
+
+    settings: Settings
+    sessions: async_sessionmaker[AsyncSession]
+    engine: Engine
+    oauth: OAuthProvider
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+_Services = Annotated[Services, Depends(_services)]
+
+
+async def _settings(services: _Services) -> Settings:
+    return services.settings
+
+
+async def _engine(services: _Services) -> Engine:
+    return services.engine.within(_SECONDS_FOR_PREFECT)
+
+
+async def _spared_engine(services: _Services) -> Engine:
+    return services.engine.within(_SECONDS_IF_SPARED)
+
+
+async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
+    async with services.sessions() as session:
+        yield session
+
+
+async def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
+    if client_name != services.oauth.name:
+        raise NotFoundError("Login by", client_name)
+    return services.oauth
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+EngineDep = Annotated[Engine, Depends(_engine)]
+SparedEngineDep = Annotated[Engine, Depends(_spared_engine)]
+# Closed before the answer is sent: a slow download holds no connection.
+SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
+OAuthProviderDep = Annotated[OAuthProvider, Depends(_oauth_provider)]
+
+
+# --- users -------------------------------------------------------------------------------------
+
+
+async def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManager:
+    return UserManager(session, settings)
+
+
+UserManagerDep = Annotated[UserManager, Depends(_user_manager)]
+_Token = Annotated[str | None, Depends(BEARER)]
+_Cookie = Annotated[str | None, Depends(COOKIE)]
+
+
+async def _current_user(
+    token: _Token, cookie: _Cookie, users: UserManagerDep, settings: SettingsDep
+) -> UserOAuth:
+    user = await active_user(token or cookie, users, settings)
+    if user is None:
+        raise not_logged_in()
+    return user
+
+
+CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
+
+
+async def _superuser(user: CurrentUser) -> UserOAuth:
+    if not user.is_superuser:
+        raise ForbiddenError("Only administrators may do this.")
+    return user
+
+
+async def _verified_user(user: CurrentUser) -> UserOAuth:
+    """Below `/api/v2/`, users are verified and have a profile."""
+    require_verified(user)
+    require_profile(user)
+    return user
+
+
+Superuser = Annotated[UserOAuth, Depends(_superuser)]
+VerifiedUser = Annotated[UserOAuth, Depends(_verified_user)]
+
+
+async def _contributor(user: VerifiedUser) -> UserOAuth:
+    require_no_guest(user)
+    return user
+
+
+Contributor = Annotated[UserOAuth, Depends(_contributor)]
+
+
+async def _lifecycle(session: SessionDep, engine: EngineDep, user: CurrentUser) -> Lifecycle:
+    return Lifecycle(session, engine, user)
+
+
+LifecycleDep = Annotated[Lifecycle, Depends(_lifecycle)]
