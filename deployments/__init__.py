@@ -1,1 +1,1 @@
-"""What is set up and started: the worker type, the embedded stack, the command line, the demo."""
+"""How everything is set up and started: worker, embedded stack, command line, demo."""

@@ -32,8 +32,8 @@ from fractal_models.settings import (
 if TYPE_CHECKING:
     from deployments.stack import Stack
 
-# Commands import what they need themselves: Prefect takes seconds to import, and reads its
-# settings from the environment when it is.
+# Each command imports what it needs itself: importing Prefect takes seconds, and Prefect reads its
+# settings from the environment when it is imported.
 
 app = typer.Typer(
     help="Fractal, with Prefect as its engine.",
@@ -49,7 +49,7 @@ app.add_typer(users, name="user")
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
 _DATA_DIR = default_data_dir()
 AdminEmail = Annotated[str, typer.Option(help="Email of the first administrator.")]
-# Not as an option: everybody on the machine reads the arguments of programs.
+# Not the password itself as an option: everybody on the machine can read the arguments of programs.
 PasswordFile = Annotated[
     Path | None,
     typer.Option(
@@ -61,7 +61,7 @@ PasswordFile = Annotated[
 
 
 def main() -> None:
-    """Run the command line. An error that a user can mend is a line, not a traceback."""
+    """Run the command line. An error that a user can mend is shown without a traceback."""
     try:
         app()
     except FractalError as error:
@@ -112,7 +112,7 @@ def up(
 
 
 def describe(stack: "Stack") -> str:
-    """Where a stack is and how to get in. A password is told only when it was made up."""
+    """Where a stack runs and how to log in. A password is shown only if it was generated."""
     made = stack.initialised
     facts = [
         ("REST API", f"{stack.api_url}   (documentation: {stack.api_url}/docs)"),
@@ -131,7 +131,7 @@ def describe(stack: "Stack") -> str:
 
 
 def _first_password(stack: "Stack") -> str | None:
-    """The password that was made up for the admin, or where it is, as long as it is theirs."""
+    """The generated password of the admin, or where it is kept; None once it was changed."""
     made, kept = stack.initialised, f"in {stack.data_dir / 'secrets.json'}"
     if not made.has_first_password:
         return None
@@ -403,25 +403,25 @@ def openapi(
 
 
 def _settings() -> Settings:
-    """The settings, also as the variables from which Prefect reads its own."""
+    """The settings; also sets the environment variables from which Prefect reads its own."""
     settings = get_settings()
     _tell_prefect(settings)
-    # Jobs start within a second of being submitted.
+    # So that jobs start within a second after being submitted.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
-    # Prefect says that a worker is away after three times this.
+    # Prefect reports that a worker is away after three times this.
     os.environ.setdefault("PREFECT_WORKER_HEARTBEAT_SECONDS", "10")
     return settings
 
 
 def _tell_prefect(settings: PrefectSettings) -> None:
-    """Set the variables from which Prefect reads its own settings."""
+    """Set the environment variables from which Prefect reads its settings."""
     os.environ["PREFECT_API_URL"] = settings.prefect_api_url
     if settings.prefect_auth_string is not None:
         os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
 
 
 async def _require_database(settings: Settings) -> None:
-    """The database, at the newest schema. One that is away is waited for: it may be restarting."""
+    """Wait for the database, which may be restarting, and check that it has the newest schema."""
     import migrations
 
     await migrations.wait_for_database(settings.async_database_url, typer.echo)
@@ -441,8 +441,8 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
 
 
 def _admin_password(file: Path | None) -> str | None:
-    """The password of the first administrator, if one is given: by a file or a variable."""
-    given = os.environ.pop("FRACTAL_ADMIN_PASSWORD", None)  # not for what is started from here
+    """The first administrator's password, from a file or a variable; None if not given."""
+    given = os.environ.pop("FRACTAL_ADMIN_PASSWORD", None)  # hidden from child processes
     if file is not None:
         try:
             given = _first_line(sys.stdin if str(file) == "-" else file.open())
@@ -465,14 +465,14 @@ def _ask_password() -> str:
 
 
 def _end_as_by_ctrl_c() -> None:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does: the children are ended too."""
+    """Make SIGTERM and a closed terminal act like Ctrl-C, so that child processes end too."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
 
 def _end_with_standard_input() -> None:
-    """Die as by a crash when who started this process has died: another will be started."""
+    """End like a crash when the process that started this one has died: it will start another."""
 
     def follow() -> None:
         while os.read(sys.stdin.fileno(), 1):
@@ -483,7 +483,7 @@ def _end_with_standard_input() -> None:
 
 
 def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or until SIGTERM or Ctrl-C cancels it."""
+    """Run a coroutine to its end, or until SIGTERM or Ctrl-C cancels it."""
 
     async def run() -> None:
         task = asyncio.ensure_future(work)

@@ -1,6 +1,6 @@
-"""A process for one flow run, forked from a server that has everything imported.
+"""Starts a process for each flow run, forked from a server that has imported everything.
 
-Importing Prefect and the flows takes seconds; forking a process that has done so, milliseconds.
+Importing Prefect and the flows takes seconds, forking a process that has done so, milliseconds.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ _context = multiprocessing.get_context("forkserver")
 
 
 class _WithoutHooks(logging.Filter):
-    """Leaves out that hooks run and have run: nothing that a reader of a job's log could use."""
+    """Drops log records about running hooks, which do not help readers of a job's log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO or not str(record.msg).startswith(_OF_HOOKS)
 
 
 def start_server() -> None:
-    """Start the server that forks, so that the first flow run need not wait for its imports."""
+    """Start the server that forks, so that the first flow run does not wait for its imports."""
     from multiprocessing import forkserver
 
     _context.set_forkserver_preload(_PRELOAD)
@@ -48,7 +48,7 @@ def start_server() -> None:
 
 
 def start_flow_run(flow_run_id: str, environment: dict[str, str]) -> ForkServerProcess:
-    """Start the process of a flow run; its exit code is that of Prefect's engine."""
+    """Start the process of a flow run. Its exit code is that of Prefect's engine."""
     process = _context.Process(target=_run, args=(flow_run_id, environment))
     process.start()
     return process
@@ -57,7 +57,7 @@ def start_flow_run(flow_run_id: str, environment: dict[str, str]) -> ForkServerP
 def _run(flow_run_id: str, environment: dict[str, str]) -> None:
     from prefect.engine import handle_engine_signals
 
-    os.setsid()  # signals to the worker's terminal are not for its flow runs
+    os.setsid()  # signals to the worker's terminal must not reach its flow runs
     _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
@@ -67,25 +67,26 @@ def _run(flow_run_id: str, environment: dict[str, str]) -> None:
         with handle_engine_signals(UUID(flow_run_id)):
             asyncio.run(run_flow(UUID(flow_run_id)))
     finally:
-        # Prefect sends its last logs and events at exit; a forked process leaves that out.
+        # Prefect sends its last logs and events in exit functions, which a forked process does not
+        # run.
         atexit._run_exitfuncs()
 
 
 def _end_with_the_worker() -> None:
-    """Have the kernel send SIGTERM when the server goes, and with it the worker: by SIGKILL, say.
+    """Make the kernel send SIGTERM if the server dies; it dies with the worker, e.g. after SIGKILL.
 
-    The next worker takes the flow run up; nobody could tell a process without a worker to stop.
+    The next worker continues the flow run. A process without a worker could not be told to stop.
     """
-    from deployments.preload import SERVER_PID  # as the server has imported it
+    from deployments.preload import SERVER_PID  # the value from the server, which has imported this
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != SERVER_PID:  # it went before that, and no signal comes any more
+    if os.getppid() != SERVER_PID:  # the server died earlier, so no signal will come
         leave(EXIT_INTERRUPTED)
 
 
 async def run_flow(flow_run_id: UUID) -> None:
-    """What `python -m prefect.engine` does, in one event loop and with one client."""
+    """Do what `python -m prefect.engine` does, in one event loop and with one client."""
     from prefect.context import AsyncClientContext
     from prefect.flow_engine import run_flow_async
     from prefect.flows import Flow, load_flow_from_entrypoint
@@ -96,8 +97,8 @@ async def run_flow(flow_run_id: UUID) -> None:
         flow: Flow[..., Any] = load_flow_from_entrypoint(
             os.environ[ENTRYPOINT_VARIABLE], use_placeholder_flow=False
         )
-        # For runs of a deployment Prefect waits for a connection over which it would hear of
-        # suspensions, which these flows do not have: 0.2 s for nothing.
+        # For flow runs of a deployment, Prefect waits for a connection over which it would hear of
+        # suspensions. These flows do not use it, so the wait of 0.2 s is avoided.
         flow_run.deployment_id = None
         await run_flow_async(
             flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
@@ -105,10 +106,10 @@ async def run_flow(flow_run_id: UUID) -> None:
 
 
 def have_states_wait(client: "PrefectClient") -> None:
-    """Have the states of flow runs wait for Prefect, however long that is away.
+    """Make changes of flow runs' states wait for Prefect, however long it is away.
 
-    The client gives up after some tries. The flow engine would take that for an error of the flow,
-    and a job that is done for failed. SIGTERM does not wait: another process will go on.
+    Prefect's client gives up after some tries. The flow engine would take that for an error of the
+    flow, so a job that is done would fail. SIGTERM ends the wait: another process will continue.
     """
     from prefect.exceptions import PrefectHTTPStatusError
 

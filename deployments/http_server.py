@@ -1,20 +1,20 @@
-"""How the REST API is served: bounded in how many connect, and in how long they say nothing."""
+"""How the REST API is served: with limits for the number of connections and for their silence."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Others are answered 503. A process may usually have 1024 files open.
+# Further connections get status 503. A process may usually have 1024 open files.
 MAX_CONNECTIONS = 800
 HEAD_SECONDS = 30.0
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection on which the head of a request takes longer than `HEAD_SECONDS`.
+    """Closes a connection if receiving the head of a request takes longer than `HEAD_SECONDS`.
 
-    uvicorn itself bounds only how long a connection is silent after an answer. h11, its parser,
-    bounds how long a head is.
+    uvicorn itself limits only how long a connection is silent after an answer; its parser, h11,
+    limits the length of a head.
     """
 
     _deadline: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""What a new installation begins with: the default group, an admin, a resource, a profile."""
+"""Creates the contents of a new installation: default group, admin, resource and profile."""
 
 import platform
 import sys
@@ -26,11 +26,11 @@ class InitialisationError(FractalError):
 
 @dataclass(frozen=True)
 class Initialised:
-    """Who and what is there now: the work pool of the resource, if one was given.
+    """Who and what exists now. `work_pool` is that of the resource, if one was given.
 
-    `admin_is_new` if the admin was made just now; `has_first_password` if the password is still the
-    one that was made up for them. `kept` names what was there before, with other values than were
-    given now; `jobs_user` is the OS user whom the profile names.
+    `admin_is_new` says that the admin was created just now; `has_first_password`, that the password
+    is still the generated one. `kept` names what existed before and has other values than those
+    given now. `jobs_user` is the OS user whom the profile names.
     """
 
     admin_email: str
@@ -61,7 +61,7 @@ def default_resource(data_dir: Path) -> dict[str, Any]:
 
 
 def default_profile(resource_type: str, username: str | None = None) -> dict[str, Any]:
-    """The profile that goes with the default resource, as an OS user."""
+    """The profile for the default resource; `username` is the OS user as whom jobs run."""
     return {"name": DEFAULT_RESOURCE, "resource_type": resource_type, "username": username}
 
 
@@ -76,13 +76,13 @@ async def initialise(
     resource: dict[str, Any] | None,
     profile: dict[str, Any] | None,
 ) -> Initialised:
-    """Make what is not there yet. What is there stays as it is. Nothing counts before a commit.
+    """Create what does not exist yet, without a commit. What exists stays as it is.
 
-    The admin's password is the given one, else the one that was made up. Without a resource the
-    admin gets no profile, unless there is one already.
+    The admin's password is `admin_password`, or else `made_up_password`. Without a resource, a new
+    admin gets no profile.
 
     Raises:
-        InitialisationError: resource or profile are invalid.
+        InitialisationError: the resource or the profile is invalid.
     """
     kept: list[str] = []
     group = await _group(session, group_name)
@@ -146,7 +146,7 @@ async def _resource(session: AsyncSession, given: dict[str, Any], kept: list[str
 
 
 async def _resource_named(session: AsyncSession, name: str) -> Resource | None:
-    """The resource that has this name, or had it when it was made."""
+    """The resource that has this name, or had it when it was created."""
     named = or_(Resource.name == name, Resource.work_pool == name)
     by_name_first = col(Resource.name) == name
     found = await session.exec(select(Resource).where(named).order_by(by_name_first.desc()))
@@ -178,7 +178,7 @@ def _differs(row: Resource | Profile, valid: BaseModel) -> bool:
 
 def _validated(schema: Any, given: dict[str, Any], what: str) -> Any:
     try:
-        # Who writes a file wants to be told of a slip; the REST API ignores what it does not know.
+        # Authors of a file want to know about misspelt keys; the REST API ignores unknown ones.
         return TypeAdapter(schema).validate_python(given, extra="forbid")
     except ValidationError as error:
         problems = "; ".join(

@@ -1,4 +1,4 @@
-"""The OS user as whom the embedded stack runs jobs where it is root's own: made if need be."""
+"""The OS user as whom the embedded stack runs jobs if it runs as root; created if necessary."""
 
 import os
 import pwd
@@ -13,14 +13,14 @@ HOME = "/var/lib/fractal-jobs"
 
 
 class NoJobsUserError(FractalError):
-    """Jobs run as root, since they cannot run as another OS user; the message says why."""
+    """Jobs run as root, because they cannot run as another OS user; the message says why."""
 
 
 def jobs_user(python: str) -> Account | None:
     """The OS user of jobs, who can run this interpreter; None if this process is not root's.
 
     Raises:
-        NoJobsUserError: there is none.
+        NoJobsUserError: there is no such OS user, and none can be created.
     """
     if os.geteuid() != 0:
         return None

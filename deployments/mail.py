@@ -1,6 +1,6 @@
-"""Mail, for which Prefect itself has no block: with it, automations send mail by SMTP.
+"""A Prefect block with which automations send mail by SMTP; Prefect itself has none.
 
-Prefect finds this module by its entry point, in every process that has this project installed.
+Prefect finds this module through its entry point, in every process where this project is installed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Mail(NotificationBlock):
         """Send a mail.
 
         Raises:
-            NotificationError: the server could not be reached, or did not take it for everybody.
+            NotificationError: the server cannot be reached, or refuses some recipients.
         """
         try:
             await asyncio.to_thread(self._send, self._message(body, subject or ""))

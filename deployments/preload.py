@@ -1,9 +1,9 @@
-"""Imports, when it is imported, everything that the process of a flow run will need."""
+"""Importing this module imports everything that the process of a flow run needs."""
 
 import importlib
 import os
 
-# Of a call of the Prefect API that gets no answer; what must not be lost is tried for longer.
+# For calls of the Prefect API that get no answer; what must not be lost is tried for longer.
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "2")
 
 from sqlalchemy.orm import configure_mappers
@@ -12,7 +12,7 @@ from deployments.secrecy import keep_secrets
 
 keep_secrets()
 
-SERVER_PID = os.getpid()  # of the process that imports it: those that it forks only inherit it
+SERVER_PID = os.getpid()  # the process that imports this; processes that it forks inherit the value
 
 for _module in (
     "deployments.cli",  # the worker's main module, which every fork goes through

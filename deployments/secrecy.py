@@ -1,4 +1,4 @@
-"""The secrets in the memory of this process, which others of the same OS user could read."""
+"""Protects the secrets in this process's memory from other processes of the same OS user."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ _PR_SET_DUMPABLE = 4
 
 
 def keep_secrets(unneeded: Iterable[str] = ()) -> None:
-    """Let no other process but root's read the memory or environment of this one, on Linux.
+    """On Linux, let only root's processes read the memory and environment of this one.
 
-    Processes that are forked from it are so too, programs that it starts are not. Variables that
-    are not needed go.
+    This also holds for processes that are forked from it, but not for programs that it starts. The
+    variables named in `unneeded` are removed from the environment.
     """
     for name in unneeded:
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""The programs that the embedded stack consists of: started, watched and ended as one."""
+"""The programs of the embedded stack: how they are started, watched and ended."""
 
 import abc
 import json
@@ -22,18 +22,18 @@ from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import SECRETS
 
-_STOP_SECONDS = 90  # a worker waits for its flow runs to end their units
+_STOP_SECONDS = 90  # a worker waits for the units of its flow runs to end
 _TAIL_BYTES = 16 * 1024
 _TELL_SECONDS = 30
-_CLOCK_SECONDS = 10  # when a process was started seems to change when the clock is adjusted
+_CLOCK_SECONDS = 10  # a process's start time seems to change when the clock is adjusted
 
 
 class ServiceError(FractalError):
-    """A service did not start or did not live; the message says which, and what it last said."""
+    """A service did not start, or has ended; the message names it and has its last output."""
 
 
 class Part(abc.ABC):
-    """A program that runs, ends and is started again; it writes to `log`, else to our output."""
+    """A program that can be started and ended repeatedly; it logs to `log`, or our output."""
 
     name: str
     log: Path | None
@@ -45,28 +45,28 @@ class Part(abc.ABC):
     @property
     @abc.abstractmethod
     def pid(self) -> int | None:
-        """Its process, if it runs."""
+        """The process id, if the program runs."""
 
     @abc.abstractmethod
     def ended(self) -> str | None:
-        """How it has ended; None if it has not."""
+        """How the program has ended; None if it has not."""
 
     @abc.abstractmethod
     def stop(self) -> None: ...
 
     @abc.abstractmethod
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the program as a crash would."""
 
     def check(self) -> None:
-        """Raises ServiceError if it has ended."""
+        """Raise ServiceError if the program has ended."""
         if (how := self.ended()) is not None:
             raise ServiceError(
                 f"{self.name} ended {how}. Its last words ({self.log}):\n{self.last_words()}"
             )
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of what it wrote since it was started."""
+        """The end of what the program wrote since its last start."""
         if self.log is None or not self.log.exists():
             return "(none)"
         with self.log.open("rb") as log:
@@ -78,10 +78,11 @@ class Part(abc.ABC):
 
 @dataclass
 class Service(Part):
-    """A child process, which writes to a private log of its own or, without one, to our output.
+    """A child process that writes to its own private log or, without one, to our output.
 
-    Of this process's environment it gets all but secrets: those that it needs are in its own. The
-    standard input of one on a leash ends with this process, however that ends.
+    It gets the environment of this process without secrets; the secrets that it needs are in its
+    own `environment`. With `leash`, its standard input closes when this process ends, however it
+    ends.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Service(Part):
     _told: int = field(default=0, repr=False)
 
     def start(self) -> None:
-        """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
+        """Start the process in its own session, so that Ctrl-C in a terminal does not reach it."""
         if self.log is None:
             self._start(None)
             return
@@ -108,7 +109,7 @@ class Service(Part):
 
     def _start(self, output: IO[bytes] | None) -> None:
         self.started = time.time()
-        with _undisturbed():  # else a process could be started that nobody knows
+        with _undisturbed():  # an interruption here could leave a process that nobody knows
             self.process = subprocess.Popen(
                 self.command,
                 env={**_without_secrets(), **log_format(self.name), **self.environment},
@@ -124,13 +125,13 @@ class Service(Part):
         return None if self.process is None or self.process.poll() is not None else self.process.pid
 
     def ended(self) -> str | None:
-        """With which exit code it has ended, or by which signal."""
+        """The exit code with which it has ended, or the signal."""
         if self.process is None or (code := self.process.poll()) is None:
             return None
         return f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
 
     def stop(self) -> None:
-        """End it with SIGTERM, and with SIGKILL if it does not, or if Ctrl-C is pressed again."""
+        """End it with SIGTERM; with SIGKILL if it does not end, or if Ctrl-C is pressed again."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -141,13 +142,13 @@ class Service(Part):
             self.process.wait()
 
     def kill(self) -> None:
-        """End it as a crash would: with SIGKILL, and what it started lives on."""
+        """End it as a crash would: with SIGKILL. Processes that it started live on."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def new_lines(self) -> Iterator[str]:
-        """The whole lines that it wrote since this was last asked, each with its name before it."""
+        """The complete lines that it wrote since the last call, each beginning with its name."""
         if self.log is None:
             return
         name = log_prefix(self.name)
@@ -167,7 +168,7 @@ def _without_secrets() -> dict[str, str]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What would end this program waits until the end of the block, in the main thread."""
+    """In the main thread, delay signals that would end this program to the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -184,12 +185,12 @@ def _undisturbed() -> Iterator[None]:
 
 
 def log_prefix(name: str) -> str:
-    """How the lines of a service begin."""
+    """The beginning of each log line of a service."""
     return f"{name:<7} | "
 
 
 def log_format(name: str) -> dict[str, str]:
-    """The variables that make Prefect's logging say who speaks, and on which day."""
+    """The variables that make Prefect's log lines begin with the service's name and the date."""
     begin = f"{log_prefix(name)}%(asctime)s.%(msecs)03d | %(levelname)-7s | "
     formats = {
         "FORMAT": f"{begin}%(name)s - %(message)s",
@@ -201,7 +202,7 @@ def log_format(name: str) -> dict[str, str]:
 
 
 class Life:
-    """For how long a program has shown no life: its log did not grow, its processor time either."""
+    """Measures how long a program shows no sign of life: neither log nor CPU time grows."""
 
     def __init__(self, part: Part, clock: Callable[[], float] = time.monotonic) -> None:
         self._part = part
@@ -210,14 +211,14 @@ class Life:
         self._seen = clock()
 
     def quiet_seconds(self) -> float:
-        """Seconds since the last sign."""
+        """Seconds since the last sign of life."""
         if (signs := signs_of_life(self._part)) != self._signs:
             self._signs, self._seen = signs, self._clock()
         return self._clock() - self._seen
 
 
 def signs_of_life(part: Part) -> tuple[int, float]:
-    """The size of a part's log, and the processor seconds of its processes, to a tenth."""
+    """The size of a part's log, and the CPU seconds of its processes, rounded to tenths."""
     size = part.log.stat().st_size if part.log is not None and part.log.exists() else 0
     seconds = 0.0
     with suppress(psutil.NoSuchProcess):
@@ -232,10 +233,10 @@ def signs_of_life(part: Part) -> tuple[int, float]:
 def wait_for(
     part: Part, is_ready: Callable[[], bool], seconds: float, tell: Callable[[str], object]
 ) -> None:
-    """Return when a part is ready, which takes as long as it takes; every 30 s, a line.
+    """Wait until a part is ready, as long as it shows signs of life; `tell` gets a line every 30 s.
 
     Raises:
-        ServiceError: it shows no life for so many seconds.
+        ServiceError: the part has shown no sign of life for this many seconds.
     """
     life, began, told = Life(part), time.monotonic(), 0
     while not is_ready():
@@ -260,10 +261,10 @@ def answers(url: str, auth: tuple[str, str] | None = None) -> bool:
 
 
 def usable_port(host: str, port: int, option: str) -> int:
-    """The port, or a free one for 0.
+    """This port; if it is 0, a free one.
 
     Raises:
-        ServiceError: it is in use.
+        ServiceError: the port is in use.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -278,7 +279,7 @@ def usable_port(host: str, port: int, option: str) -> int:
 
 
 def remember(services: Sequence[Service], path: Path) -> None:
-    """Write down which processes belong to the stack, for `end_leftovers`."""
+    """Save which processes belong to the stack, for `end_leftovers`."""
     processes = [
         {
             "name": s.name,
@@ -295,7 +296,7 @@ def remember(services: Sequence[Service], path: Path) -> None:
 
 
 def end_leftovers(path: Path) -> list[str]:
-    """End services of an earlier start whose parent was killed, the last first; their names."""
+    """End services of an earlier start that was killed, in reverse order. Returns their names."""
     if not path.exists():
         return []
     ended = []
@@ -303,7 +304,7 @@ def end_leftovers(path: Path) -> list[str]:
         try:
             process = psutil.Process(entry["pid"])
             if abs(process.create_time() - entry["started"]) > _CLOCK_SECONDS:
-                continue  # the number was given to another process since
+                continue  # the process id now belongs to another process
             end(process)
             ended.append(str(entry["name"]))
         except psutil.NoSuchProcess:
@@ -313,7 +314,7 @@ def end_leftovers(path: Path) -> list[str]:
 
 
 def end(process: psutil.Process, number: signal.Signals = signal.SIGTERM) -> None:
-    """Return when a process, which need not be a child, has ended: at last by SIGKILL."""
+    """End a process, which need not be a child, and wait for that; after 90 s it is killed."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -324,7 +325,7 @@ def end(process: psutil.Process, number: signal.Signals = signal.SIGTERM) -> Non
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs. (One that has ended stays listed until its parent takes note.)"""
+    """Whether a process runs. (A process that has ended stays listed until its parent reaps it.)"""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

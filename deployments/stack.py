@@ -39,7 +39,8 @@ from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import API_SECRETS
 
-# A part that shows no life for so long, or ends so often, before it was ever ready, will not be.
+# A part fails to start if it shows no sign of life for this long, or ends this often, before all
+# are healthy.
 _QUIET_SECONDS = 120.0
 _TRIES = 4
 
@@ -50,7 +51,7 @@ class StackError(FractalError):
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What `fractal-prefect up` can be told. Port 0 takes a free one."""
+    """The options of `fractal-prefect up`. Port 0 means a free one."""
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -64,11 +65,11 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: where it is, how to get in, and what it consists of.
+    """A running stack: its addresses, how to log in, and its parts.
 
-    `leftovers` names the services of an earlier start that was killed, which were ended first;
-    `going_on` are the jobs that an earlier start left. `jobs_run_as` tells as which OS user jobs
-    run, if this one is root.
+    `leftovers` names services of an earlier, killed start that were ended first. `going_on` are the
+    jobs that an earlier start left. `jobs_run_as` says as which OS user jobs run, if this process
+    runs as root.
     """
 
     data_dir: Path
@@ -86,21 +87,21 @@ class Stack:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """All parts by name, each after those that it needs."""
+        """All parts by name, each after the parts that it needs."""
         return {part.name: part for part in (self.postgres, *self.services)}
 
     def check(self) -> None:
-        """Raises ServiceError if a part has ended."""
+        """Raise ServiceError if a part has ended."""
         for part in self.parts.values():
             part.check()
 
     def keep_alive(self) -> list[str]:
-        """Start the parts again that have ended, for whatever reason; what happened, in lines."""
+        """Restart parts that have ended, for whatever reason. Returns lines about what happened."""
         return self.supervisor.look(self.parts.values())
 
     @cached_property
     def supervisor(self) -> Supervisor:
-        """Who starts the parts again."""
+        """The supervisor that restarts the parts."""
         return Supervisor(lambda part: self.start(part.name))
 
     def start(self, name: str) -> None:
@@ -109,13 +110,13 @@ class Stack:
         remember(self.services, self.data_dir / "services.json")
 
     def stop_services(self) -> None:
-        """End all parts but PostgreSQL, each before those that it needs."""
+        """End all parts except PostgreSQL, each before the parts that it needs."""
         for service in reversed(self.services):
             service.stop()
         (self.data_dir / "services.json").unlink(missing_ok=True)
 
     def open_jobs(self) -> list[OpenJob]:
-        """The jobs that have not ended, as PostgreSQL has them now."""
+        """The jobs that have not ended, according to PostgreSQL now."""
         return asyncio.run(read_open_jobs(self.postgres.fractal))
 
 
@@ -123,12 +124,12 @@ class Stack:
 def running_stack(
     options: StackOptions, tell: Callable[[str], object] = lambda _: None
 ) -> Iterator[Stack]:
-    """The whole stack, healthy, for the life of a block; then ended in reverse order.
+    """Run the whole stack during a block, once it is healthy; then end it in reverse order.
 
-    What happens until it is healthy is told in lines.
+    `tell` gets lines about what happens until the stack is healthy.
 
     Raises:
-        StackError, ServiceError, InitialisationError: it cannot be started.
+        StackError, ServiceError, InitialisationError: the stack cannot be started.
     """
     data_dir = options.data_dir.expanduser().absolute()
     with _locked(data_dir):
@@ -173,7 +174,7 @@ def running_stack(
 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    """The data directory, made if need be, and used by nobody else."""
+    """Make the data directory if necessary, and lock it against other stacks during the block."""
     try:
         make_data_dir(data_dir)
         for name in ("logs", "prefect"):
@@ -197,10 +198,10 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 
 def make_data_dir(data_dir: Path) -> None:
-    """Make a data directory: private, but that root's has parts of other OS users, as PostgreSQL.
+    """Make a data directory: private, except for root, where PostgreSQL's OS user needs it.
 
     Raises:
-        StackError: it is in a folder where anybody may make it, and somebody else did.
+        StackError: somebody else made the directory, in a folder where everybody may do so.
     """
     is_root = os.geteuid() == 0
     if not data_dir.exists():
@@ -216,11 +217,11 @@ def make_data_dir(data_dir: Path) -> None:
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    """The secrets of this data directory, made at its first start, readable by the owner only."""
+    """The secrets of a data directory: generated at its first start, readable only by the owner."""
     made = {
         "jwt_secret": secrets.token_urlsafe(32),
         "prefect_auth": f"fractal:{secrets.token_urlsafe(16)}",
-        "admin_password": secrets.token_urlsafe(12),  # kept before it counts
+        "admin_password": secrets.token_urlsafe(12),  # saved before the database has it
     }
     try:
         found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
@@ -238,7 +239,7 @@ def _secrets(path: Path) -> dict[str, str]:
 
 
 def _profile(options: StackOptions, resource: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The profile, by which jobs do not run as root, if that can be; why it cannot."""
+    """The profile, which makes jobs run as an OS user other than root if possible; else why not."""
     if options.profile is not None or resource.get("type") != "local":
         return options.profile, ""
     try:
@@ -252,7 +253,7 @@ def _profile(options: StackOptions, resource: dict[str, Any]) -> tuple[dict[str,
 
 
 def _give_projects(folder: Path, username: str | None) -> None:
-    """Let the OS user of jobs write images, which are its own and the server's."""
+    """Let the OS user of jobs write images to the projects folder, shared with the server."""
     if username is not None and not folder.exists():
         private_folder(folder)
         Account.named(username).give(folder)
@@ -290,10 +291,10 @@ async def _prepare(
 
 @contextmanager
 def reached_database(data_dir: Path) -> Iterator[URL]:
-    """The Fractal database of a data directory; if it does not run, it does for this block.
+    """The Fractal database of a data directory. If its server does not run, it runs for this block.
 
     Raises:
-        StackError, PostgresError: there is none, or it is being started or stopped.
+        StackError, PostgresError: there is no installation, or it is just being started or stopped.
     """
     folder = data_dir.expanduser().absolute()
     if not (folder / "postgres").is_dir():
@@ -310,7 +311,7 @@ def reached_database(data_dir: Path) -> Iterator[URL]:
 def _environment(
     postgres: EmbeddedPostgres, prefect_url: str, secret: dict[str, str], data_dir: Path
 ) -> dict[str, str]:
-    """What the worker needs; the REST API needs more, the Prefect server less."""
+    """The environment of the worker; the REST API needs more, the Prefect server less."""
     return {
         "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
         "FRACTAL_DATA_DIR": str(data_dir),
@@ -323,12 +324,12 @@ def _environment(
 def _prefect_server(
     port: int, postgres: EmbeddedPostgres, environment: dict[str, str], data_dir: Path
 ) -> Service:
-    """The Prefect server; as `prefect server start` does it, but without a process in between."""
+    """The Prefect server, as `prefect server start` runs it, but without a process in between."""
     database_url = postgres.prefect.render_as_string(hide_password=False)
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
-        # Its own are 5 and 10 s, which a busy machine exceeds; then it ends.
+        # The defaults are 5 and 10 s. A busy machine exceeds them, and then the server ends.
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -358,7 +359,7 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
 
 
 def _start(stack: Stack, tell: Callable[[str], object]) -> None:
-    """Start all services at once (each waits for what it needs) until all are healthy."""
+    """Start all services at once, and wait until all are healthy. Each waits for what it needs."""
     for service in stack.services:
         stack.start(service.name)
     user, password = stack.prefect_auth.split(":", 1)
@@ -380,10 +381,10 @@ def _start(stack: Stack, tell: Callable[[str], object]) -> None:
 def _is_healthy_at_last(
     stack: Stack, is_healthy: Callable[[], bool], tell: Callable[[str], object]
 ) -> bool:
-    """Whether a service is healthy by now; those that have ended are started again.
+    """Whether a service is healthy now. Services that have ended are started again.
 
     Raises:
-        ServiceError: one has ended too often.
+        ServiceError: a part has ended too often.
     """
     for line in stack.keep_alive():
         tell(line)
@@ -394,9 +395,9 @@ def _is_healthy_at_last(
 
 
 def _worker_is_online(stack: Stack, auth: tuple[str, str]) -> bool:
-    """Whether the worker has given a sign of life since it was started.
+    """Whether the worker has sent a heartbeat since it was started.
 
-    Prefect takes a worker of an earlier start, of the same name, for online a while longer.
+    Prefect still considers a worker of an earlier start, with the same name, online for a while.
     """
     pool = quote(stack.initialised.work_pool or "")
     url = f"{stack.prefect_url}/api/work_pools/{pool}/workers/filter"

@@ -1,4 +1,4 @@
-"""Parts that end are started again: for whatever reason, and as often as it takes."""
+"""Restarts parts that end, for whatever reason, as often as necessary."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -7,20 +7,20 @@ from datetime import datetime
 
 from deployments.services import Part, ServiceError
 
-# After the first end a part is started at once; it may be broken if it ends again and again.
+# A part is restarted at once after its first end, then after these waits: it may be broken.
 _WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-# One that lived so long has not failed at once.
+# A part that has lived this long did not fail at its start.
 _STEADY_SECONDS = 60.0
 
 
 def wait_after(ends: int) -> float:
-    """Seconds between an end and the next start; `ends` in a row, from 1."""
+    """Seconds between an end and the next start; `ends` is the number of ends in a row, from 1."""
     return _WAITS[min(ends, len(_WAITS)) - 1]
 
 
 @dataclass
 class _Ends:
-    """How often in a row a part has ended, when it was last started, and when it is to be."""
+    """How often in a row a part has ended, its last start, and when it is due to start next."""
 
     in_a_row: int = 0
     started: float = 0.0
@@ -28,7 +28,7 @@ class _Ends:
 
 
 class Supervisor:
-    """Starts parts with `start`, when they have ended and the wait after that is over."""
+    """Restarts parts with `start`, when they have ended and the wait is over."""
 
     def __init__(
         self, start: Callable[[Part], object], clock: Callable[[], float] = time.monotonic
@@ -38,7 +38,7 @@ class Supervisor:
         self._ends: dict[str, _Ends] = {}
 
     def look(self, parts: Iterable[Part]) -> list[str]:
-        """Look once at all parts, each after those that it needs. What happened, in lines."""
+        """Check all parts once, each after those that it needs. Returns what happened, as lines."""
         return [
             f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"
             for part in parts
@@ -46,7 +46,7 @@ class Supervisor:
         ]
 
     def ends_in_a_row(self, name: str) -> int:
-        """How often a part has ended without living long in between."""
+        """How often in a row a part has ended soon after its start."""
         return self._ends.get(name, _Ends()).in_a_row
 
     def _look_at(self, part: Part, how: str) -> str | None:
@@ -70,7 +70,7 @@ class Supervisor:
         return f"{part.name} was started again."
 
     def _note(self, ends: _Ends, steady: bool) -> float:
-        """Note one more end; the seconds until the next start."""
+        """Record one more end. Returns the seconds until the next start."""
         ends.in_a_row = 1 if steady else ends.in_a_row + 1
         seconds = wait_after(ends.in_a_row)
         ends.due = self._clock() + seconds

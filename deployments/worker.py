@@ -1,4 +1,4 @@
-"""The Prefect worker of a resource: starts the flow runs of its work pool, and ends them."""
+"""The Prefect worker of a resource: starts the flow runs of its work pool, and stops them."""
 
 import asyncio
 import inspect
@@ -49,10 +49,10 @@ from fractal_models.tables import Resource
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a stopped flow run has to end its units and record them, before it is killed.
+# Seconds that a flow run has, once stopped, to end its units and record them; then it is killed.
 _GRACE_SECONDS = 60
 _QUERY_SECONDS = 0.5
-# After which a job that found the database away tries again.
+# A job that found the database away tries again after this time.
 _RETRY_SECONDS = 5.0
 
 
@@ -61,14 +61,14 @@ class WorkerResult(BaseWorkerResult):
 
 
 class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
-    """Runs each flow run in a process forked from a preloaded server."""
+    """Runs each flow run in a process that is forked from a preloaded server."""
 
     type, job_configuration_variables, job_configuration = WORKER_TYPES["local"]
     _description = "Runs Fractal jobs on this machine."
     _display_name = "Fractal local"
 
-    # Of running flow runs, by process id; which of them were told to stop; which are to stop, and
-    # since when (on the monotonic clock).
+    # The processes of running flow runs, by process id; those that were told to stop; those that
+    # must stop, and since when (on the monotonic clock).
     _processes: dict[int, tuple[UUID, ForkServerProcess]]
     _stopping: set[int]
     _to_stop: dict[int, float]
@@ -100,10 +100,10 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         await super().setup()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """One poll: end the flow runs that were cancelled, start those that are due.
+        """One poll: stop flow runs that were cancelled, and start those that are due.
 
-        While Prefect or the database is away there is nothing to do. (The loop around this would
-        soon wait for minutes, and then give up.)
+        While Prefect or the database is away, nothing is done. (An error would make Prefect's loop
+        wait for minutes and then give up.)
         """
         try:
             await self._stop_cancelled()
@@ -115,7 +115,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         return begun
 
     async def sync_with_backend(self) -> None:
-        """Give Prefect a sign of life, and ask for the work pool; as patiently."""
+        """Send a heartbeat to Prefect and read the work pool; while Prefect is away, go on."""
         try:
             await super().sync_with_backend()
         except AWAY as error:
@@ -124,9 +124,10 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             self.outages.survived("sign of life")
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        """What can be started now.
+        """The flow runs to start now.
 
-        That is, of what schedules have missed, only the latest, and only that whose turn it is.
+        Of the occurrences that a schedule has missed, this is only the latest; and only flow runs
+        whose turn it is.
         """
         found = await super()._get_scheduled_flow_runs()
         begun = self._submitting_flow_run_ids
@@ -138,7 +139,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         return [each for each in found if each.flow_run.id not in left_out]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        """Start a flow run. That Prefect does not answer must not end the worker."""
+        """Start a flow run. If Prefect does not answer, the worker goes on."""
         try:
             await super()._submit_run(flow_run)
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
@@ -151,7 +152,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         configuration: JobConfiguration,
         task_status: TaskStatus[int] | None = None,
     ) -> WorkerResult:
-        """Run a flow run in a process of its own, to its end."""
+        """Run a flow run to its end, in its own process."""
         process = await asyncio.to_thread(
             start_flow_run, str(flow_run.id), _environment(configuration)
         )
@@ -188,7 +189,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         await _end(process, grace_seconds)
 
     async def _stop_cancelled(self) -> None:
-        """Tell the flow runs that are being cancelled to stop; they end by themselves."""
+        """Send the stop signal to flow runs that are being cancelled. They end by themselves."""
         running = {
             flow_run_id: pid
             for pid, (flow_run_id, _) in self._processes.items()
@@ -213,7 +214,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                 os.kill(running[flow_run.id], STOP_SIGNAL)
 
     async def kill_what_does_not_stop(self) -> None:
-        """Kill the processes that were to stop, and have not within the time for that."""
+        """Kill the processes that must stop and have not stopped within `stop_seconds`."""
         moment = time.monotonic()
         for pid, (flow_run_id, process) in list(self._processes.items()):
             if flow_run_id in self.reconciler.stopping:
@@ -229,7 +230,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                 process.kill()
 
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
-        """Do what the process of a flow run cannot do itself, being gone (`left`: by our doing)."""
+        """Do what a flow run's process cannot do after its end. `left`: this worker ended it."""
         if "activity_id" in flow_run.parameters:
             await self._end_activity(flow_run, exit_code)
         elif left or exit_code == EXIT_INTERRUPTED:
@@ -237,11 +238,11 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                 logger.warning("%s is left, and goes on with the next worker.", flow_run.name)
             await self._go_on(flow_run, 0.0 if left else _RETRY_SECONDS)
         elif exit_code not in (EXIT_SUPERFLUOUS, EXIT_PAUSED):
-            # What it left is the reconciler's, as if this worker were gone too; but at once.
+            # The reconciler handles it as if this worker had died too, but without waiting.
             self.reconciler.process_ended(flow_run.id)
 
     async def _go_on(self, flow_run: FlowRun, delay_seconds: float) -> None:
-        """Have an interrupted job executed again soon. If Prefect is away, the reconciler will."""
+        """Restart an interrupted job soon. If Prefect is away, the reconciler does it later."""
         try:
             await self.engine.go_on(flow_run.id, "Interrupted.", delay_seconds=delay_seconds)
         except EngineError as error:
@@ -249,7 +250,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             self.reconciler.process_ended(flow_run.id)
 
     async def _end_activity(self, flow_run: FlowRun, exit_code: int | None) -> None:
-        """Give a flow run that is not a job its end, and run its hooks for that."""
+        """Set the final state of an activity's flow run, and run its hooks for that state."""
         flow_run = await self.client.read_flow_run(flow_run.id)
         state = flow_run.state
         if state is None or not state.is_final():
@@ -270,7 +271,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
 
 class SlurmWorker(LocalWorker):
-    """Runs each flow run in a process here, which runs its units on a SLURM cluster."""
+    """Runs each flow run in a process here; the units run on a SLURM cluster."""
 
     type, job_configuration_variables, job_configuration = WORKER_TYPES["slurm_sudo"]
     _description = "Runs Fractal jobs on a SLURM cluster."
@@ -278,7 +279,7 @@ class SlurmWorker(LocalWorker):
 
 
 class ProcessesToStop(Watcher):
-    """Those of a worker's flow runs."""
+    """Kills processes of a worker's flow runs that do not stop."""
 
     def __init__(self, worker: LocalWorker) -> None:
         self._worker = worker
@@ -288,12 +289,12 @@ class ProcessesToStop(Watcher):
 
 
 async def serve(settings: Settings, find: Callable[[AsyncSession], Awaitable[Resource]]) -> None:
-    """Publish a resource to Prefect, and run its flow runs until cancelled, or until it is deleted.
+    """Publish a resource in Prefect, and run its flow runs until cancelled or until it is deleted.
 
-    Prefect may be away: this waits for it.
+    If Prefect is away, this waits for it.
 
     Raises:
-        UnknownResourceError: there is no such resource.
+        UnknownResourceError: the resource does not exist.
     """
     async with (
         open_database(settings.async_database_url) as sessions,
@@ -311,7 +312,7 @@ async def serve(settings: Settings, find: Callable[[AsyncSession], Awaitable[Res
 
 
 async def _when_known(keeper: ResourceKeeper, outages: Outages) -> None:
-    """Return when Prefect knows the resource."""
+    """Wait until the resource is published in Prefect."""
     while True:
         try:
             await keeper.look()
@@ -348,7 +349,7 @@ async def _work(
 
 
 async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:
-    """Return when the process has ended: by itself, by SIGTERM, at last by SIGKILL."""
+    """Wait until a process has ended; if it lives, send SIGTERM, and later SIGKILL."""
     if process.is_alive():
         process.terminate()
     with anyio.move_on_after(grace_seconds):

@@ -1,6 +1,6 @@
-"""The workers of all resources: a process for each, also for those that are made later.
+"""Runs the workers of all resources, a process for each, also for resources that are made later.
 
-This process knows nothing of Prefect, so that little can go wrong in it.
+This process does not import Prefect, so little can go wrong in it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Tell = Callable[[str], object]
 
 
 class Workers:
-    """The worker processes, by work pools: resources are renamed, work pools are not."""
+    """The worker processes by work pool, because resources can be renamed and work pools cannot."""
 
     def __init__(self, make: Callable[[str], Part], tell: Tell) -> None:
         self._make = make
@@ -34,7 +34,10 @@ class Workers:
         self._parts: dict[str, Part] = {}
 
     def follow(self, pools: Iterable[str]) -> None:
-        """Have a worker for each of these work pools. One without resource ends by itself."""
+        """Start a worker for each new one of these work pools, and restart those that have ended.
+
+        The worker of a deleted resource ends by itself.
+        """
         wanted = set(pools)
         for pool in sorted(wanted - self._parts.keys()):
             self._parts[pool] = part = self._make(pool)
@@ -47,7 +50,7 @@ class Workers:
             self._tell(line)
 
     async def stop(self) -> None:
-        """End all, at the same time."""
+        """End all workers at the same time."""
         await asyncio.gather(*(asyncio.to_thread(part.stop) for part in self._parts.values()))
 
 
@@ -66,7 +69,7 @@ async def serve_all(database: URL, tell: Tell) -> None:
 
 
 async def _pools(sessions: async_sessionmaker[AsyncSession], known: list[str]) -> list[str]:
-    """The work pools of all resources; while the database is away, those that were known."""
+    """The work pools of all resources; while the database is away, those in `known`."""
     try:
         async with sessions() as session:
             return list(await session.exec(select(Resource.work_pool).order_by(col(Resource.id))))

@@ -1,4 +1,4 @@
-"""What `run-job` is asked to do: the parameters of its flow runs."""
+"""The parameters of a flow run of `run-job`: what the job is to do."""
 
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from fractal_models.tables import JobV2, ProjectV2, UserOAuth
 
 
 class JobRequest(BaseModel):
-    """The parameters of `run-job`, which documents them."""
+    """The parameters of `run-job`; the docstring of that flow describes them."""
 
     user: str
     project: str
@@ -29,7 +29,7 @@ class JobRequest(BaseModel):
 
     @classmethod
     def of(cls, job: JobV2) -> "JobRequest":
-        """What asks for a job like this one."""
+        """The parameters for another job like this one."""
         return cls(
             user=job.user_email,
             project=str(job.project_id),
@@ -46,7 +46,7 @@ class JobRequest(BaseModel):
 
     @classmethod
     def for_schedule(cls, user: UserOAuth, project: ProjectV2, wanted: ScheduledJob) -> Self:
-        """What asks for the jobs of a schedule."""
+        """The parameters for the jobs of a schedule."""
         return cls(
             user=user.email,
             project=str(project.id),
@@ -62,10 +62,10 @@ class JobRequest(BaseModel):
         )
 
     def as_parameters(self) -> dict[str, Any]:
-        """The parameters as Prefect can list them.
+        """The parameters in a form that Prefect can list.
 
-        Its API fails on integers of more than 64 bits. It has the nearest floating-point numbers
-        instead; what a job filters by is in the job's row.
+        Prefect's API fails on integers of more than 64 bits, so each of these becomes the nearest
+        floating-point number. The job's row keeps the exact values to filter by.
         """
         parameters = self.model_dump(mode="json")
         parameters["attribute_filters"] = {
@@ -75,10 +75,10 @@ class JobRequest(BaseModel):
         return parameters
 
     def as_submitted(self) -> JobCreate:
-        """The request as the REST API takes it.
+        """The request in the form that the REST API takes.
 
         Raises:
-            JobRefusedError: the API would not.
+            JobRefusedError: the API would refuse the request.
         """
         try:
             return JobCreate(

@@ -40,7 +40,7 @@ from fractal_models.tables import (
 from fractal_models.urls import on_s3
 from fractal_models.workflow_tasks import argument_problems
 
-# In a project directory of the user, where units run as the user and share its file system.
+# Below a project directory of the user: units run as the user, and can read and write there.
 _CACHE = ".fractal_cache"
 _BUSY = "Dataset {} has a job that has not ended: wait for it, or stop it."
 _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_info"}
@@ -48,7 +48,7 @@ _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_
 
 @dataclass(frozen=True)
 class Checked:
-    """What a request was found to ask for: tasks `first` to `last`, and what they need."""
+    """A request that passed the checks: run tasks `first` to `last`, with what these need."""
 
     resource: Resource
     profile: Profile
@@ -66,7 +66,7 @@ async def check_request(
     workflow: WorkflowV2,
     request: JobCreate,
 ) -> Checked:
-    """Check all of a request that does not change by itself from one moment to the next.
+    """The checks of a request that do not depend on what else runs at the moment.
 
     Raises:
         JobRefusedError: the job could not run as things are.
@@ -97,14 +97,15 @@ async def create_job(
     only_not_done: bool = False,
     flow_run_id: UUID | None = None,
 ) -> JobV2:
-    """Check a request and commit the job it makes, with status `submitted`.
+    """Check a request and commit the job for it, with status `submitted`.
 
-    The job keeps a copy of its tasks and arguments, so that later edits of the workflow do not
-    reach it. With `only_not_done`, each of its tasks runs on the images that it is not done with.
-    A job that is made by its flow run has that from the beginning, and is made once.
+    The job keeps a copy of its tasks and arguments, so later edits of the workflow do not change
+    the job. With `only_not_done`, each task runs only on the images with which it is not done.
+    `flow_run_id` is given when a flow run makes its own job: the row names the flow run from the
+    beginning, and a flow run makes only one job.
 
     Raises:
-        NotNowError: it could at another time.
+        NotNowError: the job cannot be submitted now, but perhaps later.
         JobRefusedError: the job could not run as things are.
     """
     checked = await check_request(
@@ -162,10 +163,10 @@ def _new_job(
 
 
 async def reopen_job(session: AsyncSession, job: JobV2) -> None:
-    """Have a job that failed or was stopped go on where it ended, with the checks of a new one.
+    """Let a failed or stopped job continue where it ended, after the same checks as for a new job.
 
     Raises:
-        JobRefusedError, NotFoundError, ForbiddenError: it cannot; it stays as it is.
+        JobRefusedError, NotFoundError, ForbiddenError: the job cannot continue and stays as it is.
     """
     if job.project_id is None or job.workflow_id is None or job.dataset_id is None:
         raise JobRefusedError(f"Job {job.id} has lost its project, workflow or dataset.")
@@ -186,16 +187,18 @@ async def reopen_job(session: AsyncSession, job: JobV2) -> None:
 
 
 def job_folder(resource: Resource, job: JobV2) -> Path:
-    """Where a job's files go: one folder per job below the resource's `jobs_local_dir`."""
+    """The folder for a job's files: one per job, below the resource's `jobs_local_dir`."""
     stamp = job.start_timestamp.strftime("%Y%m%d_%H%M%S")
     return Path(resource.jobs_local_dir) / f"proj_{job.project_id}_job_{job.id:06d}_{stamp}"
 
 
 def job_folder_there(resource: Resource, profile: Profile, user: UserOAuth, job: JobV2) -> str:
-    """Where a job's files go where its units run: it is the units' user's, and private.
+    """The folder for a job's files as its units see it, on the machine where they run.
+
+    On a cluster, this is a folder of the OS user of the units, and it is private.
 
     Raises:
-        JobRefusedError: there is no such place.
+        JobRefusedError: the user has no directory for it.
     """
     folder = job_folder(resource, job)
     if resource.type == "local":
@@ -224,10 +227,10 @@ def dump_dataset(dataset: DatasetV2) -> dict[str, Any]:
 def dump_workflow(
     workflow: WorkflowV2, tasks: list[WorkflowTaskV2], groups: dict[int, TaskGroupV2]
 ) -> dict[str, Any]:
-    """The workflow, and (beyond what clients see) the tasks to run, each with its task group.
+    """The workflow as clients see it, plus the tasks to run, each with its task group.
 
-    Arguments that do not fit are no reason not to run, since tasks may know better than their
-    schemas; the job's log tells of them.
+    Arguments that do not fit the task's schema do not stop the job, because a task may accept more
+    than its schema says; the job's log lists such arguments.
     """
     dump = _dump(workflow, "id", "name", "project_id", "timestamp_created")
     dump["task_list"] = [
@@ -282,7 +285,7 @@ def _check_account(user: UserOAuth, request: JobCreate) -> None:
 
 
 def _check_metas(tasks: list[WorkflowTaskV2]) -> None:
-    """Refuse what a task asks of SLURM, and cannot."""
+    """Refuse tasks whose meta asks SLURM for something impossible."""
     for task in tasks:
         dump = {**task.model_dump(), "task": task.task.model_dump()}
         components: tuple[Component, ...] = ("parallel", "non_parallel")
@@ -317,7 +320,7 @@ async def _active_task_groups(
         select(TaskGroupV2)
         .where(col(TaskGroupV2.id).in_({group_id for _, group_id in tasks}))
         .order_by(col(TaskGroupV2.id))
-        # None is deactivated until the job is there, which keeps them active.
+        # The lock keeps the groups active until the job is committed; from then on the job does.
         .with_for_update(key_share=True)
     )
     groups = {group.id: group for group in found if group.id is not None}
@@ -342,7 +345,7 @@ async def _active_task_groups(
 async def _require_work(
     session: AsyncSession, dataset: DatasetV2, tasks: list[WorkflowTaskV2], request: JobCreate
 ) -> None:
-    """Refuse a job whose tasks are done with all images that they see now."""
+    """Refuse a job if its tasks are done with all images that they would see now."""
     listed = await read_images(session, dataset.id)
     attributes = {k: v for k, v in request.attribute_filters.items() if k != STATUS_ATTRIBUTE}
     type_filters = dict(request.type_filters)

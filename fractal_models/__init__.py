@@ -1,7 +1,7 @@
 """The Fractal schema: SQLModel tables, Pydantic schemas, sessions, settings, the rules of images.
 
-Knows nothing of Prefect or HTTP. The tables can be imported from here: they are looked up when they
-are asked for, as who needs the settings only need not wait for them.
+This package does not import Prefect, and has nothing to do with HTTP. The tables can be imported
+from here; they are loaded only when used, so that code that needs only the settings starts fast.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -22,8 +22,8 @@ _OUTAGES = ("08", "53", "57")
 _SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
 
 _CONNECT_SECONDS = 10.0
-# A host that is silent is asked after 10 s whether it lives, and given up after 40; one that does
-# not confirm what it was sent, after 30. (A statement may take as long as it likes.)
+# A silent host is probed after 10 s, and given up after 40 s. A host that does not confirm data is
+# given up after 30 s. (A statement may take any time.)
 _IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES, _UNCONFIRMED_SECONDS = 10, 10, 3, 30
 
 
@@ -32,9 +32,9 @@ class DatabaseAwayError(UnavailableError, ConnectionError):
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether to try again later: no statement and no data is wrong.
+    """Whether it is worth trying again after this error: no statement and no data is wrong.
 
-    The database is away, out of room, or could not serve two transactions at the same time.
+    Then the database is away, out of room, or could not serve two transactions at the same time.
     """
     if isinstance(error, DBAPIError):
         away = error.connection_invalidated or isinstance(error, InterfaceError)
@@ -43,17 +43,17 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _passes(sqlstate: str | None) -> bool:
-    """Whether what an SQLSTATE stands for passes by itself."""
-    if sqlstate is None or sqlstate == _QUERY_CANCELED:  # somebody's wish, or it took too long
+    """Whether the condition behind an SQLSTATE passes by itself."""
+    if sqlstate is None or sqlstate == _QUERY_CANCELED:  # cancelled by somebody, or too slow
         return False
     return sqlstate[:2] in _OUTAGES or sqlstate in (_SERIALIZATION_FAILURE, _DEADLOCK)
 
 
 async def connect(url: URL, **options: Any) -> asyncpg.Connection:
-    """A connection of one's own, outside of any engine. It breaks if the host vanishes.
+    """Open a connection outside of any engine. It breaks if the host vanishes.
 
     Raises:
-        DatabaseAwayError: it cannot be made, or not within 10 s.
+        DatabaseAwayError: PostgreSQL does not accept a connection, or not within 10 s.
     """
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
@@ -73,7 +73,7 @@ async def connect(url: URL, **options: Any) -> asyncpg.Connection:
 
 
 def _watch_host(connected: socket.socket) -> None:
-    """Have the kernel break a TCP connection to a host that vanished without a word."""
+    """Make the kernel break a TCP connection if the other host vanishes silently."""
     if connected.family == socket.AF_UNIX or sys.platform != "linux":
         return
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -87,7 +87,7 @@ def _watch_host(connected: socket.socket) -> None:
 
 
 def connection_pool(url: URL, *, pool_size: int = 5) -> AsyncEngine:
-    """An engine whose JSON keeps numbers as they are, and whose errors have no parameters."""
+    """An engine that stores numbers in JSON exactly, and whose errors do not contain parameters."""
     engine = create_async_engine(
         url,
         async_creator=partial(connect, url),
@@ -101,19 +101,19 @@ def connection_pool(url: URL, *, pool_size: int = 5) -> AsyncEngine:
 
 
 def _discard_closed(connection: Any, *_: Any) -> None:
-    """Have the pool replace a connection that broke while nobody used it.
+    """Make the pool replace a connection that broke while it was not used.
 
-    asyncpg hears of that by itself, so that SQLAlchemy's ping, of three round trips, is not needed.
+    asyncpg notices that by itself, so SQLAlchemy's ping, with its three round trips, is not needed.
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("The connection was closed while it was not used.")
 
 
 async def release(session: AsyncSession) -> None:
-    """Commit, and give the connection back: before something is waited for that can take long.
+    """Commit, and return the connection to the pool, before waiting for something slow.
 
-    What the session has loaded stays readable. Every other request needs a connection, and there
-    are few.
+    Objects that the session has loaded stay readable. There are few connections, and every other
+    request needs one.
     """
     await session.commit()
 
@@ -123,7 +123,11 @@ class _Row(Protocol):
 
 
 def saved_id(row: _Row) -> int:
-    """The id of a row that has been written: the database gave it one."""
+    """The id of a row that was written, so that the database has set it.
+
+    Raises:
+        ValueError: the row has not been written.
+    """
     if row.id is None:
         raise ValueError(f"{type(row).__name__} has not been written, so it has no id.")
     return row.id
@@ -134,13 +138,13 @@ def _dump_json(value: Any) -> str:
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Sessions whose objects stay readable after a commit."""
+    """A factory for sessions whose objects stay readable after a commit."""
     return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
 
 
 @asynccontextmanager
 async def open_database(url: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """A session factory for the life of a block, e.g. of one flow run."""
+    """A session factory for the duration of a block, e.g. of one flow run."""
     engine = connection_pool(url)
     try:
         yield session_factory(engine)

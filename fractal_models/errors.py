@@ -7,11 +7,11 @@ them are answers to requests, with what status.
 
 
 class FractalError(Exception):
-    """What went wrong was foreseen; the message is for the person who can mend it."""
+    """An error that was foreseen; its message is for the person who can mend it."""
 
 
 class NotFoundError(FractalError):
-    """Nothing of that name is there, or it is not for this user to see."""
+    """Nothing with this name exists, or this user may not see it."""
 
     def __init__(self, what: str, name: object) -> None:
         super().__init__(f"{what} {name} not found.")
@@ -19,19 +19,19 @@ class NotFoundError(FractalError):
 
 
 class ForbiddenError(FractalError):
-    """The user sees it, but may not do this with it; the message says what."""
+    """The user may see something, but not do this with it; the message says what."""
 
 
 class UnavailableError(FractalError):
-    """Something that is needed does not answer at present; later it may."""
+    """Something that is needed does not answer now; it may do so later."""
 
 
 class RefusedError(FractalError):
-    """What is asked for is understood, but not possible as things are."""
+    """The request is understood, but it cannot be done as things are."""
 
 
 class ProfileError(RefusedError):
-    """A user has no way into a resource: no profile, or one that names nobody who could be that."""
+    """A user cannot use a resource: there is no profile, or its OS user is missing or root."""
 
 
 class JobRefusedError(RefusedError):
@@ -39,7 +39,7 @@ class JobRefusedError(RefusedError):
 
 
 class NotNowError(JobRefusedError):
-    """The job cannot be submitted at this moment, but could at another."""
+    """The job cannot be submitted now, but perhaps later."""
 
 
 class DatasetBusyError(NotNowError):
@@ -47,8 +47,8 @@ class DatasetBusyError(NotNowError):
 
 
 class NothingToDoError(NotNowError):
-    """All images are done, and only others were asked for."""
+    """Only images that are not done were asked for, and all images are done."""
 
 
 class ResourceClosedError(NotNowError):
-    """Administrators let no new jobs begin on the resource."""
+    """Administrators have closed the resource for new jobs (`prevent_new_submissions`)."""

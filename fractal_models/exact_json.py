@@ -1,7 +1,8 @@
-"""JSON whose numbers are kept as they came: the encoder and decoder of all that is stored.
+"""JSON with exact numbers: the encoder and decoder for everything that is stored.
 
-Integers of any size stay whole, and floating-point numbers have a point, also in PostgreSQL's
-JSONB, which writes 1e25 as an integer. NaN and the infinities, which JSON has not, are refused.
+Integers of any size stay integers, and floating-point numbers have a decimal point, even in
+PostgreSQL's JSONB, which writes 1e25 as an integer. NaN and infinities, which JSON does not have,
+are refused.
 """
 
 import math
@@ -18,14 +19,14 @@ _SAFE = 2**63 - 1
 
 
 class JsonError(FractalError, ValueError):
-    """A value cannot be written as JSON, or a text is none; the message says where and why."""
+    """A value cannot be written as JSON, or a text is not JSON; the message says where and why."""
 
 
 def loads(text: str | bytes) -> Any:
-    """The value that a JSON text stands for.
+    """The value of a JSON text.
 
     Raises:
-        JsonError: it is no JSON, or has NaN or an infinity.
+        JsonError: the text is not JSON, or has NaN or an infinity.
     """
     try:
         return from_json(text, allow_inf_nan=False)
@@ -34,11 +35,11 @@ def loads(text: str | bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """A value as JSON; also dates, UUIDs and paths, as texts.
+    """A value as JSON; dates, UUIDs and paths become strings.
 
     Raises:
-        JsonError: it has a number that is not finite, half of a surrogate pair, or something that
-            JSON has not.
+        JsonError: the value has a number that is not finite, half of a surrogate pair, or something
+            that JSON does not have.
     """
     try:
         text = to_json(value, inf_nan_mode="constants")
@@ -50,7 +51,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _spelled_out(value: Any, path: str) -> Any:
-    """The value with its large numbers as JSON has to have them; `path` is where it is."""
+    """The value with large numbers written in the form that JSON needs; `path` is its place."""
     if isinstance(value, dict):
         return {key: _spelled_out(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):

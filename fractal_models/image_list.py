@@ -1,6 +1,6 @@
-"""The image lists of datasets, in their table: read whole, and written where they change.
+"""The image lists of datasets in their table: read as a whole, written only where they change.
 
-A list can be of 100,000 images, so each statement takes or gives all of them as one JSON document.
+A list can have 100,000 images, so each statement takes or returns all of them as one JSON document.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ IMAGE_JSON = """json_build_object(
 
 
 async def read_images(session: AsyncSession, dataset_id: int | None) -> list[Image]:
-    """The images of a dataset, in their order."""
+    """The images of a dataset, in the order of the list."""
     found = await session.execute(_READ, {"dataset_id": dataset_id})
     images: list[Image] = loads(found.scalar_one())
     return images
@@ -28,14 +28,14 @@ async def read_images(session: AsyncSession, dataset_id: int | None) -> list[Ima
 async def write_images(
     session: AsyncSession, dataset_id: int | None, images: Sequence[Image]
 ) -> None:
-    """Edit the images that the list has, and append the others in this order (not committed)."""
+    """Update the images that are in the list, append the others in this order (not committed)."""
     await session.execute(_WRITE, {"dataset_id": dataset_id, "images": images})
 
 
 async def remove_images(
     session: AsyncSession, dataset_id: int | None, zarr_urls: Sequence[str]
 ) -> None:
-    """Take images off the list, and forget which units ran on them last (not committed)."""
+    """Remove images from the list, and forget which units ran on them last (not committed)."""
     for statement in (_REMOVE, _FORGET):
         await session.execute(statement, {"dataset_id": dataset_id, "zarr_urls": zarr_urls})
 

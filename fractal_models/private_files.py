@@ -1,4 +1,4 @@
-"""Files and folders that nobody but their owner can read, whatever the umask."""
+"""Files and folders that only their owner can read, whatever the umask."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ def open_private(path: Path, mode: Literal["wb", "ab", "xb"]) -> BinaryIO: ...
 @overload
 def open_private(path: Path, mode: Literal["w", "a"]) -> TextIO: ...
 def open_private(path: Path, mode: str) -> IO[Any]:
-    """Open a file to write to: it is made, or becomes, private."""
+    """Open a file for writing. The file is private afterwards, even if it existed before."""
     return open(path, mode, opener=_private)
 
 
@@ -21,9 +21,9 @@ def _private(path: str, flags: int) -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder, if it is not there, and let only its owner enter it.
+    """Make a folder, if it does not exist, and let only its owner enter it.
 
-    Folders above it that are made too are as the umask says.
+    Parent folders that have to be made get their modes from the umask.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)

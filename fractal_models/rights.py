@@ -1,6 +1,6 @@
-"""Who may do what: what is asked by the REST API, and by runs that begin in Prefect.
+"""Who may do what: checked by the REST API, and by flow runs that begin in Prefect.
 
-What a user may not see is not found; what they may see but not change is forbidden.
+Things that a user may not see are "not found"; things that they may only see are "forbidden".
 """
 
 from collections.abc import Iterable
@@ -27,19 +27,19 @@ from fractal_models.tables import (
 Right = Literal["r", "w", "x", "owner"]
 _TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 
-# It grows with each job, and is never loaded by the way.
+# It grows with each job, so it is loaded only when asked for.
 _HISTORY: Any = DatasetV2.history
 WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
 
 
 def require_verified(user: UserOAuth) -> None:
-    """Raises ForbiddenError if an administrator has yet to verify the user."""
+    """Raise ForbiddenError if no administrator has verified the user yet."""
     if not user.is_verified:
         raise ForbiddenError(f"User {user.email} is not verified: ask an administrator.")
 
 
 def require_profile(user: UserOAuth) -> None:
-    """Raises ForbiddenError if the user has no profile, without which nothing can be run."""
+    """Raise ForbiddenError if the user has no profile, without which nothing can be run."""
     if user.profile_id is None:
         raise ForbiddenError(
             f"User {user.email} has no profile, and so no resource to run on: "
@@ -48,17 +48,17 @@ def require_profile(user: UserOAuth) -> None:
 
 
 def require_no_guest(user: UserOAuth) -> None:
-    """Guest users look, and change nothing, not even themselves."""
+    """Raise ForbiddenError for guest users: they may not change anything, even themselves."""
     if user.is_guest:
         raise ForbiddenError(f"User {user.email} is a guest, who may look but not change anything.")
 
 
 async def user_named(session: AsyncSession, email: str) -> UserOAuth:
-    """A user who may use the platform.
+    """The user with this email, who may use the platform.
 
     Raises:
-        NotFoundError: nobody who is active has this email.
-        ForbiddenError: they are not verified, or have no profile.
+        NotFoundError: no active user has this email.
+        ForbiddenError: the user is not verified, or has no profile.
     """
     found = await session.exec(select(UserOAuth).where(UserOAuth.email == email))
     user = found.unique().first()
@@ -72,11 +72,11 @@ async def user_named(session: AsyncSession, email: str) -> UserOAuth:
 async def project_with_right(
     session: AsyncSession, user: UserOAuth, project_id: int, right: Right
 ) -> ProjectV2:
-    """A project in which the user has this right.
+    """The project with this id, in which the user has this right.
 
     Raises:
-        NotFoundError: there is none that the user takes part in.
-        ForbiddenError: there is, but not with this right.
+        NotFoundError: there is no such project, or the user does not take part in it.
+        ForbiddenError: the user takes part in the project, but without this right.
     """
     found = await session.exec(
         select(ProjectV2, LinkUserProjectV2)
@@ -132,7 +132,7 @@ async def workflow_in(session: AsyncSession, project: ProjectV2, workflow_id: in
 def shared_with(
     user: UserOAuth, table: type[TaskGroupV2] | type[WorkflowTemplate]
 ) -> ColumnElement[bool]:
-    """The rows that the user owns, and those shared with one of their groups."""
+    """SQL condition: the user owns the row, or it is shared with one of the user's groups."""
     my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
     return or_(col(table.user_id) == user.id, col(table.user_group_id).in_(my_groups))
 
@@ -140,7 +140,7 @@ def shared_with(
 async def names_not_shared_with(
     session: AsyncSession, user: UserOAuth, workflow_tasks: Iterable[WorkflowTaskV2]
 ) -> list[str]:
-    """The names of the tasks among these that the user may not run."""
+    """The names of those tasks that the user may not run."""
     by_group = {task.task.taskgroupv2_id: task.task.name for task in workflow_tasks}
     shared = await session.exec(
         select(TaskGroupV2.id).where(

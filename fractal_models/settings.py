@@ -1,4 +1,4 @@
-"""All configuration of the platform, read in one place from `FRACTAL_*` environment variables."""
+"""All configuration of the platform, read here from `FRACTAL_*` environment variables."""
 
 import os
 import re
@@ -23,8 +23,8 @@ from sqlalchemy.exc import ArgumentError
 
 from fractal_models.errors import FractalError
 
-# Variables with secrets, of which each process is given those that it needs; and those that nobody
-# but the REST API needs: who has them can be any user of it.
+# Variables with secrets: each process gets only those that it needs. API_SECRETS are for the REST
+# API alone: whoever has them can act as any of its users.
 API_SECRETS = ("FRACTAL_JWT_SECRET", "FRACTAL_OAUTH_CLIENT_SECRET")
 SECRETS = (
     *API_SECRETS,
@@ -46,13 +46,17 @@ class SettingsError(FractalError):
 
 
 def default_data_dir() -> Path:
-    """Where the embedded stack is: in a home, but for root, whose home PostgreSQL cannot enter."""
+    """The default folder of the embedded stack: in the user's home.
+
+    For root it is elsewhere, because PostgreSQL cannot enter root's home, unless it is there
+    already.
+    """
     home = Path("~/.fractal-prefect").expanduser()
     return home if os.geteuid() != 0 or home.exists() else Path("/var/lib/fractal-prefect")
 
 
 class DatabaseSettings(BaseSettings):
-    """What it takes to prepare the database: enough for `db upgrade` and `init`.
+    """The settings needed to prepare the database: enough for `db upgrade` and `init`.
 
     Every field is the environment variable `FRACTAL_<NAME>`.
     """
@@ -88,7 +92,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class PrefectSettings(BaseSettings):
-    """What it takes to ask Prefect."""
+    """The settings needed to call Prefect."""
 
     model_config = _FROM_ENVIRONMENT
 
@@ -114,17 +118,17 @@ class PrefectSettings(BaseSettings):
 
     @property
     def ui_url(self) -> str:
-        """Where people open the Prefect UI, without a slash at the end."""
+        """The URL at which people open the Prefect UI, without a slash at the end."""
         return (
             self.prefect_ui_url or self.prefect_api_url.rstrip("/").removesuffix("/api")
         ).rstrip("/")
 
 
 def mail_address(value: str) -> str:
-    """A mail address, as it was given.
+    """Return a mail address unchanged if it is valid.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a mail address.
     """
     if not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value):
         raise ValueError(f"{value!r} is not a mail address")
@@ -132,7 +136,7 @@ def mail_address(value: str) -> str:
 
 
 class SmtpSettings(BaseSettings):
-    """The server through which Prefect sends mails; read when that is set up."""
+    """The server through which Prefect sends mails; read only when notifications are set up."""
 
     model_config = _FROM_ENVIRONMENT
 
@@ -156,7 +160,7 @@ class SmtpSettings(BaseSettings):
 
 
 class OAuthSettings(BaseSettings):
-    """The OAuth provider with which users log in: none, unless name, id and secret are set."""
+    """The OAuth provider with which users log in; none unless name, id and secret are set."""
 
     model_config = _FROM_ENVIRONMENT
 
@@ -207,7 +211,7 @@ class OAuthSettings(BaseSettings):
 
 
 class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
-    """What the platform needs to run. Secrets of logins are for the REST API alone."""
+    """The settings needed to run the platform. The secrets of logins are for the REST API alone."""
 
     max_restarts: int = Field(
         default=3,
@@ -284,7 +288,7 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         return value
 
     def require_jwt_secret(self) -> SecretStr:
-        """The secret that signs login tokens, without which there is no REST API.
+        """The secret that signs login tokens; the REST API cannot run without it.
 
         Raises:
             SettingsError: it is not set.
@@ -295,7 +299,7 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
 
 
 def without_secrets(settings: BaseSettings, only: Iterable[str]) -> dict[str, Any]:
-    """These values by their variables. Secrets are stars; URLs have no password and no query."""
+    """The values of settings, by variable. Secrets are stars; URLs have no password or query."""
     values = settings.model_dump(mode="json", include=set(only))
     return {f"FRACTAL_{name.upper()}": _plain(value) for name, value in values.items()}
 

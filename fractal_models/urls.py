@@ -1,6 +1,6 @@
-"""Where images, datasets and projects are: absolute paths, or URLs in an object store (`s3://`).
+"""Places of images, datasets and projects: absolute paths, or URLs in an object store (`s3://`).
 
-Whoever joins or compares such places does it here: what `pathlib` makes of a URL is none any more.
+Such places are joined and compared only here, because `pathlib` would damage a URL.
 """
 
 import re
@@ -10,7 +10,7 @@ from posixpath import normpath
 from fractal_models.errors import FractalError
 
 _S3 = "s3://"
-# Longer ones do not fit into PostgreSQL's indices.
+# Longer URLs do not fit into PostgreSQL's indexes.
 MAX_URL_BYTES = 2000
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -23,22 +23,22 @@ _MAX_KEY_BYTES = 1024
 
 
 class InvalidUrl(FractalError, ValueError):
-    """Neither an absolute path nor a URL of S3; the message says what is wrong."""
+    """Neither an absolute path nor an S3 URL; the message says what is wrong."""
 
 
 def on_s3(url: str) -> bool:
-    """Whether it is a URL of S3, and no path."""
+    """Whether this is an S3 URL, not a path."""
     return url.startswith(_S3)
 
 
 def normalize_url(url: str) -> str:
-    """The one spelling of a path or URL, so that equal places have equal names.
+    """A path or URL in its standard spelling, so that equal places have equal names.
 
-    Surrounding blanks and trailing slashes go; in paths also empty and `.` segments. (In an object
-    store `a//b` and `a/b` are two keys.)
+    Surrounding blanks and trailing slashes are removed; in paths also empty and `.` segments. (In
+    an object store, `a//b` and `a/b` are two keys.)
 
     Raises:
-        InvalidUrl: neither an absolute path nor a URL of S3, a `..` segment, a NUL character, or
+        InvalidUrl: neither an absolute path nor an S3 URL, a `..` segment, a NUL character, or
             more than MAX_URL_BYTES bytes.
     """
     clean = url.strip()
@@ -65,10 +65,10 @@ def normalize_url(url: str) -> str:
 
 
 def absolute_path(path: str) -> str:
-    """The one spelling of an absolute path.
+    """An absolute path in its standard spelling.
 
     Raises:
-        InvalidUrl: it is none, or as `normalize_url`.
+        InvalidUrl: it is not an absolute path, or as `normalize_url`.
     """
     if not path.startswith("/"):
         raise InvalidUrl(f"{path!r} is not an absolute path: start it with '/'")
@@ -76,7 +76,7 @@ def absolute_path(path: str) -> str:
 
 
 def relative_path(path: str) -> str:
-    """The one spelling of a path below some folder.
+    """A path below some folder, in its standard spelling.
 
     Raises:
         InvalidUrl: it is absolute, or contains a `..` segment.
@@ -89,10 +89,10 @@ def relative_path(path: str) -> str:
 
 
 def project_dir(url: str) -> str:
-    """A folder in which users may have datasets: an absolute path, or a key in a bucket of S3.
+    """Check a folder in which users may have datasets: an absolute path, or a key in an S3 bucket.
 
     Raises:
-        InvalidUrl: it is none of these, or no bucket can have this name.
+        InvalidUrl: it is neither, or no bucket can have this name.
     """
     if not on_s3(url):
         return absolute_path(url)
@@ -117,7 +117,7 @@ def project_dir(url: str) -> str:
 
 
 def join_url(folder: str, below: str) -> str:
-    """A place in a folder; `below` is a relative path, `.` the folder itself."""
+    """The place `below` a folder; `below` is a relative path, `.` means the folder itself."""
     if below == ".":
         return folder
     return f"{folder.rstrip('/')}/{below}"
@@ -132,6 +132,6 @@ def lies_in(url: str, folders: Iterable[str]) -> bool:
 
 
 def not_below(urls: Iterable[str], folder: str) -> list[str]:
-    """Those that are not below a folder (nor is the folder itself); they are normal ones."""
+    """The URLs, which must be normalised, that are not below a folder; nor is the folder itself."""
     start = normalize_url(folder).rstrip("/") + "/"
     return [url for url in urls if not url.startswith(start)]

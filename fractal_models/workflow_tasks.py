@@ -1,4 +1,4 @@
-"""The rules of tasks in workflows: what of a task is taken over, and what has to fit it."""
+"""Rules for tasks in workflows: what a workflow task takes from its task, and what must fit it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ class UnfitError(RefusedError):
 
 
 def new_workflow_task(task: TaskV2, **fields: Any) -> WorkflowTaskV2:
-    """A task for a workflow, which takes over the task's `meta` where it has no other."""
+    """Make a workflow task. Its `meta` is that of the task, overridden by the given one."""
     for component in COMPONENTS:
         name = f"meta_{component}"
         fields[name] = {**(getattr(task, name) or {}), **(fields.get(name) or {})} or None
@@ -38,17 +38,17 @@ def new_workflow_task(task: TaskV2, **fields: Any) -> WorkflowTaskV2:
 
 
 def may_replace(old_type: str, new_type: str) -> bool:
-    """Whether arguments for a task of one type are arguments for one of the other type."""
+    """Whether arguments for a task of the old type fit a task of the new type."""
     return old_type == new_type or (old_type, new_type) in _BECOMES_CONVERTER
 
 
 def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
-    """Put another task, or another version of it, in the place of a workflow task's.
+    """Replace the task of a workflow task by another one, or by another version of it.
 
-    What users changed of the old task's `meta` stays, and the rest is the new one's.
+    Changes that users made to the old task's `meta` stay; the rest comes from the new task.
 
     Raises:
-        UnfitError: the tasks are of different types, or the type filters contradict the new one.
+        UnfitError: the tasks have different types, or the type filters contradict the new task.
     """
     if not may_replace(workflow_task.task_type, task.type):
         raise UnfitError(
@@ -71,7 +71,7 @@ def replace_task(workflow_task: WorkflowTaskV2, task: TaskV2) -> None:
 
 
 def check_components(task: TaskV2, fields: Mapping[str, Any]) -> None:
-    """Raises UnfitError if some of the fields are for a component that the task has not."""
+    """Raise UnfitError if a field is for a component that the task does not have."""
     for component in COMPONENTS:
         for name in (f"args_{component}", f"meta_{component}"):
             if fields.get(name) is not None and getattr(task, f"command_{component}") is None:
@@ -79,10 +79,10 @@ def check_components(task: TaskV2, fields: Mapping[str, Any]) -> None:
 
 
 def input_types_of(task: TaskV2, type_filters: Mapping[str, bool]) -> dict[str, bool]:
-    """The types of the images that a task works on in a workflow.
+    """The types that an image must have for a task in a workflow.
 
     Raises:
-        UnfitError: the workflow's filters contradict the task's own.
+        UnfitError: the workflow task's filters contradict those of the task.
     """
     try:
         return merge_type_filters(task.input_types, type_filters)
@@ -91,10 +91,10 @@ def input_types_of(task: TaskV2, type_filters: Mapping[str, bool]) -> dict[str, 
 
 
 def argument_problems(workflow_task: WorkflowTaskV2) -> list[str]:
-    """What the schemas of the task's arguments say against those that are set.
+    """Where the arguments that are set do not fit the task's argument schemas, as phrases.
 
-    Only arguments are looked at, not what is in them. Schemas are whatever packages bring along,
-    so nothing of them is followed that could be large, slow or elsewhere.
+    Only the arguments themselves are checked, not their content. Schemas come from packages, so
+    parts of them that could be large, slow or elsewhere are not followed.
     """
     problems = []
     for component in COMPONENTS:

@@ -12,11 +12,11 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class DemoError(FractalError):
-    """The demo did not go as it should; the message says where."""
+    """The demo failed; the message says at which step."""
 
 
 class AwayError(DemoError):
-    """The REST API does not answer, or has no answer at the moment."""
+    """The REST API does not answer, or cannot answer at the moment."""
 
 
 class FractalClient:
@@ -39,7 +39,7 @@ class FractalClient:
         return self._call("PATCH", path, json=body)
 
     def task_group(self, pkg_name: str, version: str) -> dict[str, Any] | None:
-        """The active task group of a package, with its tasks, if it was collected before."""
+        """The active task group of a package, with its tasks; None if it was never collected."""
         for _, groups in self.get("/api/v2/task-group/", only_active=True):
             for group in groups:
                 if (group["pkg_name"], group["version"]) == (pkg_name, version):
@@ -48,7 +48,7 @@ class FractalClient:
         return None
 
     def collect(self, pkg_name: str, version: str) -> dict[str, Any]:
-        """Collect a package from the package index; its task group.
+        """Collect a package from the package index. Returns its task group.
 
         Raises:
             DemoError: the collection failed.
@@ -64,7 +64,7 @@ class FractalClient:
         return group
 
     def runs(self, job: dict[str, Any], workflow_task_id: int) -> list[dict[str, Any]]:
-        """The runs of a workflow task on the job's dataset."""
+        """The HistoryRuns of a workflow task on the job's dataset."""
         runs: list[dict[str, Any]] = self.get(
             f"/api/v2/project/{job['project_id']}/status/run/",
             dataset_id=job["dataset_id"],
@@ -73,7 +73,7 @@ class FractalClient:
         return runs
 
     def units(self, job: dict[str, Any], workflow_task_id: int, run_id: int) -> Iterator[Any]:
-        """The units of a run, page by page."""
+        """The units of a HistoryRun, read page by page."""
         page, seen, total = 1, 0, 1
         while seen < total:
             answer = self.get(

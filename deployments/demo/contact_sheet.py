@@ -126,7 +126,7 @@ def _field_size(image: Image) -> tuple[float, float]:
 
 
 def draw_sheet(wells: list[Well], label: str, table: str) -> Picture.Image:
-    """The sheet, laid out as the plate. All tiles share one scale and one contrast."""
+    """Draw the sheet in the layout of the plate. All tiles have the same scale and contrast."""
     rows = sorted({well.row for well in wells}, key=lambda row: (len(row), row))
     columns = sorted({well.column for well in wells})
     available = (MAX_WIDTH - 2 * MARGIN - (len(columns) - 1) * GAP) // len(columns)
@@ -156,7 +156,7 @@ def draw_sheet(wells: list[Well], label: str, table: str) -> Picture.Image:
 
 
 def _draw_tile(well: Well, scale: float, limits: np.ndarray) -> Picture.Image:
-    """One field, `scale` pixels per micrometre, with the outlines of its objects."""
+    """Draw one field, `scale` pixels per micrometre, with the outlines of its objects."""
     size = tuple(max(1, round(side * scale)) for side in reversed(well.microns))
     low, high = limits
     shade = np.clip((well.intensity - low) / max(high - low, 1), 0, 1) * (len(SHADES) - 1)
@@ -209,7 +209,7 @@ def _draw_caption(
 def _draw_scale_bar(
     draw: ImageDraw.ImageDraw, scale: float, tile: int, place: tuple[int, int]
 ) -> None:
-    """A bar of a round length, at most a third of a tile, that ends at `place`."""
+    """Draw a scale bar of a round length, at most a third of a tile, that ends at `place`."""
     longest = tile / 3 / scale
     magnitude = 10 ** np.floor(np.log10(longest))
     microns = magnitude * max(step for step in (1, 2, 5) if step * magnitude <= longest)
@@ -220,7 +220,7 @@ def _draw_scale_bar(
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu, because the font that Pillow carries has no µ."""
+    """The font DejaVu, because Pillow's own font has no µ."""
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(fonts / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 

@@ -77,7 +77,7 @@ def _window(plane: np.ndarray, down: float, right: float) -> np.ndarray:
 
 
 def _stack(window: np.ndarray, focus: int) -> np.ndarray:
-    """A z stack (planes, y, x) of 16 bits: in focus at one plane, blurred and dimmer off it."""
+    """A z stack (planes, y, x) of 16 bits: one plane in focus, the others blurred and dimmer."""
     sharp = np.clip(zoom(window, ENLARGE, order=3), 0, 255) * 257
     planes = [
         gaussian_filter(sharp, BLUR * abs(z - focus)) * math.exp(-(((z - focus) / FADE) ** 2))

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.3
 def follow(
     client: FractalClient, job: dict[str, Any], workflow_tasks: list[dict[str, Any]], out: Console
 ) -> dict[str, Any]:
-    """Show a bar per workflow task until the job has ended; the ended job."""
+    """Show a progress bar per workflow task until the job has ended. Returns the ended job."""
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
@@ -59,7 +59,7 @@ def _advance(progress: Progress, bar: TaskID, run: dict[str, Any], has_ended: bo
 def show_history(
     client: FractalClient, job: dict[str, Any], workflow_tasks: list[dict[str, Any]], out: Console
 ) -> None:
-    """A table of what ran: units, wall and CPU time, peak memory, per workflow task."""
+    """Print a table of what ran: units, wall and CPU time, peak memory, per workflow task."""
     table = Table(title=f"History of job {job['id']} (memory: peak of one unit)")
     table.add_column("Workflow task")
     table.add_column("Status")

@@ -1,4 +1,4 @@
-"""The story of the demo: a stack, a plate, a package, a workflow, a job, a picture."""
+"""The steps of the demo: a stack, a plate, a package, a workflow, a job, a picture."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PACKAGE, VERSION = "fractal-tasks-core", "2.1.0"
 LABEL, FEATURES = "nuclei", "nuclei_features"
 ADMIN = "demo@example.org"
 
-# Scripts come as text, as another OS user need not be able to read them where they are.
+# Scripts are sent as text, because the OS user of jobs may not be able to read their files.
 _RUN_TEXT = "import sys; exec(compile(sys.stdin.read(), 'script', 'exec'))"
 
 _HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ _SCRIPTS = {name: _HERE / f"{name}.py" for name in ("plate", "contact_sheet")}
 
 
 def run_demo(data_dir: Path, output: Path, wells: int, keep: bool) -> None:
-    """Run the demo in a data directory, which is reused with its collected environment.
+    """Run the demo in a data directory. If it was used before, its task environment is used again.
 
     Raises:
         DemoError: a step failed, or the picture and the history do not agree.
@@ -82,7 +82,7 @@ def _process_plate(
 def _submit(
     client: FractalClient, group: dict[str, Any], zarr_dir: Path, images: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Project, dataset and workflow; the submitted job and its workflow tasks."""
+    """Make project, dataset and workflow, and submit. Returns the job and its workflow tasks."""
     stamp = zarr_dir.name
     project = client.post("/api/v2/project/", {"name": f"Demo {stamp}"})
     base = f"/api/v2/project/{project['id']}"
@@ -115,7 +115,11 @@ def _draw(
     wells: int,
     out: Console,
 ) -> None:
-    """The contact sheet of the projected images; every well must have objects."""
+    """Draw the contact sheet of the projected images.
+
+    Raises:
+        DemoError: an image is missing, or a well has no objects.
+    """
     page = client.post(
         f"/api/v2/project/{job['project_id']}/dataset/{job['dataset_id']}/images/query/",
         {"type_filters": {"is_3D": False}},
@@ -141,13 +145,13 @@ def _draw(
 
 
 class _Scripts:
-    """Runs scripts of the demo in the environment of the task package, as the OS user of jobs."""
+    """Runs scripts of the demo in the task package's environment, as the OS user of jobs."""
 
     def __init__(self, python: str, username: str | None) -> None:
         self._command = [*LocalTransport(username).prefix(), python, "-c", _RUN_TEXT]
 
     def __call__(self, name: str, *arguments: str) -> Any:
-        """The JSON output of a script."""
+        """Run a script. Returns its JSON output."""
         done = subprocess.run(
             [*self._command, *arguments],
             input=_SCRIPTS[name].read_text(),
@@ -183,7 +187,7 @@ def _wait(stack: Stack, out: Console) -> None:
 
 
 def _password(path: Path) -> str:
-    """The demo user's password in this data directory, readable by the owner only."""
+    """The demo user's password, generated once per data directory; readable by the owner."""
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w") as file:

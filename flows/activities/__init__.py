@@ -1,5 +1,5 @@
-"""Task packages, as flows: collected, deactivated, reactivated, made anew, deleted.
+"""Task packages: flows that collect, deactivate, reactivate, reset and delete them.
 
-Begin with `activity.py`, which all of them have in common. `environment` is what they do it to, at
-a `site`: here, or on a cluster.
+Begin with `activity.py`, which has what all these flows share. `environment` is the environment of
+a task group, and `site` the machine where it is: here, or a cluster.
 """

@@ -1,4 +1,4 @@
-"""The flows `deactivate-tasks` and `reactivate-tasks`: environments go, and are made again."""
+"""The flows `deactivate-tasks` and `reactivate-tasks`: remove environments, and make them again."""
 
 from flows.activities.activity import activity_flow, execute
 from flows.activities.environment import TaskEnvironment
@@ -6,7 +6,7 @@ from flows.activities.environment import TaskEnvironment
 
 @activity_flow("deactivate-tasks")
 async def deactivate_tasks(activity_id: int) -> None:
-    """Remove the environment of a task group, which is inactive already.
+    """Remove the environment of a task group that is already inactive.
 
     Args:
         activity_id: the id of a pending TaskGroupActivityV2 with action `deactivate`.

@@ -1,4 +1,4 @@
-"""An activity of a task group: it is executed to its end, or taken back."""
+"""An activity of a task group: it is executed to its end, or undone."""
 
 import asyncio
 import signal
@@ -30,7 +30,7 @@ OPEN = ("pending", "ongoing")
 _Parameters = ParamSpec("_Parameters")
 _FlowFunction = Callable[_Parameters, Coroutine[Any, Any, None]]
 
-# By action: what failed, and what is then the case.
+# By action: what failed, and the state of the task group after that.
 _FAILED = {
     "collect": ("Collection failed.", "Nothing of it is kept."),
     "deactivate": (
@@ -47,19 +47,19 @@ _FAILED = {
 
 
 class InterruptedActivityError(FractalError):
-    """The activity was given up for interrupted before its process began."""
+    """The activity was undone as interrupted before its process began."""
 
 
 async def execute(
     activity_id: int, work: Callable[[TaskEnvironment], Awaitable[list[str]]]
 ) -> None:
-    """Do the work of an open activity, whose log it returns, and record what it changed.
+    """Do the work of an open activity, and record its changes; `work` returns the activity's log.
 
-    After a deletion the task group is deleted here, and the activity stays without it. A signal to
-    stop cancels the work. If it fails, nothing is recorded: see `undo`.
+    After a deletion, the row of the task group is deleted here, and the activity stays without it.
+    A signal to stop cancels the work. If the work fails, nothing is recorded: see `undo`.
 
     Raises:
-        InterruptedActivityError: it is not open any more.
+        InterruptedActivityError: the activity is not open any more.
         ProfileError, TransportError, CommandError, PackageError: the work failed.
     """
     url = get_settings().async_database_url
@@ -89,10 +89,10 @@ async def execute(
 def activity_flow(
     name: str,
 ) -> Callable[[_FlowFunction[_Parameters]], Flow[_Parameters, Coroutine[Any, Any, None]]]:
-    """Makes the flow of a kind of activities; `activity_id` is the id of a pending one.
+    """Make the flow of one kind of activity; `activity_id` is the id of a pending activity.
 
-    It fails with a sentence; what could be a fault of the platform has its traceback in the log of
-    the worker.
+    A failed flow run has a sentence as its message. If the error may be a fault of the platform,
+    its traceback is in the worker's log.
     """
 
     def made(function: _FlowFunction[_Parameters]) -> Flow[_Parameters, Coroutine[Any, Any, None]]:
@@ -116,7 +116,7 @@ def activity_flow(
 
 
 async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """State hook: the flow run of an activity failed, was stopped or crashed."""
+    """State hook: undoes an activity whose flow run failed, was stopped or crashed."""
     activity_id = int(flow_run.parameters["activity_id"])
     why = (state.message or "").removeprefix("Flow run encountered an exception: ")
     async with (
@@ -127,12 +127,12 @@ async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
 
 
 async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool = False) -> bool:
-    """Let an activity that has not ended end as failed, take back what it made; commit.
+    """End an open activity as failed, and remove what it made; commit.
 
-    False if there is nothing to undo; with `idle`, also if somebody executes it after all. The
-    activity is locked until the end, so that no other worker undoes it, too.
+    Returns False if there is nothing to undo; with `idle`, also if a process executes the activity
+    after all. The activity's row is locked until the end, so that no other worker undoes it too.
     """
-    alone = {"skip_locked": idle}  # a row that another holds is not that of an idle activity
+    alone = {"skip_locked": idle}  # a row locked by another process: that activity is not idle
     activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=alone)
     if activity is None or activity.status not in OPEN:
         return False
@@ -154,7 +154,7 @@ async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool 
 
 
 async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> list[str]:
-    """Remove what an activity made, as far as that is possible; what is to be said of it."""
+    """Remove what an activity made, as far as possible. Returns lines for the log."""
     folder = {
         "collect": group.path,
         "reactivate": group.venv_path,

@@ -34,10 +34,10 @@ async def _collect(environment: TaskEnvironment, *, use_lock_file: bool) -> list
 
 
 async def recorded(environment: TaskEnvironment) -> list[TaskV2]:
-    """Record what an environment that is made has in it; its tasks.
+    """Record what a finished environment contains. Returns the tasks of its package.
 
     Raises:
-        PackageError: they are not described, or not there.
+        PackageError: the package does not describe its tasks, or lacks their files.
     """
     group = environment.group
     group.env_info = await environment.freeze()
@@ -54,5 +54,8 @@ async def recorded(environment: TaskEnvironment) -> list[TaskV2]:
 
 
 def told(group: TaskGroupV2) -> list[str]:
-    """What was recorded, for the log. The lock file of pixi is too long, and of all platforms."""
+    """The installed versions, for the log.
+
+    Empty for pixi: its lock file is too long, and has the versions for all platforms.
+    """
     return [] if group.origin == "pixi" else [str(group.env_info)]

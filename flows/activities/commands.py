@@ -1,4 +1,4 @@
-"""The commands that make the environment of a task group, and tell what is in it."""
+"""The commands that make the environment of a task group, and list what it contains."""
 
 import shlex
 import shutil
@@ -13,16 +13,16 @@ from fractal_models.tables import Resource, TaskGroupV2
 
 
 def find_uv() -> str | None:
-    """uv, if it is installed beside this interpreter or on the path."""
+    """The path of uv, if it is installed beside this interpreter or in PATH."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 
 
 def interpreter_of(resource: Resource, python_version: str | None) -> str:
-    """The interpreter of a Python version, or of the default one, as the resource has it.
+    """The resource's interpreter for a Python version, or for the default version.
 
     Raises:
-        PackageError: the resource has no such version.
+        PackageError: the resource does not have this version.
     """
     config = resource.tasks_python_config
     version = python_version or config["default_version"]
@@ -35,7 +35,7 @@ def interpreter_of(resource: Resource, python_version: str | None) -> str:
 
 
 def venv_python(group: TaskGroupV2) -> str:
-    """The interpreter of the group's environment."""
+    """The interpreter of the task group's environment."""
     return f"{group.venv_path}/bin/python"
 
 
@@ -45,7 +45,7 @@ def frozen_file(group: TaskGroupV2) -> str:
 
 
 def packages_of(group: TaskGroupV2) -> list[str]:
-    """What is installed one after the other: the package, and pinned versions before and after."""
+    """What to install, in this order: pinned versions, the package, more pinned versions."""
     wanted = [
         group.pinned_package_versions_pre_string,
         shlex.quote(group.pip_install_string),
@@ -55,7 +55,7 @@ def packages_of(group: TaskGroupV2) -> list[str]:
 
 
 def frozen_packages_of(group: TaskGroupV2) -> list[str]:
-    """What is installed when the environment is made again: exactly what was in it."""
+    """What to install when the environment is made again: exactly the recorded versions."""
     return [f"--no-deps --requirement {shlex.quote(frozen_file(group))}"]
 
 
@@ -66,10 +66,10 @@ def make_commands(
     uv: str | None,
     cache: Sequence[str],
 ) -> list[str]:
-    """The shell commands that make a task group's environment anew, and install packages.
+    """The shell commands that make a task group's environment anew and install packages.
 
-    Everybody may read and run it, its owner alone change it, whatever the umask is. With `uv`
-    None, it is made by venv and pip. `cache` are pip's options for its cache.
+    Everybody may read and run the environment, and only its owner may change it, whatever the
+    umask. Without `uv`, venv and pip make it. `cache` has pip's options for its cache.
 
     Raises:
         PackageError: the resource does not have the group's Python version.
@@ -89,9 +89,9 @@ def make_commands(
 
 
 def cache_options(resource: Resource, cache_dir: str | None) -> list[str]:
-    """pip's options for its cache: it is in this folder or, if None, in that of the resource.
+    """pip's options for its cache: the folder `cache_dir` or, if None, the resource's folder.
 
-    There is none if the resource has none.
+    If the resource has no cache, there is none in either case.
     """
     if cache_dir is not None and resource.tasks_python_config.get("pip_cache_dir"):
         return ["--cache-dir", cache_dir]
@@ -107,7 +107,7 @@ def _install_command(
         return f"{python} -m pip install {shlex.join(options)}"
     options = [each.replace("--no-cache-dir", "--no-cache") for each in cache]
     if resource.type != "local":
-        # Who runs the tasks is another user, who could not keep it.
+        # The tasks run as another user, who could not save the bytecode.
         options.append("--compile-bytecode")
     return f"{shlex.quote(uv)} pip install --python {python} {shlex.join(options)}"
 
@@ -121,10 +121,10 @@ def freeze_command(group: TaskGroupV2, uv: str | None) -> list[str]:
 
 
 def contents_command(python: str, package: str) -> list[str]:
-    """The command that prints what is in the environment of an interpreter, see `contents`."""
+    """The command that prints what an interpreter's environment contains: see `contents`."""
     return [python, "-I", "-c", program(contents), package, MANIFEST]
 
 
 def program(module: ModuleType) -> str:
-    """The text of a module that is run where environments are, as `python -c`."""
+    """The source of a module, to be run with `python -c` where environments are."""
     return Path(str(module.__file__)).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The flow `delete-tasks`: a task group goes, with all that it has where its tasks ran."""
+"""The flow `delete-tasks`: deletes a task group, and its folder where its tasks ran."""
 
 from flows.activities.activity import activity_flow, execute
 from flows.activities.environment import TaskEnvironment
@@ -6,7 +6,7 @@ from flows.activities.environment import TaskEnvironment
 
 @activity_flow("delete-tasks")
 async def delete_tasks(activity_id: int) -> None:
-    """Remove the folder of a task group, which is inactive already, and then itself.
+    """Remove the folder of a task group that is already inactive, then the task group itself.
 
     Args:
         activity_id: the id of a pending TaskGroupActivityV2 with action `delete`.

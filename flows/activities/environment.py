@@ -1,4 +1,4 @@
-"""The environment of a task group, where its tasks run: made, looked into, removed."""
+"""The environment of a task group on the machine where its tasks run: make, inspect, remove."""
 
 import abc
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from fractal_models.tables import Resource, TaskGroupV2
 
 
 class Contents(BaseModel):
-    """What `contents.py` tells of an environment."""
+    """What `contents.py` says about an environment."""
 
     manifest: str | None
     text: str
@@ -36,10 +36,10 @@ class Contents(BaseModel):
 
 @dataclass(frozen=True)
 class TaskEnvironment(abc.ABC):
-    """The environment of a group on a resource, and the site where it is made.
+    """The environment of a task group on a resource, and the site where it is.
 
     Every method raises TransportError if the site cannot be reached, CommandError if a command
-    fails there, and PackageError if the resource or the group lacks what it takes.
+    fails there, and PackageError if the resource or the group lacks something that is needed.
     """
 
     group: TaskGroupV2
@@ -49,36 +49,36 @@ class TaskEnvironment(abc.ABC):
     @property
     @abc.abstractmethod
     def python(self) -> str:
-        """Its interpreter, which runs the tasks."""
+        """The environment's interpreter, which runs the tasks."""
 
     @abc.abstractmethod
     async def make(self, *, use_lock_file: bool) -> list[str]:
-        """Make it anew; the lines of all output.
+        """Make the environment anew. Returns the lines of all output.
 
-        With `use_lock_file` it gets the versions of the lock file of its project, where its kind
-        has one, or else those that are found now.
+        With `use_lock_file`, its versions come from the lock file of the project, if its kind has
+        lock files; otherwise the versions are chosen now.
         """
 
     @abc.abstractmethod
     async def make_again(self) -> list[str]:
-        """Make it with exactly the versions that were in it; the lines of all output."""
+        """Make the environment with exactly its earlier versions. Returns the output's lines."""
 
     @abc.abstractmethod
     async def freeze(self) -> str:
-        """The installed versions, from which it can be made again."""
+        """The installed versions, from which the environment can be made again."""
 
     async def contents(self) -> Contents:
-        """What is in it."""
+        """What the environment contains."""
         answer = await self.site.output(*contents_command(self.python, self.group.pkg_name))
         return Contents.model_validate_json(answer)
 
     async def remove(self) -> None:
-        """Remove it. The archive that it was made from stays beside it."""
+        """Remove the environment. The archive from which it was made stays beside it."""
         await self.site.remove(str(self.group.venv_path))
 
 
 class PipEnvironment(TaskEnvironment):
-    """One that uv makes, or venv and pip."""
+    """An environment that uv makes, or venv and pip."""
 
     @property
     def python(self) -> str:
@@ -86,7 +86,7 @@ class PipEnvironment(TaskEnvironment):
         return venv_python(self.group)
 
     async def make(self, *, use_lock_file: bool) -> list[str]:
-        """See `TaskEnvironment`: packages have no lock file."""
+        """See `TaskEnvironment`. Packages have no lock file."""
         return await self._make(packages_of(self.group))
 
     async def make_again(self) -> list[str]:
@@ -96,7 +96,7 @@ class PipEnvironment(TaskEnvironment):
         return await self._make(frozen_packages_of(self.group))
 
     async def freeze(self) -> str:
-        """See `TaskEnvironment`: as pip reads them."""
+        """See `TaskEnvironment`. The versions are in the format that pip reads."""
         return await self.site.output(*freeze_command(self.group, self.site.uv))
 
     async def _make(self, packages: Sequence[str]) -> list[str]:
@@ -107,7 +107,7 @@ class PipEnvironment(TaskEnvironment):
 
 
 class PixiEnvironment(TaskEnvironment):
-    """One that pixi makes, in the folder of the project that its archive has."""
+    """An environment that pixi makes, in the folder of the project in its archive."""
 
     @property
     def python(self) -> str:
@@ -127,11 +127,11 @@ class PixiEnvironment(TaskEnvironment):
         return await self._make({*files, lock_file}, frozen=True)
 
     async def freeze(self) -> str:
-        """See `TaskEnvironment`: the lock file."""
+        """See `TaskEnvironment`. The versions are the lock file."""
         return await self.site.output("cat", pixi_commands.lock_file(self.group))
 
     async def _unpacked(self) -> set[str]:
-        """Unpack the archive anew; the files for pixi that it has."""
+        """Unpack the archive anew. Returns those files for pixi that the archive contains."""
         max_bytes = get_settings().max_unpacked_mb << 20
         arguments = [str(self.group.archive_path), str(self.group.venv_path), str(max_bytes)]
         await self.site.output(self.site.python, "-I", "-c", program(unpack), *arguments)
@@ -160,6 +160,6 @@ class PixiEnvironment(TaskEnvironment):
 
 
 def environment_of(group: TaskGroupV2, resource: Resource, site: Site) -> TaskEnvironment:
-    """The environment of a group, of the kind that its origin asks for."""
+    """The environment of a task group, of the kind that fits the group's origin."""
     kind = PixiEnvironment if group.origin == "pixi" else PipEnvironment
     return kind(group, resource, site)

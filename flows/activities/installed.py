@@ -1,7 +1,7 @@
-"""Where a package is installed, found without running its interpreter.
+"""Finds where a package is installed, without running the interpreter.
 
-Whoever names an interpreter may have written it, and so may have the packages that it reads when it
-starts. Where nobody but the user of this process could run it, its files have to do.
+Users name the interpreter, so they may have written it, or packages that it loads at its start. If
+it could only run as the user of this process, it is not run, and only its files are looked at.
 """
 
 import os
@@ -15,7 +15,7 @@ _VERSION = re.compile(r"python(3\.\d+)")
 
 
 def package_folder(python: str, package: str) -> str | None:
-    """The folder of a package of an interpreter; None if its folders have no such package."""
+    """The folder of a package for an interpreter; None if its folders do not have it."""
     for folder in _folders_of(Path(python)):
         if (folder / package / "__init__.py").is_file():
             return str(folder / package)
@@ -28,7 +28,7 @@ def is_program(path: str) -> bool:
 
 
 def _folders_of(python: Path) -> Iterator[Path]:
-    """Where an interpreter looks for packages: in its environment, then in what that is made of."""
+    """Folders where an interpreter finds packages: of its environment, then of its base."""
     prefix, real = python.parent.parent, python.resolve()
     settings = dict(_settings_in(prefix / "pyvenv.cfg"))
     bases = [real.parent.parent]
@@ -44,7 +44,7 @@ def _folders_of(python: Path) -> Iterator[Path]:
 
 
 def _packages_in(prefix: Path, name: str) -> Iterator[Path]:
-    """The folders of packages below a prefix, and those that these name."""
+    """The package folders below a prefix, and the folders that their .pth files name."""
     patterns = (
         f"lib/{name}/site-packages",
         f"lib64/{name}/site-packages",
@@ -70,7 +70,7 @@ def _settings_in(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _text_of(path: Path) -> str:
-    """What is in a regular file, which may be somebody's trap; empty if there is none."""
+    """The content of a regular file; else empty, as users may put e.g. a named pipe there."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:

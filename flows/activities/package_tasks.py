@@ -1,4 +1,4 @@
-"""The tasks of a package, as its manifest describes them."""
+"""The tasks of a package, as described by its manifest."""
 
 import shlex
 from collections.abc import Collection, Sequence
@@ -20,10 +20,10 @@ class PackageError(RefusedError):
 
 
 def read_manifest(text: str, path: str) -> Manifest:
-    """The manifest in a file of this text.
+    """Read a manifest; `path` is named in errors.
 
     Raises:
-        PackageError: it is not a valid manifest.
+        PackageError: the text is not a valid manifest.
     """
     try:
         return Manifest.model_validate(loads(text))
@@ -37,7 +37,7 @@ def read_manifest(text: str, path: str) -> Manifest:
 
 
 def executables_of(manifest: Manifest, root: PurePosixPath) -> list[str]:
-    """The files that the tasks of a manifest need, in a package of this folder."""
+    """The files that the tasks of a manifest execute; `root` is the package's folder."""
     return [
         str(root / executable)
         for task in manifest.task_list
@@ -51,19 +51,19 @@ def tasks_of(
 ) -> list[TaskV2]:
     """The tasks of a manifest, with commands for this interpreter and package folder.
 
-    `files` are those of `executables_of` that are there.
+    `files` are those files of `executables_of` that exist.
 
     Raises:
-        PackageError: a task's executable is not.
+        PackageError: the executable of a task does not exist.
     """
     return [_task(manifest, entry, python, root, version, files) for entry in manifest.task_list]
 
 
 def renew_commands(tasks: Sequence[TaskV2], found: Sequence[TaskV2]) -> None:
-    """Give tasks the commands that tasks of the same names have, found in their package.
+    """Replace the commands of tasks by those of the tasks with the same names in `found`.
 
     Raises:
-        PackageError: it does not have one of them any more, or it has another type.
+        PackageError: a task is not in `found`, or has another type there.
     """
     by_name = {task.name: task for task in found}
     for task in tasks:

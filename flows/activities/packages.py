@@ -1,4 +1,4 @@
-"""Questions about Python packages that need an interpreter or the package index."""
+"""Questions about Python packages, answered by an interpreter or by the package index."""
 
 import asyncio
 import re
@@ -33,9 +33,9 @@ async def version_on_index(
 ) -> str:
     """The version of a package to install, as the package index writes it.
 
-    That is the newest that an interpreter can use, or of those that were asked for: `1.16` is 1.16
-    if there is one of this name, else the newest 1.16.x; `v2.1.0` and `2.1.0.0` are 2.1.0. An
-    interpreter that is not on this machine is None: its version has to do.
+    Without `wanted`, that is the newest version that the interpreter can use. `1.16` means 1.16 if
+    there is a version of this name, otherwise the newest 1.16.x; `v2.1.0` and `2.1.0.0` mean 2.1.0.
+    `python` is None if the interpreter is not on this machine; then only its version is known.
 
     Raises:
         PackageError: no such package or version, none for this interpreter, or the index does not
@@ -60,7 +60,7 @@ async def version_on_index(
 
 
 async def _newest(package: str, specifier: str, python: str | None, python_version: str) -> str:
-    """The newest version of a package that fits a specifier, if any, and an interpreter."""
+    """The newest version of a package that fits a specifier (or "") and the interpreter."""
     if uv := find_uv():
         command = [uv, "pip", "compile", "-", "--no-deps", "--no-header", "--no-annotate"]
         command += ["--quiet"]
@@ -82,13 +82,13 @@ async def _newest(package: str, specifier: str, python: str | None, python_versi
 
 
 async def installed_root(package: str, python: str, site: Site) -> str:
-    """The folder of a package that is installed for an interpreter, where tasks run.
+    """The folder of a package that is installed for an interpreter, on the machine where tasks run.
 
-    The interpreter may be anybody's program: it is run by the user whose jobs run there. Where that
-    is nobody but the user of this process, it is not run at all.
+    Users name the interpreter, so it may be any program: it runs as the user whose jobs run there.
+    If that is the user of this process, it is not run at all.
 
     Raises:
-        PackageError: the interpreter or the package is not there.
+        PackageError: the interpreter or the package does not exist.
     """
     module = package.replace("-", "_")
     if site.is_own:
@@ -117,7 +117,7 @@ async def _root_by_running(python: str, module: str, site: Site) -> tuple[str | 
 
 
 def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
-    """The package name, normalised, and the version that a wheel's file name states.
+    """The package name, normalised, and the version from the file name of a wheel.
 
     Raises:
         PackageError: it is not the file name of a wheel.
@@ -133,10 +133,10 @@ def name_and_version_of_wheel(filename: str) -> tuple[str, str]:
 
 
 def name_and_version_of_archive(filename: str) -> tuple[str, str]:
-    """The package name, normalised, and the version, as the archive of a project is named.
+    """The package name, normalised, and the version from the file name of a project's archive.
 
     Raises:
-        PackageError: it is not such a name.
+        PackageError: it is not such a file name.
     """
     _require_plain(filename)
     name, _, version = filename.removesuffix(".tar.gz").partition("-")
@@ -180,6 +180,6 @@ async def _run(command: list[str], stdin: str = "") -> tuple[int | None, str, st
 
 
 def _brief(errors: str) -> str:
-    """What an error output comes down to: its last lines."""
+    """The last two lines of an error output, on one line of at most 500 characters."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return " ".join(lines[-2:])[-500:]

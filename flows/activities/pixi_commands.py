@@ -9,10 +9,10 @@ from fractal_models.tables import Resource, TaskGroupV2
 
 
 def pixi_version_of(resource: Resource, version: str | None) -> str:
-    """A version of pixi that a resource has: this one, or its default one.
+    """The version of pixi to use on a resource: the given one, or else its default.
 
     Raises:
-        PackageError: it has not.
+        PackageError: the resource does not have this version.
     """
     config = resource.tasks_pixi_config
     if not config:
@@ -30,7 +30,7 @@ def pixi_version_of(resource: Resource, version: str | None) -> str:
 
 
 def manifests(group: TaskGroupV2) -> list[str]:
-    """The files that can say what is in a project; the first that is there does."""
+    """The files that can describe a project; the first one that exists is used."""
     return [f"{group.venv_path}/pixi.toml", f"{group.venv_path}/pyproject.toml"]
 
 
@@ -40,12 +40,12 @@ def lock_file(group: TaskGroupV2) -> str:
 
 
 def wrapper(group: TaskGroupV2) -> str:
-    """The script that is the interpreter of the environment, activated."""
+    """The script that is used as interpreter: it activates the environment first."""
     return f"{group.venv_path}/.fractal/python"
 
 
 def wrapper_text(group: TaskGroupV2) -> str:
-    """What is in that script."""
+    """The content of that script."""
     return f"""\
 #!/bin/bash
 source {shlex.quote(_activation(group))} || exit
@@ -57,10 +57,10 @@ exec "$CONDA_PREFIX/bin/python" "$@"
 def make_pixi_commands(
     group: TaskGroupV2, resource: Resource, manifest: str, cache_dir: str | None, *, frozen: bool
 ) -> list[str]:
-    """The shell commands that make the environment of a project by its manifest.
+    """The shell commands that make a project's environment from its manifest.
 
-    With `frozen`, it gets the versions of the lock file; else that is renewed. Everybody may read
-    and run it, its owner alone change it.
+    With `frozen`, its versions come from the lock file; otherwise the lock file is renewed.
+    Everybody may read and run the environment, and only its owner may change it.
 
     Raises:
         PackageError: the resource does not have the group's version of pixi.
@@ -102,6 +102,6 @@ def _activation(group: TaskGroupV2) -> str:
 
 
 def _on_a_node(command: str, config: PixiSlurmConfig) -> str:
-    """A command that is run on a node of the cluster, since login nodes may be too small."""
+    """The command to run this command on a node of the cluster: login nodes may be too small."""
     script = "\n".join(["set -e", *config.preamble, command])
     return f"srun {shlex.join(config.options())} bash -c {shlex.quote(script)}"

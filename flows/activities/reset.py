@@ -1,4 +1,4 @@
-"""The flow `reset-tasks`: the environment of a task group is made anew, with other choices."""
+"""The flow `reset-tasks`: makes the environment of a task group anew, with other choices."""
 
 from functools import partial
 
@@ -15,9 +15,9 @@ async def reset_tasks(
     overrides: TaskGroupOverridesPip | None = None,
     use_pixi_lockfile: bool = False,
 ) -> None:
-    """Install the package of an inactive task group anew, and activate it.
+    """Install the package of an inactive task group anew, and activate the group.
 
-    Its tasks stay, with the commands that they have now.
+    The tasks stay the same, but get the commands of the new installation.
 
     Args:
         activity_id: the id of a pending TaskGroupActivityV2 with action `reset`.

@@ -1,4 +1,4 @@
-"""Where task environments are made: on this machine, or on a cluster that is reached by SSH."""
+"""The machines where task environments are made: this one, or a cluster that is reached by SSH."""
 
 import abc
 import asyncio
@@ -29,7 +29,7 @@ from flows.programs import while_connected
 from fractal_models.errors import ProfileError
 from fractal_models.tables import Profile, Resource, TaskGroupV2, UserOAuth
 
-# Removing or reading the many files of an environment on a file system of a cluster.
+# For removing or reading the many files of an environment on a cluster's file system.
 _SECONDS = 600.0
 _LOG_LINES_TOLD = 20
 _NETWORK = (
@@ -39,9 +39,9 @@ _NETWORK = (
 
 _IS_FOLDER = 'if [ -d "$1" ]; then echo yes; fi'
 _EXISTING = 'for path; do if [ -f "$path" ]; then printf "%s\\n" "$path"; fi; done'
-# The parent of a folder goes with it if nothing else is there.
+# Removes a folder, and its parent if nothing else is in it.
 _REMOVE = 'rm -rf -- "$1" && { rmdir -- "$(dirname -- "$1")" 2> /dev/null || true; }'
-# A file is whole as soon as it is there.
+# A file appears only when it is complete.
 _WRITE = """
 set -e
 umask 022
@@ -52,11 +52,11 @@ mv -- "$1.partial" "$1"
 
 
 class Site(abc.ABC):
-    """A machine, as the user who makes environments there.
+    """A machine, used as the OS user who makes environments there.
 
-    `python` is an interpreter there, of version 3.8 or newer; `uv` the path of uv, where it is
-    known to be there; `pip_cache_dir` and `pixi_cache_dir` the folders of caches, if they are not
-    those of the resource. `is_own` says that the user is no other than that of this process.
+    `python` is an interpreter there, version 3.8 or newer. `uv` is the path of uv, if uv is known
+    to be there. `pip_cache_dir` and `pixi_cache_dir` are the folders of caches, if they are not
+    those of the resource. `is_own` says that the OS user is that of this process.
 
     Every method raises TransportError if the machine cannot be reached, and CommandError if a
     command fails.
@@ -81,38 +81,39 @@ class Site(abc.ABC):
 
     @abc.abstractmethod
     async def shell(self, commands: Sequence[str]) -> list[str]:
-        """Run shell commands until one fails, their output in the Prefect log; its lines.
+        """Run shell commands until one fails. Their output goes to Prefect's log, and is returned.
 
-        When this is cancelled, they are ended. The error of one that fails has the end of it.
+        If this is cancelled, the commands are ended. The error for a failed command has the end of
+        the output.
         """
 
     async def output(self, *command: str, seconds: float = _SECONDS) -> str:
-        """What a command prints that takes no longer than so many seconds."""
+        """What a command prints. The command may take at most `seconds`."""
         answer = await run_command(self._transport, self.python, *command, seconds=seconds)
         return answer.decode(errors="replace").strip()
 
     async def write(self, path: str, content: bytes) -> None:
-        """Write a file that all may read, in a folder that is made if need be."""
+        """Write a file that everybody may read; its folder is made if it does not exist."""
         ended = await self._transport.run(
             ("sh", "-c", _WRITE, "write", path), content, seconds=_SECONDS
         )
         ended.check()
 
     async def existing(self, paths: Sequence[str]) -> set[str]:
-        """Those of some paths that are files."""
+        """Those of the paths that are files."""
         return set((await self.output("sh", "-c", _EXISTING, "existing", *paths)).splitlines())
 
     async def is_folder(self, path: str) -> bool:
-        """Whether there is a folder of this path."""
+        """Whether this path is a folder."""
         return bool(await self.output("sh", "-c", _IS_FOLDER, "folder", path))
 
     async def remove(self, folder: str) -> None:
-        """Remove a folder, if it is there, and its parent, if nothing else is in that."""
+        """Remove a folder, if it exists, and its parent, if nothing else is in it."""
         await self.output("sh", "-c", _REMOVE, "remove", folder)
 
 
 class LocalSite(Site):
-    """This machine, as the user of this process or, by sudo, as another one."""
+    """This machine, used as the user of this process or, by sudo, as another one."""
 
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """See `Site.shell`."""
@@ -134,7 +135,7 @@ class LocalSite(Site):
 
 
 class AccountSite(LocalSite):
-    """This machine, as another OS user, whose commands end with who listens to them."""
+    """This machine, used as another OS user. Commands end when this process stops listening."""
 
     def __init__(self, username: str, python: str, tasks_folder: Path, uv: str | None) -> None:
         transport = LocalTransport(username, python)
@@ -163,7 +164,7 @@ class RemoteSite(Site):
         self._ssh = transport
 
     async def shell(self, commands: Sequence[str]) -> list[str]:
-        """See `Site.shell`. They are ended too when the connection is lost."""
+        """See `Site.shell`. The commands are also ended when the connection is lost."""
         log, lines = get_run_logger(), list[str]()
 
         def hear(line: str) -> None:
@@ -178,15 +179,15 @@ class RemoteSite(Site):
 
 
 def own_site() -> Site:
-    """This machine, as the user of this process."""
+    """This machine, used as the user of this process."""
     return LocalSite(LocalTransport(), sys.executable, is_own=True, uv=find_uv())
 
 
 async def account_site(username: str, python: str, tasks_folder: Path) -> Site:
-    """This machine, as another OS user, to whom a folder for environments is given.
+    """This machine, used as another OS user, who gets a folder for environments.
 
     Raises:
-        ProfileError: there is no such OS user, or the folder cannot be given to it.
+        ProfileError: there is no such OS user, or the folder cannot be given to the user.
     """
     account = Account.named(username)
     await asyncio.to_thread(account.give, tasks_folder)
@@ -199,13 +200,13 @@ async def account_site(username: str, python: str, tasks_folder: Path) -> Site:
 
 @asynccontextmanager
 async def open_site(session: AsyncSession, group: TaskGroupV2) -> AsyncIterator[Site]:
-    """Where the environment of a task group is, reached as its owner.
+    """Open the site where the environment of a task group is, as the OS user of the group's owner.
 
-    That is the user whom the owner's profile names, if it names one, so that what is installed runs
-    nothing as the user of this process.
+    That is the user named in the owner's profile, if there is one. So nothing that is installed
+    runs as the user of this process.
 
     Raises:
-        ProfileError: the owner has no way to there, or not any more.
+        ProfileError: the owner cannot use the resource, or cannot any more.
     """
     resource = await session.get_one(Resource, group.resource_id)
     profile = await _profile_of_owner(session, group, resource)
@@ -228,7 +229,7 @@ async def open_site(session: AsyncSession, group: TaskGroupV2) -> AsyncIterator[
 async def _profile_of_owner(
     session: AsyncSession, group: TaskGroupV2, resource: Resource
 ) -> Profile | None:
-    """The profile by which the owner of a group reaches its resource; None if none is needed."""
+    """The profile with which a group's owner uses its resource; None if none is needed."""
     owner = await session.get_one(UserOAuth, group.user_id)
     profile = await session.get(Profile, owner.profile_id) if owner.profile_id else None
     if profile is not None and profile.resource_id == resource.id:
@@ -245,9 +246,10 @@ async def _profile_of_owner(
 
 
 def _network_settings() -> list[str]:
-    """Commands that tell another OS user how the package index is reached from here.
+    """Shell commands that set the variables for reaching the package index, for another OS user.
 
-    What may hold a password is left out: who lists processes would see it.
+    Variables that may contain a password are left out: everybody who can list processes would see
+    it.
     """
     return [
         f"export {name}={shlex.quote(value)}"
@@ -257,7 +259,7 @@ def _network_settings() -> list[str]:
 
 
 def _script(commands: Sequence[str]) -> list[str]:
-    """Each command is told before it is run, as shells do it."""
+    """The commands with shell options to print each one before it runs, and to stop at an error."""
     return ["set -e", "exec 2>&1", "set -x", *commands]
 
 

@@ -1,5 +1,5 @@
-"""Prefect, as Fractal sees it. Begin with `client.py`, which has everything that it is asked.
+"""Prefect, as Fractal sees it. Begin with `client.py`, which has all requests to Prefect.
 
-`publication` and `work_pools` make a work pool of a resource; `wait_reasons` is why runs wait;
-`pauses` are suspensions of flow runs; `descriptions` is what people read at the deployments.
+`publication` and `work_pools` make a work pool of a resource; `wait_reasons` says why flow runs
+wait; `pauses` suspends flow runs; `descriptions` are the texts that people read at deployments.
 """

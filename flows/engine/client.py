@@ -1,4 +1,4 @@
-"""What Fractal asks of Prefect: one class with all requests."""
+"""All requests of Fractal to Prefect, in one class."""
 
 import asyncio
 import logging
@@ -56,7 +56,7 @@ class EngineError(FractalError):
 
 
 class EngineUnavailableError(EngineError, UnavailableError):
-    """The Prefect API does not answer; what was asked of it did not happen."""
+    """The Prefect API does not answer; the request was not fulfilled."""
 
 
 class EngineRefusedError(EngineError):
@@ -73,7 +73,7 @@ class UnpublishedError(EngineUnavailableError):
 
 
 class Engine:
-    """The Prefect API, as seen by Fractal.
+    """The Prefect API, as Fractal uses it.
 
     Every method raises EngineError: EngineUnavailableError if Prefect does not answer within 10 s,
     EngineRefusedError if it refuses.
@@ -84,12 +84,12 @@ class Engine:
         self._seconds_left = seconds_in_all
 
     def within(self, seconds: float) -> "Engine":
-        """The same Prefect, for which nobody waits longer than so many seconds in all."""
+        """The same Prefect, but all requests together may take at most this many seconds."""
         return Engine(self._client, seconds)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[PrefectClient]:
-        """The client, for what else is asked of Prefect."""
+        """The client, for requests that have no method here."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(min(_PATIENCE_SECONDS, self._seconds_left)):
@@ -104,7 +104,7 @@ class Engine:
             self._seconds_left -= time.monotonic() - began
 
     async def submit_job(self, job: JobV2, resource: Resource) -> UUID:
-        """The job's flow run; asked again, the same one.
+        """Make the flow run of a job and return its id. A second call returns the same flow run.
 
         Raises:
             UnpublishedError: no worker has made the resource's work pool yet.
@@ -113,14 +113,14 @@ class Engine:
             f"run-job/{resource.work_pool}",
             name=job_title(job),
             parameters=JobRequest.of(job).as_parameters(),
-            # The time tells apart the jobs of several databases that share a Prefect server; the
-            # count lets a job whose flow run was deleted have another.
+            # The time distinguishes the jobs of several databases that share a Prefect server. The
+            # number of restarts allows a new flow run for a job whose flow run was deleted.
             key=f"job-{job.id}-{job.start_timestamp.isoformat()}-{job.restarts}",
             tags=_tags(job, resource.name),
         )
 
     async def is_paused(self, deployment_id: UUID) -> bool:
-        """Whether a deployment is to begin no flow runs by itself."""
+        """Whether a deployment is paused, or deleted, so that nothing begins by itself."""
         async with self.asking():
             try:
                 return (await self._client.read_deployment(deployment_id)).paused
@@ -139,7 +139,7 @@ class Engine:
     async def submit_activity(
         self, activity: TaskGroupActivityV2, resource: Resource, **parameters: Any
     ) -> UUID:
-        """The flow run of an activity of a task group; asked again, the same one."""
+        """Make the flow run of an activity and return its id; a second call returns the same."""
         return await self._create_flow_run(
             f"{activity.action}-tasks/{resource.work_pool}",
             name=f"{activity.action} {activity.pkg_name} {activity.version}",
@@ -148,7 +148,7 @@ class Engine:
         )
 
     async def flow_runs(self, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
-        """The flow runs that exist of these, by id."""
+        """The flow runs with these ids, by id; those that do not exist are left out."""
         found: dict[UUID, FlowRun] = {}
         async with self.asking():
             for begin in range(0, len(ids), _PAGE):
@@ -163,16 +163,16 @@ class Engine:
         return found
 
     async def begun_jobs(self, pool: str) -> list[FlowRun]:
-        """The flow runs of jobs on a resource that are being started, run or are being stopped."""
+        """The flow runs of a resource's jobs that are pending, running or being stopped."""
         begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
         return await self._jobs(pool, begun)
 
     async def paused_jobs(self, pool: str) -> list[FlowRun]:
-        """The flow runs of jobs on a resource that are paused."""
+        """The flow runs of a resource's jobs that are paused."""
         return await self._jobs(pool, [StateType.PAUSED])
 
     async def open_runs(self, pool: str, flows: Sequence[str]) -> list[FlowRun]:
-        """The flow runs of some flows in a work pool that are scheduled, or have a process."""
+        """The flow runs of these flows in a work pool that are scheduled or have a process."""
         begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
         return await self._runs(pool, flows, [StateType.SCHEDULED, *begun])
 
@@ -201,7 +201,7 @@ class Engine:
         return found
 
     async def go_on(self, flow_run_id: UUID, reason: str, *, delay_seconds: float = 0) -> None:
-        """Restart a flow run that nobody executes any more, if it was running or about to."""
+        """Restart a flow run that no process executes any more, if it is running or pending."""
         flow_run = (await self.flow_runs([flow_run_id])).get(flow_run_id)
         state = flow_run.state if flow_run is not None else None
         if flow_run is not None and state and (state.is_running() or state.is_pending()):
@@ -215,10 +215,11 @@ class Engine:
         delay_seconds: float = 0,
         always: bool = False,
     ) -> bool:
-        """Have a flow run that crashed or was running executed again; task runs that ran, crashed.
+        """Set a flow run to be executed again, after it crashed or lost its process.
 
-        False if Prefect refuses, because it was told to stop meanwhile: then it stays as it is,
-        unless it is to be executed `always`.
+        Its running task runs become Crashed. Returns False if Prefect refuses because the flow run
+        was told to stop meanwhile; the flow run then stays as it is. With `always`, Prefect cannot
+        refuse.
         """
         async with self.asking():
             lost = await self._client.read_task_runs(
@@ -234,13 +235,13 @@ class Engine:
                     task_run.id, Crashed(message=reason), force=True
                 )
         when = now() + timedelta(seconds=delay_seconds)
-        if flow_run.expected_start_time is not None:  # begun ahead of its time, by a few seconds
+        if flow_run.expected_start_time is not None:  # it may begin some seconds early
             when = max(when, flow_run.expected_start_time)
         async with self.asking():
             result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
                 flow_run.id,
                 AwaitingRetry(message=reason, scheduled_time=when),
-                # Unless forced, Prefect lets a flow run that is being cancelled only end.
+                # Unless forced, Prefect allows a flow run that is being cancelled only to end.
                 force=always or flow_run.state is None or flow_run.state.is_final(),
             )
         accepted = result.status is SetStateStatus.ACCEPT
@@ -249,12 +250,12 @@ class Engine:
         return accepted
 
     async def end(self, flow_run_id: UUID, state: State[Any]) -> None:
-        """Give a flow run that nobody executes its end."""
+        """Set the final state of a flow run that no process executes."""
         async with self.asking():
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def log(self, messages: Mapping[UUID, str]) -> None:
-        """One line each in the logs of flow runs."""
+        """Write one line to the log of each of these flow runs."""
         lines = [
             LogCreate(
                 name="prefect.flow_runs",
@@ -269,7 +270,7 @@ class Engine:
             await self._client.create_logs(lines)
 
     async def pool_limits(self, pool: str) -> PoolLimits | None:
-        """What keeps the flow runs of a work pool waiting; None if the pool is gone."""
+        """The limits for which a work pool's flow runs wait; None if the pool does not exist."""
         async with self.asking():
             try:
                 found, queues = await asyncio.gather(
@@ -290,7 +291,7 @@ class Engine:
         return True
 
     async def pools_without_worker(self, pools: Sequence[str]) -> set[str]:
-        """Which of these work pools nobody has worked for lately, as far as they exist."""
+        """Those of the work pools that no worker has polled lately; unknown ones are left out."""
         async with self.asking():
             found = await self._client.read_work_pools(
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
@@ -298,13 +299,13 @@ class Engine:
         return {pool.name for pool in found if pool.status is WorkPoolStatus.NOT_READY}
 
     async def schedule(self, flow_run_id: UUID, state: State[Any]) -> None:
-        """Have a flow run that waits begin at another time, if it is still there."""
+        """Set the state of a waiting flow run, and so its start time, unless it was deleted."""
         async with self.asking():
             with suppress(ObjectNotFound):
                 await self._client.set_flow_run_state(flow_run_id, state)
 
     async def emit(self, events: Sequence[EventOutbox]) -> None:
-        """Have Prefect hear of events; if it dies within seconds, it has not."""
+        """Send events to Prefect. It stores them seconds later: if it dies first, they are lost."""
         body = [
             Event.model_validate(event.model_dump(exclude={"sent"})).model_dump(mode="json")
             for event in events
@@ -313,7 +314,7 @@ class Engine:
             await self._client.request("POST", "/events", json=body)
 
     async def known_events(self, occurred: Mapping[UUID, datetime]) -> list[UUID]:
-        """Which of at most 50 events Prefect has written down; they are given with their times."""
+        """Those of at most 50 events that Prefect has stored; `occurred` has their times, by id."""
         first, last = min(occurred.values()), max(occurred.values())
         wanted = {
             "id": {"id": [str(event_id) for event_id in occurred]},
@@ -324,7 +325,7 @@ class Engine:
         return [UUID(event["id"]) for event in answer.json()["events"]]
 
     async def cancel(self, flow_run_id: UUID) -> bool:
-        """Ask a flow run to stop. True if it has ended already, as one that waits does."""
+        """Ask a flow run to stop. True if it has ended now, as one that was waiting does."""
         async with self.asking():
             try:
                 result: OrchestrationResult[Any] = await self._client.set_flow_run_state(
@@ -335,7 +336,7 @@ class Engine:
         return result.state is not None and result.state.is_final()
 
     async def cancel_at_once(self, flow_run_id: UUID, reason: str) -> None:
-        """Cancel a flow run that nobody is known to execute; a worker that does, ends it."""
+        """Cancel a flow run that probably has no process. If it has one, its worker ends that."""
         if not await self.cancel(flow_run_id):
             await self.end(flow_run_id, Cancelled(message=reason))
 
@@ -360,7 +361,7 @@ class Engine:
 
 
 def job_id_of(flow_run: FlowRun) -> int | None:
-    """The job that a flow run was made for; None for one that began in Prefect."""
+    """The id of the job for which a flow run was made; None if the flow run began in Prefect."""
     found = _JOB_KEY.match(flow_run.idempotency_key or "")
     return int(found[1]) if found else None
 
@@ -375,7 +376,7 @@ def _tags(job: JobV2, resource_name: str) -> list[str]:
 
 @asynccontextmanager
 async def open_engine(settings: PrefectSettings) -> AsyncIterator[Engine]:
-    """The engine for the life of a block. Prefect need not be there yet."""
+    """An engine for the duration of a block. Prefect need not be reachable yet."""
     auth = settings.prefect_auth_string
     client = PrefectClient(
         settings.prefect_api_url,

@@ -1,4 +1,4 @@
-"""What people read about the flows in the Prefect UI, in Markdown."""
+"""Descriptions of the flows for people in the Prefect UI, in Markdown."""
 
 _ACTIVITY_LOG = (
     "**Log**: here, and the `log` of the activity (`TaskGroupActivityV2`) that the REST API gives."

@@ -1,4 +1,4 @@
-"""Pauses of jobs, which are suspensions of their flow runs: see `JobRun.leave_if_paused`."""
+"""Pauses of jobs: suspensions of their flow runs. See `JobRun.leave_if_paused`."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from prefect.states import Suspended
 from flows.engine.client import Engine
 from fractal_models.errors import RefusedError
 
-# A flow run that is being started is so soon.
+# A flow run is pending only for a short time: how often to look again, and after how long.
 _PENDING_TRIES, _PENDING_SECONDS = 10, 0.2
 
 
@@ -20,24 +20,24 @@ class PauseRefusedError(RefusedError):
 
 
 async def pause(engine: Engine, flow_run_id: UUID, reason: str) -> None:
-    """Suspend a flow run: it ends its workflow task, or does not begin.
+    """Suspend a flow run: it stops after its current workflow task, or does not begin.
 
     Raises:
-        PauseRefusedError: it cannot be suspended, e.g. because it has ended.
+        PauseRefusedError: the flow run cannot be suspended, e.g. because it has ended.
     """
     flow_run = await _begun_or_waiting(engine, flow_run_id)
     state = flow_run.state if flow_run else None
     if state is None or not (state.is_running() or state.is_scheduled()):
         raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
-    # Prefect suspends by itself only what runs.
+    # Prefect suspends only running flow runs, unless forced.
     await _suspend(engine, flow_run_id, reason, force=state.is_scheduled())
 
 
 async def prolong_pauses(engine: Engine, pool: str) -> None:
-    """Have the pauses of jobs on a resource last until they are resumed.
+    """Make the pauses of jobs on a resource last until somebody resumes the jobs.
 
-    The Prefect UI gives a pause a time, five minutes unless told otherwise, after which the
-    flow run fails: even one whose workflow task still runs.
+    The Prefect UI limits a pause, by default to five minutes. Then the flow run fails, even if its
+    workflow task is still running.
     """
     for flow_run in await engine.paused_jobs(pool):
         if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
@@ -55,10 +55,10 @@ async def _suspend(engine: Engine, flow_run_id: UUID, message: str, *, force: bo
 
 
 async def resume(engine: Engine, flow_run_id: UUID) -> None:
-    """Have a suspended flow run go on.
+    """Resume a suspended flow run.
 
     Raises:
-        PauseRefusedError: it is not suspended.
+        PauseRefusedError: the flow run is not suspended.
     """
     async with engine.asking() as client:
         result = await client.resume_flow_run(flow_run_id)
@@ -67,7 +67,7 @@ async def resume(engine: Engine, flow_run_id: UUID) -> None:
 
 
 async def _begun_or_waiting(engine: Engine, flow_run_id: UUID) -> FlowRun | None:
-    """A flow run that is not just being started: its process could not be told then."""
+    """The flow run, once it is not pending: a process that just starts could not be told."""
     for _ in range(_PENDING_TRIES):
         flow_run = (await engine.flow_runs([flow_run_id])).get(flow_run_id)
         if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():

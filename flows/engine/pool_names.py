@@ -1,4 +1,4 @@
-"""The name of a resource's work pool, which stays when the resource is renamed."""
+"""The name of a resource's work pool, which does not change when the resource is renamed."""
 
 import re
 from collections.abc import Container
@@ -9,14 +9,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.tables import Resource
 
-# What Prefect refuses in names, and the beginning that it keeps for itself.
+# What Prefect refuses in names, and the prefix that it reserves for itself.
 _REFUSED, _RESERVED = re.compile(r"[/%&<>]"), "prefect"
 
 
 def pool_name(resource_name: str, taken: Container[str]) -> str:
-    """The name of a new work pool: that of its resource, as far as Prefect takes it.
+    """The name of a new work pool: the resource's name, with what Prefect refuses replaced.
 
-    Another resource may have left its first name to its work pool.
+    A number is added if the name is taken: another resource may have been renamed after its work
+    pool had got this name.
     """
     name = _REFUSED.sub("-", resource_name)
     if name.lower().startswith(_RESERVED):
@@ -26,5 +27,5 @@ def pool_name(resource_name: str, taken: Container[str]) -> str:
 
 
 async def new_pool_name(session: AsyncSession, resource_name: str) -> str:
-    """The name of the work pool of a resource that is about to be made."""
+    """The name for the work pool of a resource that is about to be created."""
     return pool_name(resource_name, set(await session.exec(select(col(Resource.work_pool)))))

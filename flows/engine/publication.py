@@ -1,4 +1,4 @@
-"""How Prefect comes to know a resource: as a work pool, with a deployment for each flow."""
+"""Publishes a resource in Prefect: as a work pool, with a deployment for each flow."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from flows.engine.descriptions import DESCRIPTIONS
 from flows.engine.work_pools import work_pool_of
 from fractal_models.tables import Resource
 
-# Prefect's name of each flow, and where workers import it from.
+# Prefect's name of each flow, and the path from which workers import it.
 ENTRYPOINTS = {
     "run-job": "flows.job.run_job",
     "collect-tasks": "flows.activities.collect.collect_tasks",
@@ -23,14 +23,14 @@ ENTRYPOINTS = {
     "delete-tasks": "flows.activities.delete.delete_tasks",
 }
 
-# By which a description is known that nobody has changed in Prefect.
+# A description that begins like this was not changed by anybody in Prefect.
 _DESCRIPTION = "Fractal resource "
 
 
 async def publish_resource(engine: Engine, resource: Resource) -> None:
     """Make or update the resource's work pool and its deployments.
 
-    What was set of them in Prefect (a pause, limits, queues, job variables) stays.
+    Settings made in Prefect (a pause, limits, queues, job variables) stay.
     """
     pool, (pool_type, template) = resource.work_pool, work_pool_of(resource)
     description = f"{_DESCRIPTION}{resource.name}."
@@ -52,10 +52,10 @@ async def publish_resource(engine: Engine, resource: Resource) -> None:
 
 
 async def hold_resource(engine: Engine, pool: str, held: bool) -> None:
-    """Let no flow run begin on a resource, or let them begin again.
+    """With `held`, let no flow run begin on a resource; otherwise let them begin again.
 
     Raises:
-        UnpublishedError: no worker has made its work pool yet.
+        UnpublishedError: no worker has made the resource's work pool yet.
     """
     async with engine.asking() as client:
         try:
@@ -65,7 +65,7 @@ async def hold_resource(engine: Engine, pool: str, held: bool) -> None:
 
 
 async def withdraw_resource(engine: Engine, pool: str) -> None:
-    """Delete the resource's work pool, if it is there."""
+    """Delete the resource's work pool, if it exists."""
     async with engine.asking() as client:
         try:
             await client.delete_work_pool(pool)
@@ -101,6 +101,6 @@ async def _publish_deployment(client: PrefectClient, flow_name: str, pool: str) 
 
 
 def entrypoint_and_form(flow_name: str) -> tuple[str, dict[str, Any]]:
-    """Where workers import a flow from, and the form of its parameters."""
+    """The path from which workers import a flow, and the schema of its parameters."""
     entrypoint = ENTRYPOINTS[flow_name]
     return entrypoint, parameter_schema(import_object(entrypoint)).model_dump_for_openapi()

@@ -1,4 +1,4 @@
-"""Why a submitted job waits, in words for its log."""
+"""Why a submitted job waits, as text for its log."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State, WorkPool, WorkQueue
 
-# A flow run that is due so long, and has not begun, waits for something.
+# A flow run that has been due for longer than this, and has not begun, waits for something.
 _PATIENCE = timedelta(seconds=3)
 # Prefect's name of the state of flow runs that wait for others to end.
 AWAITING_SLOT = "AwaitingConcurrencySlot"
@@ -33,7 +33,7 @@ class PoolLimits:
 
 
 def waits(flow_run: FlowRun, moment: datetime) -> bool:
-    """Whether a flow run is kept from beginning."""
+    """Whether something prevents a flow run from beginning."""
     state = flow_run.state
     if state is None or not state.is_scheduled():
         return False
@@ -41,14 +41,14 @@ def waits(flow_run: FlowRun, moment: datetime) -> bool:
 
 
 def due_time(state: State[Any]) -> datetime:
-    """When a scheduled flow run is to begin."""
+    """The time at which a scheduled flow run should begin."""
     return state.state_details.scheduled_time or state.timestamp
 
 
 def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
-    """What keeps a flow run that waits from beginning; None if that is not known.
+    """What prevents a waiting flow run from beginning; None if that is not known.
 
-    The same as long as it is the same: the numbers are limits, not how much of them is used.
+    The text is the same as long as the reason is: it names limits, not how much of them is used.
     """
     pool, queue = limits.pool, limits.queues.get(flow_run.work_queue_name or "")
     its_queue = f"The queue {queue.name!r} of work pool {pool.name!r}" if queue else ""
@@ -67,34 +67,34 @@ def why_it_waits(flow_run: FlowRun, limits: PoolLimits) -> str | None:
 
 
 def full_pool(pool: WorkPool) -> str:
-    """Why flow runs wait in a work pool that has no slot left."""
+    """Why flow runs wait in a work pool that has no free slot."""
     return f"The work pool {pool.name!r} runs {_at_most(pool.concurrency_limit)}."
 
 
 def full_queue(pool: WorkPool, queue: WorkQueue) -> str:
-    """Why flow runs wait in a queue that has no slot left."""
+    """Why flow runs wait in a queue that has no free slot."""
     runs = _at_most(queue.concurrency_limit)
     return f"The queue {queue.name!r} of work pool {pool.name!r} runs {runs}."
 
 
 def without_worker(resource_name: str) -> str:
-    """Why jobs wait on a resource that nobody works for."""
+    """Why jobs wait on a resource that has no running worker."""
     return f"Resource {resource_name!r} has no worker that runs: an administrator can start one."
 
 
 def waiting_line(reason: str, moment: datetime) -> str:
-    """A line of a job's log."""
+    """The line that a job's log gets for a reason to wait."""
     return f"{moment.isoformat(' ', 'milliseconds')}{_WAITING}{reason}\n"
 
 
 def last_reason(log: str | None) -> str | None:
-    """The reason that was told last."""
+    """The last reason to wait in a log; None if there is none."""
     lines = _told(log)
     return lines[-1][1] if lines else None
 
 
 def describe_wait(log: str | None, moment: datetime) -> str:
-    """For how long a job waited that begins now, and why; empty if no reason was told."""
+    """How long a job that begins now has waited, and why; empty if its log has no reason."""
     lines = _told(log)
     if not lines:
         return ""
@@ -103,7 +103,7 @@ def describe_wait(log: str | None, moment: datetime) -> str:
 
 
 def _told(log: str | None) -> list[tuple[str, str]]:
-    """The times and reasons that a log tells."""
+    """The times and reasons in a log."""
     found = (line.partition(_WAITING) for line in (log or "").splitlines())
     return [(time, reason) for time, waiting, reason in found if waiting]
 

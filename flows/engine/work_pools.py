@@ -10,15 +10,15 @@ from fractal_models.schemas.resource import JobRunnerConfigLocal
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.tables import Resource
 
-# From which Prefect takes the entrypoint of a flow run, without asking for its deployment.
+# The variable from which Prefect takes a flow run's entrypoint, without asking for its deployment.
 ENTRYPOINT_VARIABLE = "PREFECT__FLOW_ENTRYPOINT"
 
 
 class JobConfiguration(BaseJobConfiguration):
-    """How a worker starts a flow run, and how the units of the job are then run."""
+    """How a worker starts a flow run, and how the units of its job run."""
 
     def runner_config(self) -> dict[str, Any]:
-        """The runner configuration of this flow run; empty where the resource's is to be taken."""
+        """The runner configuration of this flow run; empty if the resource's applies."""
         fields = set(type(self).model_fields) - set(BaseJobConfiguration.model_fields)
         return self.model_dump(mode="json", include=fields, exclude_unset=True, exclude_none=True)
 
@@ -29,7 +29,7 @@ class JobConfiguration(BaseJobConfiguration):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Fill in what depends on the flow run: also where its flow is imported from."""
+        """Fill in what depends on the flow run, also the path from which its flow is imported."""
         super().prepare_for_flow_run(flow_run, deployment, *args, **kwargs)
         if deployment is not None and deployment.entrypoint is not None:
             self.env[ENTRYPOINT_VARIABLE] = deployment.entrypoint
@@ -44,7 +44,7 @@ class LocalJobConfiguration(JobRunnerConfigLocal, JobConfiguration):
 
 
 class SlurmVariables(JobRunnerConfigSLURM, BaseVariables):
-    """The form of the work pool of a SLURM cluster in the Prefect UI."""
+    """The form of a SLURM cluster's work pool in the Prefect UI."""
 
 
 class SlurmJobConfiguration(JobRunnerConfigSLURM, JobConfiguration):
@@ -64,9 +64,9 @@ WORKER_TYPES = {
 
 
 def work_pool_of(resource: Resource) -> tuple[str, dict[str, Any]]:
-    """The worker type and base job template of the work pool that a resource is.
+    """The worker type and the base job template of a resource's work pool.
 
-    The resource's runner configuration gives the defaults of the template's variables.
+    The resource's runner configuration provides the defaults of the template's variables.
     """
     worker_type, variables, configuration = WORKER_TYPES[resource.type]
     schema = variables.model_json_schema()

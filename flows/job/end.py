@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 async def conclude_job(
     session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
 ) -> None:
-    """Give a submitted job its end, with its whole log, and zip its folder."""
+    """Record the end of a submitted job, with its whole log, and zip its folder."""
     if job.status != "submitted":
         return
     begun = bool(await runs.runs_of_job(session, saved_id(job)))
@@ -70,7 +70,10 @@ async def _show_summary(
 
 
 def _finish_log(folder: JobFolder, message: str, *, begun: bool) -> str:
-    """What was logged, and a last line. A job whose folder cannot be written gets its end, too."""
+    """Write the last line of the log, and return the log as a whole.
+
+    A log that cannot be written does not prevent the job's end: its text then says why.
+    """
     if not folder.path.exists():
         return f"{message}\n(Its folder {folder.path} was removed.)" if begun else message
     try:

@@ -52,13 +52,14 @@ async def run_job(
     slurm_account: str | None = None,
     worker_init: str | None = None,
 ) -> State[Any] | None:
-    """Run the job of this flow run, or go on with it where an executor before this one left it.
+    """Run the job of this flow run, or continue it where an earlier process left it.
 
-    A flow run that begins in Prefect makes its job first, with the checks of the REST API; for
-    one that a job was submitted for, the parameters only tell which. Each workflow task is recorded
-    before the next begins, and is not run again. The stop signal ends the units that run; what they
-    did is recorded, and the flow run ends as Cancelled. SIGTERM leaves the job as it is, to be
-    taken up again. Retried after it failed or was stopped, the job goes on.
+    A flow run that begins in Prefect first makes its job, with the checks of the REST API. If the
+    job was submitted before, the parameters only describe it. The end of each workflow task is
+    recorded before the next one begins, and a recorded task does not run again. On the stop signal
+    the running units end, what they did is recorded, and the flow run ends as Cancelled. On SIGTERM
+    the job stays as it is, and another process continues it. When Prefect retries the flow run of a
+    failed or stopped job, the job continues.
 
     Args:
         user: Email of the user who runs the job, with whose rights.
@@ -103,9 +104,11 @@ async def run_job(
 
 
 async def _refused(flow_run: FlowRun, refusal: Exception) -> State[Any]:
-    """No job. Where nobody asked for it at this moment, that may be as it should be.
+    """The final state of a flow run for which no job could be made.
 
-    If not, and it began by a schedule, that would only be refused again: it is paused.
+    A flow run that began by a schedule, and could have a job at another time, is Skipped: that may
+    be as intended. All others have failed. If the flow run of a schedule was refused for a lasting
+    reason, its next ones would be refused too, so the schedule is paused.
     """
     if begins_by_itself(flow_run):
         if isinstance(refusal, NotNowError):

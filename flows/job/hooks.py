@@ -1,7 +1,7 @@
 """The Prefect state hooks of jobs and workflow tasks: they write the Fractal schema.
 
-Prefect goes on after a hook's exception. So the hooks of a workflow task leave a mark on it when
-they have written, which the flow checks; a job whose last hook failed stays `submitted`.
+Prefect continues after an exception in a hook. So the hooks of a workflow task mark it when they
+have written, and the flow checks the mark. A job whose last hook failed stays `submitted`.
 """
 
 import logging
@@ -42,7 +42,7 @@ async def job_stopped(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
 
 
 async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> None:
-    """Write the end of the flow run's job, then zip its folder (which nobody waits for)."""
+    """Record the end of the flow run's job, then zip its folder; nobody waits for the zipping."""
     async with (
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
@@ -59,7 +59,7 @@ async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> Non
 async def open_history_run(
     run: WorkflowTaskRun, task: Task[..., Any], task_run: TaskRun, state: State[Any]
 ) -> None:
-    """A workflow task begins: its HistoryRun."""
+    """Write the HistoryRun of a workflow task that begins."""
     if run.history_run_id is not None:
         return  # before an interruption
     with _kept(run):
@@ -72,7 +72,7 @@ async def open_history_run(
 async def close_history_run(
     run: WorkflowTaskRun, task: Task[..., Any], task_run: TaskRun, state: State[Any]
 ) -> None:
-    """A workflow task has ended: all that is recorded of it, in one transaction."""
+    """Record everything about the end of a workflow task, in one transaction."""
     if run.history_run_id is None:
         return
     done = state.is_completed()
@@ -84,14 +84,14 @@ async def close_history_run(
 
 
 def _exception_of(state: State[Any]) -> str:
-    """What a run failed with, in its own words."""
+    """The message of the exception with which a run failed, without Prefect's words."""
     message = state.message or ""
     return re.sub(r"^(Flow|Task) run encountered an exception:? ", "", message)
 
 
 @contextmanager
 def _kept(run: WorkflowTaskRun) -> Iterator[None]:
-    """Let the flow, which never sees a hook's exception, say what the database refused."""
+    """Keep an exception of this block for the flow, which never sees the exceptions of hooks."""
     try:
         yield
     except Exception as error:

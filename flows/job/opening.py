@@ -38,15 +38,15 @@ from fractal_models.tables.columns import now
 
 @asynccontextmanager
 async def open_job(flow_run: FlowRun, request: JobRequest) -> AsyncIterator[JobRun]:
-    """Everything that this process needs to execute a job, of which it is the only executor.
+    """Open the job of a flow run, with everything that this process needs to run it alone.
 
-    A flow run without a job makes it, as requested; one whose job has failed has it go on.
-    Ends the process, and touches nothing, if another one executes the job for the same flow run, or
-    if the database is away.
+    A flow run without a job makes one, as `request` says. A failed job is continued. This process
+    ends without changing anything if another process runs the job for the same flow run, or if the
+    database is away.
 
     Raises:
-        JobUnavailableError: there is nothing to execute for this flow run.
-        JobRefusedError, NotFoundError, ForbiddenError: the job cannot be made, or go on.
+        JobUnavailableError: there is nothing to run for this flow run.
+        JobRefusedError, NotFoundError, ForbiddenError: the job cannot be made or continued.
     """
     settings = get_settings()
     async with (
@@ -121,7 +121,7 @@ async def _open(
 async def _job_of(
     session: AsyncSession, engine: Engine, flow_run: FlowRun, request: JobRequest
 ) -> JobV2:
-    """The job of a flow run. Another process of it may just be making it."""
+    """The job of a flow run. Another process of the same flow run may be making it just now."""
     if (job := await _claim(session, flow_run)) is not None:
         return job
     if TAG in flow_run.tags and flow_run.auto_scheduled:
@@ -135,7 +135,7 @@ async def _job_of(
 
 
 async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
-    """Begin nothing for a schedule that is paused. (Flow runs were made ahead of that.)"""
+    """Refuse a flow run whose schedule is paused: Prefect made it ahead of time."""
     try:
         paused = flow_run.deployment_id is None or await engine.is_paused(flow_run.deployment_id)
     except EngineError:
@@ -145,7 +145,14 @@ async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
 
 
 async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
-    """The job of a flow run, if it has one; made for a job, it becomes the flow run of that."""
+    """The job of a flow run; None if the flow run has to make its own.
+
+    If the flow run was made for a job that names no flow run yet, the job gets this one
+    (committed).
+
+    Raises:
+        JobUnavailableError: the job is unknown, or belongs to another flow run.
+    """
     found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
     job = found.first()
     job_id = job_id_of(flow_run)

@@ -41,7 +41,7 @@ Output = TypeVar("Output", InitOutput, TaskOutput)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a unit failed in an attempt; without a `result` it never ran, or was lost."""
+    """Why a unit failed in an attempt. Without a `result` the unit never ran, or was lost."""
 
     reason: str
     attempt: int
@@ -59,10 +59,10 @@ class Failure:
 class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
-    Units run in batches, one per attempt: the first has all units, the next ones those that failed.
-    `meta` is what their task says of them.
-    After `run`, every unit is either in `outputs` or in `failures`, both by unit index; `warned`
-    are those with warnings in their latest log.
+    Units run in batches, one per attempt: the first has all units, each later one those that
+    failed. `meta` is what the task says about the resources that the units need. After `run`, every
+    unit is either in `outputs` or in `failures`, both by unit index; `warned` has the units with
+    warnings in their latest log.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Phase(Generic[Output]):
         self._end: BatchEnd | Exception = BatchEnd((), stopped=False, stderr="")  # of the latest
 
     async def run(self, units: list[int], retry: Retry) -> None:
-        """Run all units, which have these ids in the database.
+        """Run all units. `units` are their ids in the database.
 
         Raises:
-            JobStoppedError: the job was told to stop; what had ended is recorded.
+            JobStoppedError: the job was told to stop; the units that had ended are recorded.
             DamagedFileError, OSError: the files of a batch cannot be read or written.
         """
         self._ids = units
@@ -118,7 +118,7 @@ class Phase(Generic[Output]):
                 return
 
     async def _attempt(self, batch: Batch, retry: Retry) -> None:
-        """Run a batch; if it is not the first attempt, after the delay."""
+        """Run the batch of an attempt; before any but the first attempt, wait for the delay."""
         has_begun = units_of_batch(batch.folder) is not None
         units = count(len(batch.units), "unit")
         if not has_begun:
@@ -141,7 +141,7 @@ class Phase(Generic[Output]):
             raise JobStoppedError(self._job.why_it_stops or "Its units were stopped.")
 
     async def _announce(self, batch: Batch, units: str, retry: Retry) -> None:
-        """Say how a batch will run; if it is not the first attempt, wait for the delay."""
+        """Say how a batch will run; before any but the first attempt, wait for the delay."""
         place = self._job.launcher.describe(batch)
         if batch.attempt == 1:
             self._job.say(f"{self._title}: {units}, {place}.")
@@ -154,9 +154,10 @@ class Phase(Generic[Output]):
         await self._job.pause(retry.delay_seconds)
 
     async def _read_again(self, batch: Batch, ran_again: set[int]) -> None:
-        """Take over the results of an attempt that led to the next one before an interruption.
+        """Read the results of an earlier attempt, after an interruption during a later attempt.
 
-        Units that `ran_again` had failed. What their files hold now is of the next attempt.
+        The units `ran_again` failed in that earlier attempt. Their files are now those of the later
+        one.
         """
         async for results in _results_of(batch):
             await self._collect([result for result in results if result.index not in ran_again])
@@ -164,7 +165,10 @@ class Phase(Generic[Output]):
             self.failures[index] = Failure("failed in an attempt before", batch.attempt, None)
 
     async def follow_to_its_end(self, batch: Batch) -> State[Any] | None:
-        """Launch a batch, and keep how it ended, or what broke it off: the job tells that once."""
+        """Run a batch to its end, and keep how it ended, or the error that broke it off.
+
+        The caller raises the error, so that it is told only once.
+        """
         try:
             self._end = await self._follow(batch)
         except Exception as error:
@@ -173,10 +177,11 @@ class Phase(Generic[Output]):
         return None
 
     async def _follow(self, batch: Batch) -> BatchEnd:
-        """Launch a batch, or find it running, and collect its results to its end.
+        """Launch a batch, or find it running, and collect its results until it ends.
 
-        A batch whose runner died is launched again for the units that it left, as long as that
-        leads to anything.
+        If its runner died, the batch is launched again for the units without a result, as long as
+        new units end; after `max_restarts` further launches in a row without one, these units are
+        given up.
         """
         try:
             end = await self._run_to_end(batch)
@@ -193,7 +198,7 @@ class Phase(Generic[Output]):
         return end
 
     async def _lose(self, index: int, end: BatchEnd) -> None:
-        """Give up a unit that has no result."""
+        """Record as failed a unit that has no result."""
         if (reason := end.reasons.get(index)) is not None:
             await asyncio.to_thread(self._add_to_log, index, reason)
         elif end.stopped:
@@ -219,7 +224,7 @@ class Phase(Generic[Output]):
         return await self._stop(batch)
 
     async def _stop(self, batch: Batch) -> BatchEnd:
-        """Stop a batch that perhaps runs, and collect what it did."""
+        """Stop a batch that may be running, and collect its results."""
         await self._job.launcher.stop(batch.folder)
         async for results in _results_of(batch):
             await self._collect(results)
@@ -227,12 +232,12 @@ class Phase(Generic[Output]):
         return BatchEnd(missing=missing, stopped=True, stderr="")
 
     def units_that(self, indices: Iterable[int]) -> list[PlannedUnit]:
-        """The units with these indices."""
+        """The units with these indexes."""
         return [self.plan.units[index] for index in indices]
 
     @property
     def asked_memory(self) -> int | None:
-        """How much memory (MiB) was asked for each unit, in the first attempt; None: not any."""
+        """The memory (MiB) asked for each unit in the first attempt; None if none was asked for."""
         if not self.plan.units:
             return None
         return self._job.launcher.memory_of(self._batch(self.plan.units[:1], attempt=1))
@@ -264,7 +269,7 @@ class Phase(Generic[Output]):
             await self._record()
 
     def _end_of(self, result: UnitResult) -> Output | str:
-        """The output of a unit, or why it failed."""
+        """The output of a unit that succeeded, or the reason why it failed."""
         if not result.succeeded:
             return describe_failure(result)
         try:
@@ -275,7 +280,10 @@ class Phase(Generic[Output]):
             return why
 
     def _read_output(self, result: UnitResult) -> bytes | None:
-        """What a unit wrote as its output, within what is left to those of a phase together."""
+        """The output that a unit wrote; None if it wrote none.
+
+        The outputs of all units of a phase share one limit (FRACTAL_MAX_OUTPUT_MB).
+        """
         if not result.has_output:
             return None
         most = get_settings().max_output_mb << 20
@@ -295,7 +303,7 @@ class Phase(Generic[Output]):
         return content
 
     def _add_to_log(self, index: int, line: str) -> None:
-        """End the log of a unit with a line, if a unit left a log that can be written to."""
+        """Add a line at the end of a unit's log, if there is a log that can be written."""
         path = unit_records.log_path(self._units_dir, self.plan.units[index])
         try:
             add_last_line(path, line, below=self._job.folder.path)
@@ -321,7 +329,7 @@ class Phase(Generic[Output]):
         return EndedUnit(self._ids[index], "failed", self.failures[index].result)
 
     async def _record_failures(self) -> None:
-        """Record also those that failed and will not run again, the job being stopped."""
+        """Record all ended units, also failed ones that would have run again if the job went on."""
         self._unrecorded |= {index: self._failed(index) for index in self.failures}
         await self._record()
 
@@ -336,7 +344,7 @@ class Phase(Generic[Output]):
 
 
 async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
-    """The results in a batch's folder."""
+    """All results in a batch's folder."""
     found = results_of(batch.folder)
     while results := await asyncio.to_thread(next, found, None):
         yield results
@@ -344,12 +352,15 @@ async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
 
 @task(name="batch", cache_policy=NO_CACHE, persist_result=False)
 async def run_batch(phase: Phase[Output], batch: Batch) -> State[Any] | None:
-    """One batch as a Prefect task run. (`phase` is opaque to Prefect, which looks into data.)"""
+    """Run one batch as a Prefect task run.
+
+    Prefect looks into parameters that are data, but not into `phase`, which is a plain object.
+    """
     return await phase.follow_to_its_end(batch)
 
 
 def describe_failure(result: UnitResult) -> str:
-    """Why a unit failed, as a phrase."""
+    """The reason why a unit failed, as a phrase."""
     if result.error is not None:
         return result.error
     if result.signal is not None:
@@ -358,5 +369,5 @@ def describe_failure(result: UnitResult) -> str:
 
 
 def _words(end: BatchEnd) -> str:
-    """What the runner of a batch said last."""
+    """What the runner of a batch said last, as a sentence."""
     return sentence(printable(end.stderr)) or "The unit runner ended early and left no word."

@@ -1,4 +1,4 @@
-"""Makes the job of a flow run that was begun in Prefect."""
+"""Makes the job of a flow run that began in Prefect."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,10 @@ from fractal_models.tables import (
 async def make_job(session: AsyncSession, request: JobRequest, flow_run: FlowRun) -> JobV2:
     """Commit the job of a flow run, with the rights of the user whom its parameters name.
 
-    That of a schedule has the rights of its owner, whatever email they have by now.
+    The job of a schedule has the rights of the schedule's owner, even if the owner's email changed.
 
     Raises:
-        NotFoundError, ForbiddenError: what is named is not there for this user, or not to be run.
+        NotFoundError, ForbiddenError: the user does not see what is named, or may not run it.
         JobRefusedError: the job could not run as things are.
     """
     owner = await rows.owner_of(session, flow_run.deployment_id)
@@ -78,11 +78,11 @@ async def _id_in_project(
 
 
 def _the_one(what: str, name: str, ids: Sequence[int | None]) -> int:
-    """What has this name, or else this id.
+    """The id of the object with this name; if none has the name, the name read as an id.
 
     Raises:
-        NotFoundError: nothing has, and it is not an id.
-        JobRefusedError: several have this name.
+        NotFoundError: no object has this name, and it is not a number.
+        JobRefusedError: several objects have this name.
     """
     named = sorted(id_ for id_ in ids if id_ is not None)
     if len(named) > 1:

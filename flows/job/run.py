@@ -33,7 +33,7 @@ from fractal_models.tables import (
     Resource,
 )
 
-# In which the worker passes the runner configuration of a flow run to its process.
+# The worker passes the runner configuration of a flow run to its process in this variable.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
 
 _NOT_DONE = ("unset", "submitted", "failed")
@@ -47,7 +47,7 @@ class JobUnavailableError(FractalError):
 
 
 class JobEndedError(JobUnavailableError):
-    """The job is done already: this flow run was executed once more, for nothing."""
+    """The job is done already: its flow run was started again although nothing is left to do."""
 
 
 class JobStoppedError(FractalError):
@@ -55,11 +55,11 @@ class JobStoppedError(FractalError):
 
 
 class JobRun:
-    """One job on its way through its workflow tasks.
+    """One job while it passes through its workflow tasks.
 
-    `images` is the dataset's image list as last recorded; `type_filters` are the job's, joined by
-    the output types of the tasks that are done; `recorded` are the HistoryRuns that executors
-    before this one left, the oldest first.
+    `images` is the dataset's image list as last recorded. `type_filters` are those of the job plus
+    the output types of the tasks that are done. `recorded` are the HistoryRuns that earlier
+    processes of the job wrote, oldest first.
     """
 
     def __init__(
@@ -122,21 +122,22 @@ class JobRun:
         return "interrupted" if self.job.retried_after is None else "interrupted, or had failed"
 
     def wanted_statuses(self, order: int) -> Sequence[Scalar] | None:
-        """Of the images of the task at this place, how its latest unit on them ended; or any.
+        """The image statuses that the task at this position accepts; None means any.
 
-        A filter by status is for the first task alone, as clients know it.
+        The status of an image is that of the task's latest unit on it. A filter by status applies
+        only to the first task, as clients know it.
         """
         if self.job.only_not_done:
             return _NOT_DONE
         return self._statuses if order == self.workflow_tasks[0]["order"] else None
 
     def say(self, message: str, level: int = logging.INFO) -> None:
-        """One line in the job's log and in the Prefect log; the job's summary has warnings too."""
+        """Write a line to the job's log and to Prefect's; warnings also get into the summary."""
         get_run_logger().log(level, message)
         self.folder.log(message, is_warning=level == logging.WARNING)
 
     def note_executor_errors(self, messages: set[str]) -> None:
-        """Keep what a cluster says of units that it ended, each thing once."""
+        """Append to a file what a cluster says about units that it ended; each message once."""
         path = self.folder.executor_log_path
         if not messages:
             return
@@ -147,7 +148,7 @@ class JobRun:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[AsyncSession]:
-        """A session. If the database goes away meanwhile, the job is interrupted."""
+        """A session. If the database goes away during the block, the job is interrupted."""
         try:
             async with self._sessions() as session:
                 yield session
@@ -157,12 +158,15 @@ class JobRun:
             raise
 
     def terminate(self) -> None:
-        """The worker ends, or its machine: another one will take the job up."""
+        """End this process, because the worker ends; another process will continue the job."""
         self.folder.log("Interrupted: the worker ends. Units that run go on.")
         _leave_with_last_words(EXIT_INTERRUPTED)
 
     async def leave_if_paused(self, before: str) -> None:
-        """End this process if the flow run is paused; resumed, it is executed again."""
+        """End this process if the flow run is paused; it is started again when the run is resumed.
+
+        `before` is the title of the workflow task that would begin next.
+        """
         try:
             flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
         except EngineError:
@@ -172,14 +176,14 @@ class JobRun:
             _leave_with_last_words(EXIT_PAUSED)
 
     def stop(self, why: str = "The job was stopped.") -> None:
-        """Begin no more units, and end those that run."""
+        """Begin no more units, and end those that are running."""
         self.why_it_stops = self.why_it_stops or why
         self._stopped.set()
         if self._batch is not None and self._stopping_batch is None:
             self._stopping_batch = asyncio.create_task(self.launcher.stop(self._batch))
 
     async def closed_for_new_tasks(self) -> bool:
-        """Whether the administrators let no workflow task begin on the resource any more."""
+        """Whether administrators have closed the resource, so that no workflow task may begin."""
         async with self.database() as session:
             resource = await session.get_one(Resource, self._resource_id)
             return resource.prevent_new_submissions
@@ -189,13 +193,13 @@ class JobRun:
             await jobs.account_slurm(session, self.id, self._resource_id, slurm_job_id)
 
     async def pause(self, seconds: float) -> None:
-        """Wait, unless the job is told to stop."""
+        """Wait this long, or until the job is told to stop."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
     @asynccontextmanager
     async def batch(self, folder: Path) -> AsyncIterator[None]:
-        """While the batch in this folder runs, `stop` ends it."""
+        """While this block runs, `stop` also ends the batch in this folder."""
         self._batch = folder
         try:
             yield
@@ -205,7 +209,7 @@ class JobRun:
                 await self._stopping_batch
 
     async def obey(self) -> None:
-        """Ask the database, now and then, whether the job is to stop."""
+        """Ask the database regularly whether the job must stop, until it must."""
         while not self.stopping:
             async with self.database() as session:
                 why = await jobs.stop_reason(session, self.id)
@@ -215,14 +219,14 @@ class JobRun:
 
 
 def _leave_with_last_words(exit_code: int) -> NoReturn:
-    """End this process when Prefect has sent its last logs and events, or soon."""
+    """End this process once Prefect has sent its last logs and events, at the latest in 5 s."""
     signal.alarm(_LAST_WORDS_SECONDS)
     atexit._run_exitfuncs()
     leave(exit_code)
 
 
 def interrupt(folder: JobFolder, reason: str) -> NoReturn:
-    """Leave a job where it is, as a crash would; the flow run, run again, goes on from there."""
+    """End this process as a crash would; the flow run, when started again, continues the job."""
     with suppress(OSError):  # not a reason to stay
         why = phrase(reason)
         folder.log(f"Interrupted: {why}. Units that run go on; the job will be taken up again.")
@@ -230,7 +234,7 @@ def interrupt(folder: JobFolder, reason: str) -> NoReturn:
 
 
 def _runner_config(resource: Resource) -> dict[str, Any]:
-    """How batches are run: as set for this flow run, else for the resource."""
+    """How batches are run: the configuration of this flow run, or else that of the resource."""
     passed = os.environ.get(RUNNER_CONFIG_VARIABLE)
     config: dict[str, Any] = json.loads(passed) if passed else resource.jobs_runner_config
     return config

@@ -35,29 +35,30 @@ from fractal_models.images import (
 
 
 class WorkflowTaskFailedError(FractalError):
-    """Units of a workflow task failed, or what they made together cannot be taken over.
+    """Units of a workflow task failed, or their outputs break the rules of image lists.
 
-    The first line of the message says how many, or what; then come the last lines of the first log.
+    The first line of the message says how many units failed, or which rule is broken. Then come the
+    last lines of the log of the first failed unit.
     """
 
 
 class WorkflowTaskRefusedError(FractalError):
-    """The administrators let no workflow task begin on the resource."""
+    """The administrators have closed the resource, so no workflow task may begin."""
 
 
 class NotRecordedError(FractalError):
-    """The database did not take what a state hook had to write."""
+    """The database did not accept what a state hook wrote."""
 
 
 async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> None:
-    """Run one workflow task of a job as a Prefect task, and take over its image list.
+    """Run one workflow task of a job as a Prefect task, and update the job's image list.
 
-    One whose end is recorded is not run again; one that was begun is gone on with.
+    A task whose end is recorded does not run again; a task that was begun is continued.
 
     Raises:
         WorkflowTaskFailedError: units failed.
         JobStoppedError: the job was told to stop.
-        WorkflowTaskRefusedError: the resource takes nothing new (`prevent_new_submissions`).
+        WorkflowTaskRefusedError: the resource is closed for new work (`prevent_new_submissions`).
         NotRecordedError: the end of the workflow task is not in the database.
     """
     run = WorkflowTaskRun(job, workflow_task)
@@ -77,7 +78,14 @@ async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> No
 
 
 async def _require_open(run: WorkflowTaskRun) -> None:
-    """Begin no workflow task where nothing is to begin: its resource is closed, or it is paused."""
+    """Check, before a workflow task begins, that its resource is open and the flow run not paused.
+
+    If the flow run is paused, this process ends. A task that was begun before an interruption
+    continues in any case.
+
+    Raises:
+        ResourceClosedError: the resource is closed.
+    """
     if run.history_run_id is not None:
         return
     if await run.job.closed_for_new_tasks():
@@ -89,7 +97,7 @@ async def _require_open(run: WorkflowTaskRun) -> None:
 
 
 async def _take_up(run: WorkflowTaskRun) -> None:
-    """Find what an executor before this one left of a workflow task, and choose its images."""
+    """Find what an earlier process recorded about a workflow task, and choose the task's images."""
     statuses: dict[str, str] = {}
     done_before: set[str] = set()
     async with run.job.database() as session:
@@ -128,10 +136,10 @@ def _why(run: WorkflowTaskRun) -> str:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 async def execute(run: WorkflowTaskRun) -> State[Any] | None:
-    """The units of a workflow task, and what they make of the image list.
+    """Run the units of a workflow task, and merge their outputs into the image list.
 
-    Why it failed is said once, and not as an exception with its traceback: that, of what could be a
-    fault of the platform, is in the log of the worker.
+    A failure is returned, not raised, so that Prefect logs it once and without a traceback. If it
+    may be a fault of the platform, its traceback is in the worker's log.
     """
     try:
         await _execute(run)
@@ -148,7 +156,7 @@ async def execute(run: WorkflowTaskRun) -> State[Any] | None:
 
 
 async def _execute(run: WorkflowTaskRun) -> None:
-    """Its phases, one after the other."""
+    """Run the phases of a workflow task, one after the other."""
     if run.history_run_id is None:
         raise NotRecordedError(f"{run.title}: its start could not be recorded. {_why(run)}")
     plan = run.plan_first_phase()
@@ -178,7 +186,7 @@ async def _execute(run: WorkflowTaskRun) -> None:
 async def _run_phase(
     run: WorkflowTaskRun, phase: Phase[InitOutput] | Phase[TaskOutput], progress: Progress
 ) -> None:
-    """Run the units of a phase, which are in the database from then on."""
+    """Run the units of a phase. They are in the database before they run."""
     units = phase.plan.units
     if not units:
         return
@@ -210,7 +218,7 @@ async def _raise_for_failures(run: WorkflowTaskRun) -> None:
 
 
 def _raise_again(run: WorkflowTaskRun) -> None:
-    """The job was interrupted after a workflow task had failed, before the job's end."""
+    """Fail with the recorded result: the job was interrupted after this task failed."""
     failed = [Path(unit.logfile) for unit in run.recorded_units if unit.status == "failed"]
     told = f"\n{last_lines(failed[0], below=run.job.folder.path)}" if failed else ""
     raise WorkflowTaskFailedError(

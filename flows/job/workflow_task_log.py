@@ -1,4 +1,4 @@
-"""What is logged about a workflow task, and the table of its failed units."""
+"""What the job's log says about a workflow task, and the table of its failed units."""
 
 import asyncio
 import logging
@@ -17,7 +17,10 @@ _TOLD_IMAGES = 5  # of a unit
 
 
 def how_it_begins(run: WorkflowTaskRun) -> str:
-    """On which images, by which filters; or with what, after an interruption."""
+    """How a workflow task begins: on which images, by which filters.
+
+    After an interruption: with how many ended units it continues.
+    """
     if run.recorded_units:
         ended = sum(unit.status != "submitted" for unit in run.recorded_units)
         units = count(len(run.recorded_units), "unit")
@@ -30,16 +33,16 @@ def how_it_begins(run: WorkflowTaskRun) -> str:
 
 
 def how_far(run: WorkflowTaskRun) -> str:
-    """When, and with what, it has come to an end."""
+    """After how long the task ended, with how many done units, and how the image list changed."""
     seconds = (now() - run.began).total_seconds()
     units = f"{run.num_succeeded} of {count(run.num_units, 'unit')}"
     return f"after {duration(seconds)}, {units} done. {job_log.image_list(run.merged)}"
 
 
 async def tell_failures(run: WorkflowTaskRun) -> str:
-    """Tell which units failed and why: by reason in the log, one by one in the table.
+    """Log the reasons why units failed, and show a table of the failed units in Prefect.
 
-    Returns the last lines of the log of the first.
+    Returns the last lines of the first failed unit's log.
     """
     rows = await asyncio.to_thread(_rows_of_failures, run)
     await show_failures(f"{run.key}-failures", f"{run.title}: failed units", rows)
@@ -53,7 +56,7 @@ async def tell_failures(run: WorkflowTaskRun) -> str:
 
 
 def warn(run: WorkflowTaskRun) -> None:
-    """Tell what is odd about a workflow task that has come to an end."""
+    """Log warnings about what is unusual in a workflow task that has ended."""
     warnings = job_log.failure_warnings(_failed_units(run), run.num_units)
     for phase in run.phases:
         name = meta_name(phase.plan.component)
@@ -76,7 +79,7 @@ def _failed_units(run: WorkflowTaskRun) -> list[job_log.FailedUnit]:
 
 
 def _rows_of_failures(run: WorkflowTaskRun) -> list[dict[str, str | int]]:
-    """The table of failed units; the first hundred of them."""
+    """The rows of the table of failed units, for the first 100 of them."""
     rows: list[dict[str, str | int]] = []
     for phase, index, failure in run.failures[:_TOLD_FAILURES]:
         unit = phase.plan.units[index]

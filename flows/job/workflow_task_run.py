@@ -1,4 +1,4 @@
-"""One workflow task of a job: the images that it gets, and what its units make of them."""
+"""One workflow task of a job: the images that it gets, and the changes that its units make."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -49,7 +49,8 @@ class WorkflowTaskRun:
         self.order: int = self.dump["order"]
         self.title = f"{self.order} {self.dump.get('alias') or self.task['name']}"
         runs = [run for run in job.recorded if order_of(run) == self.order]
-        # Those that failed before the job was last retried are run again, for what they left.
+        # HistoryRuns that failed before the last retry of the job run again, for the images left
+        # undone.
         self.failed_runs = [
             saved_id(run)
             for run in runs
@@ -83,9 +84,9 @@ class WorkflowTaskRun:
     def take_inputs(self, statuses: Mapping[str, str], done_before: Collection[str] = ()) -> None:
         """Choose the images that the task sees.
 
-        `statuses` tells how the latest unit of this task on an image ended, where that matters. A
-        task that was begun before an interruption keeps the images that it began with; one that
-        runs again leaves out those that were `done_before`.
+        `statuses` has the status of the task's latest unit on each image, if that matters. A task
+        that was begun before an interruption keeps the images with which it began. A task that runs
+        again leaves out the images in `done_before`.
         """
         if self.problem is not None or self.type in CONVERTERS:
             return
@@ -103,21 +104,21 @@ class WorkflowTaskRun:
 
     @property
     def wanted_statuses(self) -> Sequence[Scalar] | None:
-        """Of its images, how its latest unit on them ended; None if that does not matter."""
+        """The statuses that an image may have to be chosen; None if the status does not matter."""
         return self.job.wanted_statuses(self.order)
 
     @property
     def has_nothing_to_do(self) -> bool:
-        """Whether the job is for images that are not done, and this task is done with all."""
+        """Whether the job wants only images that are not done, and this task has none of these."""
         begun = self.history_run_id is not None
         sees_images = self.problem is None and self.type not in CONVERTERS
         return self.job.job.only_not_done and sees_images and not (begun or self.inputs)
 
     def retry(self, component: Component) -> Retry:
-        """How often units that fail run again.
+        """How often, and after which delay, failed units run again.
 
         Raises:
-            PlanError: it is not valid.
+            PlanError: the task's `retry` is not valid.
         """
         try:
             return retry_of(meta_of(self.dump, component))
@@ -163,7 +164,7 @@ class WorkflowTaskRun:
         parse: Callable[[bytes | None], Output],
         progress: Progress,
     ) -> Phase[Output]:
-        """The next phase, with its units to be run."""
+        """Make the next phase, with the units of this plan to run."""
         meta = meta_of(self.dump, plan.component)
         phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress)
         self.phases.append(phase)
@@ -171,7 +172,7 @@ class WorkflowTaskRun:
 
     @property
     def failures(self) -> list[tuple[Phase[Any], int, Failure]]:
-        """The units that failed: their phase, their index, why."""
+        """The failed units: phase, index and reason of each."""
         return [
             (phase, index, failure)
             for phase in self.phases
@@ -187,10 +188,10 @@ class WorkflowTaskRun:
         return sum(len(phase.outputs) for phase in self.phases)
 
     def merge(self, last_phase: Phase[TaskOutput]) -> None:
-        """Take over into the image list what the units that succeeded made.
+        """Merge the outputs of the units that succeeded into the image list.
 
         Raises:
-            ImageListError: their outputs break the rules of image lists.
+            ImageListError: the outputs break the rules of image lists.
         """
         outputs = last_phase.outputs
         if not outputs and last_phase.plan.units:
@@ -208,9 +209,9 @@ class WorkflowTaskRun:
             raise
 
     def end(self, status: Status, reason: str) -> RunEnd:
-        """What is to be recorded of this workflow task, and why it failed, if it did."""
-        # The units of a compound task succeed or fail together, and so do those that made
-        # together what cannot be taken over.
+        """What to record about the end of this workflow task, with the reason if it failed."""
+        # The units of a compound task succeed or fail together. So do units whose merged outputs
+        # break the rules of image lists.
         together = status == "failed" and (self.is_compound or not self.is_mergeable)
         merged = self.merged
         return RunEnd(

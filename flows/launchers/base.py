@@ -1,4 +1,4 @@
-"""The protocol of the launchers."""
+"""The protocol that all launchers implement."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from fractal_models.errors import FractalError
 
 
 class ForeignBatchError(FractalError):
-    """A batch was begun on another host, where its units may still run."""
+    """A batch was begun on another host, and its units may still run there."""
 
 
 @dataclass(frozen=True)
 class BatchEnd:
     """How a batch ended.
 
-    `missing` are the indexes of the units that have no result, in the order of the batch: they were
-    not started because the batch was `stopped`, or they were lost with their runner, whose last
-    words are in `stderr`; if it left none, that says how it ended. Those that have one of the
-    `reasons` are not to be launched again.
+    `missing` are the indexes of the units without a result, in the order of the batch. They were
+    not started because the batch was `stopped`, or they were lost with their runner. `stderr` has
+    the runner's last words; if there are none, it says how the runner ended. `reasons` says, by
+    index, why some of the missing units must not be launched again.
     """
 
     missing: tuple[int, ...]
@@ -34,32 +34,30 @@ OnResults = Callable[[list[UnitResult]], Awaitable[None]]
 
 
 class Launcher(Protocol):
-    """Runs batches somewhere. What it starts lives on when the process of the launcher dies."""
+    """Runs batches somewhere. What it has started goes on if the launcher's process dies."""
 
     async def run(self, batch: Batch, on_results: OnResults) -> BatchEnd:
-        """Run a batch to its end and hand over its results as they come.
+        """Run a batch to its end, and pass its results to `on_results` as they arrive.
 
-        A batch that was begun before (by a process that is gone) is gone on with: it is followed
-        if its runner lives, else the units without a result are run; all its results, those of
-        before included, are handed over, so `on_results` must bear to see a result again. One that
-        was stopped is not gone on with.
-
-        If the awaiting task is cancelled, the batch is stopped and its last results are handed
-        over before CancelledError goes on. Any other exception, also one of `on_results`, leaves
-        the batch running.
+        A batch that an earlier process has begun is continued: if its runner lives, it is followed,
+        otherwise the units without a result are run. All results are passed on, including those of
+        earlier processes, so `on_results` must accept a result that it has seen before. A batch
+        that was stopped is not continued. If the awaiting task is cancelled, the batch is stopped,
+        and its last results are passed on before CancelledError is raised. Any other exception,
+        also one of `on_results`, leaves the batch running.
         """
         ...
 
     def describe(self, batch: Batch) -> str:
-        """How and where it would run a batch, as a phrase.
+        """A phrase that says how and where the launcher would run a batch.
 
         Raises:
-            ValueError: it cannot; `run` would raise the same.
+            ValueError: the launcher cannot run the batch; `run` would raise the same error.
         """
         ...
 
     def memory_of(self, batch: Batch) -> int | None:
-        """How much memory (MiB) it asks for each unit of a batch; None if it asks nobody.
+        """The memory (MiB) that the launcher asks for each unit of a batch, or None.
 
         Raises:
             ValueError: as `describe`.
@@ -69,10 +67,10 @@ class Launcher(Protocol):
     async def stop(self, folder: Path) -> None:
         """Stop the batch in `folder`, if it is running, and return when it has ended.
 
-        Whoever awaits its `run`, here or in another process, gets its end.
+        A `run` of the batch, in this process or another, then returns how it ended.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections. What was launched goes on."""
+        """Close connections. Batches that were launched go on."""
         ...

@@ -1,4 +1,4 @@
-"""Which launcher runs a job, and how it reaches the job's files."""
+"""Chooses the launcher of a job, with its way to the job's files."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.settings import get_settings
 from fractal_models.tables import JobV2, Profile, Resource
 
-# Of a file system that is shared, results are read as often as that; over a network at each poll.
+# How often results are read from a shared file system; over a network, once per poll of SLURM.
 _SECONDS_SHARED = 0.3
 _SHORTEST_POLL = 1.0
 
@@ -31,7 +31,7 @@ def launcher_of(
     on_submitted: Callable[[int], Awaitable[None]],
     say: Callable[[str], None],
 ) -> Launcher:
-    """The launcher of a job on a resource, by its runner configuration.
+    """The launcher of a job on a resource, by the runner configuration `config`.
 
     `on_submitted` and `say` are as in `SlurmContext`.
 
@@ -73,9 +73,10 @@ def launcher_of(
 
 
 def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
-    """Units on this machine, as the OS user whom a profile names, if it names one.
+    """The launcher for this machine. Units run as the profile's OS user, if it names one.
 
-    Their runner is executed by the Python that environments are made of, which that user can run.
+    That user cannot run this process's Python, so the runner is executed by the Python from which
+    task environments are made.
 
     Raises:
         ProfileError: there is no such OS user.
@@ -88,12 +89,12 @@ def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
 
 
 def query_transport(resource: Resource, profile: Profile) -> Transport:
-    """How to ask a cluster for what everybody may see: on this machine that takes no other user."""
+    """Transport for questions to a cluster that everybody may ask: needs no other OS user here."""
     return ssh_transport(resource, profile) if resource.type == "slurm_ssh" else LocalTransport()
 
 
 def ssh_transport(resource: Resource, profile: Profile) -> SSHTransport:
-    """Commands by SSH, as the user of a profile for a resource of type `slurm_ssh`."""
+    """Runs commands by SSH, as the user of a profile for a resource of type `slurm_ssh`."""
     return SSHTransport(
         str(resource.host),
         str(profile.username),

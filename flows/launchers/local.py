@@ -40,13 +40,14 @@ LOCK_FILE = "lock"
 
 
 class LocalLauncher:
-    """Runs a batch by a unit runner in a session of its own, which outlives this process.
+    """Runs each batch by a unit runner in its own session, which outlives this process.
 
-    `python` executes the unit runner, which is copied into the folder that the batch folders are
-    in. A runner that lives on for `stop_timeout` seconds after it was told to stop is killed.
+    `python` executes the unit runner, which is copied into the parent of the batch folders. A
+    runner that still lives `stop_timeout` seconds after it was told to stop is killed.
 
-    With an `account` the runner and its units are those of that OS user, by sudo, once per batch.
-    It owns what units write; the rest of a job's folder it can only read or pass.
+    With an `account`, the runner and its units run as that OS user, by one call of sudo per batch.
+    The account owns what units write; in the rest of a job's folder it can only read files or pass
+    through folders.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class LocalLauncher:
         return f"{min(batch.max_parallel, len(batch.units))} at once, on {_HOST}"
 
     def memory_of(self, batch: Batch) -> int | None:
-        """See `Launcher.memory_of`: units take what they need."""
+        """See `Launcher.memory_of`. Units here take what memory they need, so None is returned."""
         return None
 
     async def stop(self, folder: Path) -> None:
@@ -105,7 +106,7 @@ class LocalLauncher:
         if folder in self._runners or runner.is_alive():
             runner.tell_to_stop()
         if folder not in self._runners and not (folder / LOCK_FILE).exists():
-            # It never ran, or its folder was removed while it does.
+            # It never ran, or its folder was removed while it was running.
             await self._runs_as.kill_left_runners_of(folder)
             return
         await runner.send(signal.SIGTERM)
@@ -117,13 +118,14 @@ class LocalLauncher:
         await self._runs_as.kill_units_of(folder)
 
     async def close(self) -> None:
-        """See `Launcher.close`: there are none."""
+        """See `Launcher.close`. There are no connections."""
 
 
 def _prepare(batch: Batch) -> bool:
-    """Write a batch that is to be run, unless what it did before was lost; see `write_batch`.
+    """Write a batch before it runs, unless what it did earlier was lost; errors as `write_batch`.
 
-    Whether it is new: its folder may have been removed while a runner worked on it, which went on.
+    Returns whether the batch is new. Even then a runner may work on it: one that went on after the
+    folder had been removed.
     """
     is_new = not (batch.folder / BATCH_FILE).exists()
     write_batch(batch)
@@ -132,7 +134,7 @@ def _prepare(batch: Batch) -> bool:
 
 
 async def _follow(runner: "_Runner", results: "_Results") -> None:
-    """Hand over results until the runner has ended, as promptly as the batch is young."""
+    """Hand over results until the runner has ended, at first with shorter pauses."""
     begun = time.monotonic()
     while True:
         alive = runner.is_alive()  # asked first, so that the last results are read after its end
@@ -167,7 +169,7 @@ def is_running(folder: Path) -> bool:
 
 
 def _check_host(reader: ResultsReader) -> None:
-    """Raise ForeignBatchError if the last runner may still work on the batch, on another host."""
+    """Raise ForeignBatchError if the last runner may still work on the batch on another host."""
     host = reader.runs_on
     if host not in (None, _HOST):
         folder = reader.path.parent
@@ -194,7 +196,7 @@ class _Results:
         self._called_at = time.monotonic()
 
     async def hand_over(self) -> None:
-        # Pending are, at first, those whose handing over was cancelled half-way.
+        # At first, `_pending` has the results whose last handing over was cancelled half-way.
         while results := self._pending or self.reader.read():
             self._pending = results
             await self.on_results(results)
@@ -210,7 +212,7 @@ class _Results:
 
 
 class _Runner:
-    """The unit runner of a batch: started here, or found by the lock that it holds."""
+    """The unit runner of a batch: started by this object, or found by the lock that it holds."""
 
     def __init__(self, folder: Path, runs_as: "_RunsAs") -> None:
         self.folder = folder
@@ -221,19 +223,19 @@ class _Runner:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was told to stop, by whomever."""
+        """Whether anybody told the runner to stop."""
         return self._must_not_start or (self.folder / unit_runner.STOP_FILE).exists()
 
     def tell_to_stop(self) -> None:
-        """Leave word that the next SIGTERM stops the batch; if it does not run, it never will."""
+        """Make the next SIGTERM stop the batch; if no runner runs yet, prevent its start."""
         self._must_not_start = True
-        # If it cannot be written, as on a full disk, the units are to be ended all the same.
+        # If the file cannot be written, as on a full disk, the units must end all the same.
         path = self.folder / unit_runner.STOP_FILE
         with contextlib.suppress(OSError), open_left(path, "ab", below=self.folder):
             return
 
     async def start(self) -> None:
-        """Start it, or, if this is cancelled, leave it to `send` to wait until it is started."""
+        """Start the runner. If this is cancelled, the start goes on, and `send` waits for it."""
         self._starting = asyncio.create_task(asyncio.to_thread(self._start))
         await asyncio.shield(self._starting)
 
@@ -258,12 +260,12 @@ class _Runner:
         return path.open("xb")
 
     def is_alive(self) -> bool:
-        """Whether the runner or its guard lives: a killed guard leaves its runner running."""
+        """Whether the runner or its guard lives: a runner outlives a guard that was killed."""
         started = self._process is not None and self._process.poll() is None
         return started or is_running(self.folder)
 
     async def send(self, number: int) -> None:
-        """Send it a signal, if it lives and does so on this host."""
+        """Send a signal to the runner, if it lives on this host."""
         if self._starting is not None:
             await asyncio.wait([self._starting])
         holder = await self._holder()
@@ -275,7 +277,10 @@ class _Runner:
             await self._runs_as.send_first(self._process.pid, number)
 
     def last_words(self, came_to_its_end: bool) -> str:
-        """The last 4 KiB of what it said; how it ended, if it did not come to its end silently."""
+        """The last 4 KiB that the runner said. If it said nothing, how it ended.
+
+        Empty if it said nothing and came to its end or was told to stop.
+        """
         with contextlib.suppress(OSError):
             words = read_end(self.folder / "stderr", _STDERR_TAIL, below=self.folder)
             if words:
@@ -293,7 +298,7 @@ class _Runner:
         return f"ended early with exit code {code}"
 
     def _why_it_is_silent(self) -> str:
-        """What prevents writing into its folder, if anything does."""
+        """What prevents the runner from writing into its folder; empty if nothing does."""
         probe = self.folder / "probe"
         try:
             with naming(probe), self._emptied(probe.name) as file:
@@ -305,7 +310,11 @@ class _Runner:
         return ""
 
     async def _holder(self) -> tuple[int, str] | None:
-        """The process that holds the lock, and its host; it signs a moment after it took it."""
+        """The process id and host of the lock's holder.
+
+        The holder writes both into the lock file shortly after it took the lock, so this waits a
+        moment.
+        """
         deadline = time.monotonic() + _SIGNED_WITHIN
         while is_running(self.folder) and time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError):
@@ -317,7 +326,7 @@ class _Runner:
 
 
 def _put_own_logs_aside(batch: Batch) -> None:
-    """Make room for the logs of units: one that this process wrote the account could not touch."""
+    """Rename logs that this process wrote, so that the account can write logs of its own."""
     for unit in batch.units:
         log = batch.units_dir / f"{unit.name}.log"
         with contextlib.suppress(FileNotFoundError):
@@ -333,7 +342,7 @@ def _is_current(copy: Path) -> bool:
 
 
 class _RunsAs:
-    """Who runs units: the user of this process or, by sudo, an account."""
+    """Who runs the units: the user of this process or, by sudo, an account."""
 
     def __init__(self, python: str, account: Account | None) -> None:
         self.python = python
@@ -341,25 +350,29 @@ class _RunsAs:
         self._transport = LocalTransport(account.name, python) if account is not None else None
 
     def command(self, *arguments: str) -> list[str]:
-        """The command that runs a program of Python."""
+        """The command that runs Python with these arguments."""
         prefix = self._transport.prefix() if self._transport is not None else []
-        # Isolated and without site-packages: starts faster, and nothing gets in its way.
+        # Isolated and without site-packages: Python starts faster, and loads nothing unexpected.
         return [*prefix, self.python, "-I", "-S", *arguments]
 
     def options(self) -> dict[str, Any]:
-        """How the command is started: an account enters few folders, and others read its files."""
+        """Options for starting the command.
+
+        An account may enter few folders, so it starts in `/`; the files that it writes must be
+        readable for others.
+        """
         return {} if self.account is None else {"cwd": "/", "umask": 0o022}
 
     def adapted(self, batch: Batch) -> Batch:
-        """A batch whose units may write where they are started."""
+        """The batch with a working folder in which its units may write."""
         if self.account is None or batch.cwd is not None:
             return batch
         return replace(batch, cwd=batch.units_dir)
 
     def share(self, batch: Batch) -> None:
-        """Let the account do its part in a batch that is written, and no more.
+        """Give the account the access that it needs for a batch, and no more.
 
-        What this process writes is not in folders that the account can change.
+        What this process writes itself is not in folders that the account can change.
         """
         if self.account is None:
             return
@@ -377,7 +390,10 @@ class _RunsAs:
         self.account.share(units_dir, FILLED)
 
     def copy_of_unit_runner(self, folder: Path) -> Path:
-        """The copy in a folder, renewed if an older version made it; its user is not disturbed."""
+        """Copy the unit runner to a folder, if no copy of this version is there. Returns the path.
+
+        The copy is replaced as a whole, so a process that uses the old one is not disturbed.
+        """
         copy = folder / _PROGRAM
         if not _is_current(copy):
             write_whole(copy, _TEXT)
@@ -386,9 +402,10 @@ class _RunsAs:
         return copy
 
     async def send(self, pid: int, number: int) -> None:
-        """Send a signal to a process, if it lives: an account's get it from that account.
+        """Send a signal to a process, if it lives; with an account, as that OS user.
 
-        (The number may be what a unit wrote: no other process is to have the signal.)
+        (The process id may come from a file that a unit wrote, so no other user's process may get
+        the signal.)
         """
         if self._transport is not None:
             text = "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))"
@@ -400,18 +417,24 @@ class _RunsAs:
             os.kill(pid, number)
 
     async def send_first(self, pid: int, number: int) -> None:
-        """Send a signal to a runner that was just started: an account's is one of sudo's group."""
+        """Send a signal to a runner that was just started.
+
+        With an account, `pid` is that of sudo, and its whole process group gets the signal.
+        """
         await self.send(pid if self._transport is None else -pid, number)
 
     async def kill_left_runners_of(self, folder: Path) -> None:
-        """Kill the runners on a batch that is not begun, and its units; most have none."""
+        """Kill runners, and their units, that still work on a batch whose folder is new.
+
+        Most batches have no such runner.
+        """
         if self._transport is None:
             await asyncio.to_thread(unit_runner.kill_runners_of, str(folder))
         elif await asyncio.to_thread(unit_runner.runners_of, str(folder)):
             await self._kill_as_account(folder)
 
     async def kill_units_of(self, folder: Path) -> None:
-        """Kill the units of a batch whose runner is gone, or did not listen."""
+        """Kill the units of a batch whose runner is gone, or did not react."""
         if self._transport is None:
             await asyncio.to_thread(unit_runner.kill_processes_of, str(folder))
         else:

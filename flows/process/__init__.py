@@ -1,4 +1,4 @@
-"""Processes, here and elsewhere: locks, signals, OS users, and how commands reach other machines.
+"""Processes here and on other machines: locks, signals, OS users, and how to run commands there.
 
-Begin with `transport.py`: commands here, as another user, and by SSH.
+Begin with `transport.py`, which runs commands here, as another user, and by SSH.
 """

@@ -12,7 +12,7 @@ from fractal_models.errors import ProfileError
 
 @dataclass(frozen=True)
 class Account:
-    """An OS user, with its own group."""
+    """An OS user, with its primary group."""
 
     name: str
     uid: int
@@ -23,7 +23,7 @@ class Account:
         """The OS user of this name.
 
         Raises:
-            ProfileError: there is none, or it is root.
+            ProfileError: there is no such OS user, or it is root.
         """
         try:
             found = pwd.getpwnam(name)
@@ -40,13 +40,14 @@ class Account:
         return cls(name, found.pw_uid, found.pw_gid)
 
     def give(self, folder: Path) -> None:
-        """Make a folder in which it may write, and which all may read; what is in it stays.
+        """Make a folder in which this OS user may write and which everybody may read.
 
-        It becomes the folder's owner if this process is root's, else the folder becomes one of its
-        group. One that it owns already is left as it is.
+        What is in the folder stays. If this process runs as root, this user becomes the folder's
+        owner; otherwise the folder gets the user's group. A folder that the user owns already is
+        not changed.
 
         Raises:
-            ProfileError: that is not possible.
+            ProfileError: this process may not do that.
         """
         if not folder.exists():
             folder.mkdir(parents=True)
@@ -59,10 +60,10 @@ class Account:
             self.share(folder, 0o2775)
 
     def share(self, path: Path, mode: int) -> None:
-        """Let a file or folder be one of its group, with this mode.
+        """Give a file or folder this OS user's group, and this mode.
 
         Raises:
-            ProfileError: that is not possible, or others would be in the group.
+            ProfileError: this process may not do that, or the group may have other members.
         """
         group = grp.getgrgid(self.gid)
         if group.gr_name != self.name:

@@ -10,7 +10,7 @@ from types import ModuleType
 from flows.process.transport import CommandError, NoAnswerError, Transport
 from flows.programs import framed
 
-# Runs a command, and fails with what it said.
+# Runs a command. If it fails, this fails with the command's message.
 _COMMAND = b"""
 import subprocess, sys
 nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
@@ -34,19 +34,19 @@ async def run_program(
     stdin: bytes = b"",
     seconds: float,
 ) -> bytes:
-    """What one of our programs answers that a Python of 3.8 or newer runs there.
+    """Run one of our programs with a Python of 3.8 or newer on that machine, and return its answer.
 
     Raises:
         TransportError, AnswerError: as `Transport.run`.
-        CommandError: the program failed; the message tells why.
-        NoAnswerError: there is no answer in what came back, which the message quotes.
+        CommandError: the program failed; the message says why.
+        NoAnswerError: the output contains no answer; the message quotes the output.
     """
     text = Path(str(program.__file__)).read_bytes()
     return await _run(transport, python, text, arguments, stdin, seconds)
 
 
 async def run_command(transport: Transport, python: str, *command: str, seconds: float) -> bytes:
-    """What a command writes to its standard output, and nothing else.
+    """What a command writes to its standard output, without anything that others write there.
 
     Raises:
         TransportError, AnswerError, CommandError, NoAnswerError: as `run_program`.
@@ -79,7 +79,10 @@ async def _run(
 
 
 def answer_in(output: bytes, mark: str) -> tuple[bool, bytes] | None:
-    """Whether a program failed, and its answer, as a whole frame in some output has it."""
+    """Whether a program failed, and its answer: from the first complete frame in the output.
+
+    None if the output has no complete frame.
+    """
     head = re.compile(rb"%s ([01]) (\d{1,10}) ([0-9a-f]{64})\r?\n" % re.escape(mark.encode()))
     for frame in head.finditer(output):
         answer = output[frame.end() : frame.end() + int(frame[2])]

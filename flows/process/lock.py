@@ -1,10 +1,10 @@
-"""One executor per job: a lock in PostgreSQL, held as long as the process lives.
+"""One process per job: a lock in PostgreSQL, held as long as the process lives.
 
 Activities of task groups, e.g. collections, have such locks too.
 
-An advisory lock belongs to a connection, so it is free as soon as PostgreSQL knows that its
-holder is gone: at once if the process ends, within a minute if its host vanishes. Whoever finds
-the lock of a submitted job free knows that nobody executes it.
+An advisory lock belongs to a connection. It becomes free when PostgreSQL notices that the holder is
+gone: at once if the process ends, within a minute if its host vanishes. So if the lock of a
+submitted job is free, no process runs the job.
 """
 
 import asyncio
@@ -23,8 +23,9 @@ from fractal_models.errors import FractalError
 # The first of the two keys of these locks; the second is the id of the job or of the activity.
 _JOBS, _ACTIVITIES = 0x46524A42, 0x46524143
 
-# PostgreSQL asks a silent host whether it lives after 10 s, and gives it up after 30; also one that
-# does not confirm what it was sent, which is not asked: the kernel would try that for 15 minutes.
+# PostgreSQL probes a silent host after 10 s, and gives it up after 30 s more. A host that does not
+# confirm data is not probed, so it gets a limit of its own; without that, the kernel would retry
+# for 15 minutes.
 _KEEP_ALIVE = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "10",
@@ -32,24 +33,24 @@ _KEEP_ALIVE = {
     "tcp_user_timeout": "30s",
 }
 _PING_SECONDS, _PATIENCE_SECONDS = 5.0, 20.0
-# A reconciler that has a job executed holds the lock for a moment longer.
+# The reconciler may hold the lock for a moment after it started a job again, so a job waits for it.
 _RECONCILER_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 
 _watching: set[asyncio.Task[None]] = set()  # an event loop does not keep its tasks
 
 
 class LockedError(FractalError):
-    """Another process executes this job or activity."""
+    """Another process runs this job or activity."""
 
 
 async def lock_job(url: URL, job_id: int, on_lost: Callable[[str], object]) -> None:
-    """Take the lock of a job, for as long as this event loop runs.
+    """Take the lock of a job, and hold it as long as this event loop runs.
 
-    So what runs after the flow, its hooks, is under the lock too. `on_lost` is called, with the
-    reason, if the lock is lost before.
+    So the hooks, which run after the flow, are under the lock too. `on_lost` is called, with the
+    reason, if the lock is lost earlier.
 
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process holds the lock.
         DatabaseAwayError: PostgreSQL does not answer.
     """
     await _lock(url, _JOBS, job_id, f"fractal job {job_id}", on_lost)
@@ -57,7 +58,7 @@ async def lock_job(url: URL, job_id: int, on_lost: Callable[[str], object]) -> N
 
 @asynccontextmanager
 async def holding_job(url: URL, job_id: int) -> AsyncIterator[None]:
-    """The lock of a job for a block, in which nobody else executes it.
+    """Hold the lock of a job during a block, in which no other process can run the job.
 
     Raises:
         LockedError, DatabaseAwayError: as `lock_job`.
@@ -70,16 +71,17 @@ async def holding_job(url: URL, job_id: int) -> AsyncIterator[None]:
 
 
 async def free_job(session: AsyncSession, job_id: int) -> bool:
-    """Take the lock of a job from a process that does not react, by ending its connection.
+    """Take the lock from a process that does not react, by ending its connection to PostgreSQL.
 
-    Should that process wake up, it sees that, and leaves. False: nobody holds the lock.
+    If that process wakes up, it notices the lost connection, and ends. Returns False if nobody
+    holds the lock.
     """
     found = await session.execute(_FREE, {"kind": _JOBS, "id": job_id})
     return found.first() is not None
 
 
 async def lock_activity(url: URL, activity_id: int, on_lost: Callable[[str], object]) -> None:
-    """Take the lock of an activity, as `lock_job`."""
+    """Take the lock of an activity; parameters and errors are those of `lock_job`."""
     await _lock(url, _ACTIVITIES, activity_id, f"fractal activity {activity_id}", on_lost)
 
 
@@ -91,7 +93,7 @@ async def _lock(url: URL, kind: int, id_: int, what: str, on_lost: Callable[[str
 async def _locked_connection(
     url: URL, kind: int, id_: int, what: str, *, seconds: float = 0.0
 ) -> asyncpg.Connection:
-    """A connection that holds a lock, for which it waits at most so long."""
+    """A connection that holds the lock. Waits at most `seconds` for the lock."""
     settings = {**_KEEP_ALIVE, "application_name": what}
     connection = await connect(url, server_settings=settings)
     deadline = time.monotonic() + seconds
@@ -104,7 +106,7 @@ async def _locked_connection(
 
 
 async def _watch(connection: asyncpg.Connection, on_lost: Callable[[str], object]) -> None:
-    """Notice the loss of a connection, also where nothing is heard of it."""
+    """Call `on_lost` when the connection is lost, also if the network does not report the loss."""
 
     def closed(_: object) -> None:
         on_lost("PostgreSQL closed its connection")
@@ -121,12 +123,12 @@ async def _watch(connection: asyncpg.Connection, on_lost: Callable[[str], object
 
 
 async def locked_jobs(session: AsyncSession) -> set[int]:
-    """The ids of the jobs that are being executed."""
+    """The ids of the jobs that a process runs now."""
     return await _locked(session, _JOBS)
 
 
 async def locked_activities(session: AsyncSession) -> set[int]:
-    """The ids of the activities that are being executed."""
+    """The ids of the activities that a process runs now."""
     return await _locked(session, _ACTIVITIES)
 
 

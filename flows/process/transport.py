@@ -16,59 +16,61 @@ from flows.reports.text import printable
 from fractal_models.errors import FractalError, UnavailableError
 
 _CONNECT_SECONDS = 15.0
-# A connection that is silent for so long, three times in a row, is given up.
+# A connection is given up after it was silent three times in a row for this long.
 _KEEP_ALIVE_SECONDS = 10
 _END_SECONDS = 5.0  # of a command that is told to end
-# SLURM hands it on to jobs: how strict the server is must not be felt in their files.
+# SLURM passes this umask on to jobs, so a strict umask of the server does not affect their files.
 _UMASK = 0o022
 _TELLS = 300  # characters of what a command said
-# What answers may be anybody's: so much of its output is taken into memory, and what it says of
-# errors to their end only.
+# The program that answers may be anybody's, so memory is limited: of its output, to this size; of
+# its standard error, to the last part.
 LONGEST_ANSWER = 64 * 1024 * 1024
 _LONGEST_WORDS = 64 * 1024
 _PIECE = 64 * 1024
 
-# The settings and secrets of the platform are not for what users have run, which inherits also what
-# `sbatch` sees; and variables that override what a script says, are not for `sbatch`.
+# Programs of users must not see the settings and secrets of the platform; they also inherit the
+# environment of `sbatch`. And `sbatch` must not see variables that override its script.
 _NOT_PASSED_ON = ("FRACTAL_", "PREFECT_", "SBATCH_")
 
-# A site may let its server run a single program as others: their Python, which runs all others.
+# A site may allow its server to run only one program as other users: their Python. That runs the
+# actual command.
 _EXECUTE = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 _KILL_GROUP = "import os, sys; os.killpg(int(sys.argv[1]), 9)"
 
 
 def variables_of_ours() -> list[str]:
-    """The variables of this process that are the platform's own."""
+    """The names of this process's environment variables that belong to the platform."""
     return [name for name in os.environ if name.startswith(_NOT_PASSED_ON)]
 
 
 def environment_of_programs() -> dict[str, str]:
-    """The environment of this process, less what is the platform's own."""
+    """The environment of this process without the variables of the platform."""
     ours = variables_of_ours()
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def program_of(command: Sequence[str]) -> str:
-    """The name of what a command runs, which may be by `env`, with variables."""
+    """The name of the program that a command runs, also if the command is `env` with variables."""
     return next((word for word in command if word != "env" and "=" not in word), command[0])
 
 
 class TransportError(UnavailableError):
-    """A command could not be run, or its end is not known; it may work later."""
+    """A command could not be run, or it is not known how it ended. It may work later."""
 
 
 class CommandError(FractalError):
-    """A command ended with another exit code than 0; the message has its own words."""
+    """A command ended with an exit code other than 0; the message contains what it said."""
 
 
 class AnswerError(CommandError):
-    """What a command answered cannot be used; the message has the beginning of it."""
+    """The answer of a command cannot be used; the message has the beginning of the answer."""
 
 
 class NoAnswerError(CommandError):
-    """Something else came back than an answer; the message quotes it, with the command's end.
+    """The output contains something else than an answer; the message quotes it, with the exit code.
 
-    It may have been disturbed, and be given the next time, above all if `exit_code` is 0.
+    The output may only have been disturbed, and the next try may give an answer, in particular if
+    `exit_code` is 0.
     """
 
     def __init__(self, ended: "Completed") -> None:
@@ -91,15 +93,15 @@ class Completed:
 
     @property
     def words(self) -> str:
-        """What it said, on one line, for people."""
+        """What the command said, on one line, for people."""
         said = printable((self.stderr or self.stdout[-_LONGEST_WORDS:]).decode(errors="replace"))
         return " ".join(said.split())[-_TELLS:] or f"exit code {self.exit_code} and no word"
 
     def check(self) -> "Completed":
-        """This, if the exit code is 0.
+        """Return this object if the exit code is 0.
 
         Raises:
-            CommandError: it is not.
+            CommandError: the exit code is not 0.
         """
         if self.exit_code != 0:
             raise CommandError(f"{program_of(self.command)} failed: {self.words}")
@@ -107,31 +109,32 @@ class Completed:
 
 
 class Transport(Protocol):
-    """Runs commands, as one user, on one machine: `place` names both, as 'user@host'."""
+    """Runs commands as one user on one machine. `place` names both, as 'user@host'."""
 
     place: str
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
-        """Run a command to its end. Of its standard error, the last 64 KiB are kept.
+        """Run a command to its end. Only the last 64 KiB of its standard error are kept.
 
         Raises:
-            TransportError: it could not be run, or took longer than so many seconds.
-            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
+            TransportError: the command could not be run, or took longer than `seconds`.
+            AnswerError: the command wrote more than `LONGEST_ANSWER` bytes.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of what is kept between commands."""
+        """Release what is kept between commands."""
         ...
 
 
 class LocalTransport:
-    """Runs commands on this machine: as this user or, by `sudo -n`, as another one.
+    """Runs commands on this machine: as this user or, with `sudo -n`, as another user.
 
-    With `python`, an interpreter that this user may run as the other one, nothing else need be
-    allowed; and a command that takes too long is killed, which only the other user can do.
+    `python` is an interpreter that this user may run as the other one. With it, sudo need not allow
+    any other command, and a command that takes too long can be killed, which only the other user
+    may do.
     """
 
     def __init__(self, user: str | None = None, python: str | None = None) -> None:
@@ -159,10 +162,10 @@ class LocalTransport:
         return Completed(tuple(command), process.returncode or 0, stdout, stderr)
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: nothing is kept between commands."""
 
     def prefix(self) -> list[str]:
-        """What comes before a command to have it run as the user."""
+        """The words to put before a command so that it runs as the user."""
         return [*self._sudo, *((*self._python, _EXECUTE) if self._python else ())]
 
     async def _start(self, command: Sequence[str]) -> asyncio.subprocess.Process:
@@ -184,7 +187,11 @@ class LocalTransport:
             ) from error
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
-        """Kill a command with all that it started; what sudo started may not be ours to kill."""
+        """Kill a command and all its child processes.
+
+        This process may have no right to kill what sudo started, so it is also killed as the other
+        user.
+        """
         if self._python is not None:
             kill = (*self._sudo, *self._python, _KILL_GROUP, str(process.pid))
             killing = await asyncio.create_subprocess_exec(
@@ -223,7 +230,7 @@ class _Reader(Protocol):
 async def _converse(
     command: Sequence[str], content: bytes, stdin: _Writer, stdout: _Reader, stderr: _Reader
 ) -> tuple[bytes, bytes]:
-    """Give a command its input, and read all of its output and the end of its errors."""
+    """Send a command its input. Returns its whole output and the end of its standard error."""
     parts = (
         asyncio.create_task(_feed(stdin, content)),
         asyncio.create_task(_all_of(stdout, command)),
@@ -238,7 +245,7 @@ async def _converse(
 
 
 async def _feed(stdin: _Writer, content: bytes) -> None:
-    """Write all input; a command may end without having read it."""
+    """Write the whole input, unless the command ends without reading all of it."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stdin.write(content)
         await stdin.drain()
@@ -274,9 +281,9 @@ def _told(content: bytes | bytearray) -> str:
 
 
 class SSHTransport:
-    """Runs commands over one SSH connection, which is kept, and made anew when it is lost.
+    """Runs commands over one SSH connection, which is kept, and made again when it is lost.
 
-    `host` may name a port (`host:22`). Its key must be among the `known_hosts`.
+    `host` may include a port (`host:22`). The host's key must be in `known_hosts`.
     """
 
     def __init__(self, host: str, user: str, key_path: Path, known_hosts: Path) -> None:
@@ -313,13 +320,14 @@ class SSHTransport:
         return Completed(tuple(command), exit_code, stdout, stderr)
 
     async def follow(self, command: Sequence[str], on_line: Callable[[str], object]) -> int:
-        """Run a command that may take long, and hear each line of its output; its exit code.
+        """Run a command that may take long. Calls `on_line` for each line; returns the exit code.
 
-        It must end when its standard input does: so it is told to when this is cancelled.
+        The command must end when its standard input ends: that is how it is stopped if this
+        coroutine is cancelled.
 
         Raises:
-            TransportError: it could not be run, or its end is not known.
-            AnswerError: it writes more than `LONGEST_ANSWER` bytes.
+            TransportError: the command could not be run, or it is not known how it ended.
+            AnswerError: the command wrote more than `LONGEST_ANSWER` bytes.
         """
         left = LONGEST_ANSWER
         try:

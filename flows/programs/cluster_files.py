@@ -1,22 +1,22 @@
 """Move the files of batches to and from a cluster: `python cluster_files.py ACTION ...`.
 
 This program is sent to where units run, on standard input (see `framed.py`), so it is one file,
-needs the standard library only, and runs with Python 3.8 and newer. What follows on standard
-input, and what comes out, is bytes.
+needs only the standard library, and runs with Python 3.8 and newer. Its further input and its
+output are bytes.
 
-Units write where this reads, so only regular files are opened, never by a symbolic link, and what
-is not is treated as if it were not there. What they wrote into these is sent as it is: who asked
-for it does not trust it.
+Units can write where this program reads. So it opens only regular files, never through a symbolic
+link, and treats everything else as missing. The content of these files is sent unchanged: the
+receiver does not trust it.
 
-    receive FOLDER    unpack a tar archive from stdin into a folder, which only its owner can read
-    collect           send what units did; stdin is a JSON object, see `collect`
-    begun TOKEN       tell which SLURM jobs began to execute a submission; stdin is a JSON list of
-                      its batch folders, stdout one of ids
-    void TOKEN        let a submission never begin, unless it has: the same in and out
-    stop              let runners stop their batches; stdin is a JSON list of batch folders
-    end               tell how batches ended; stdin is a JSON list of pairs, a batch folder and the
-                      file with the output of its SLURM job; stdout a JSON list of pairs, the end of
-                      that file, and the indexes of the units that were started and have no result
+    receive FOLDER  unpack a tar archive from stdin into a folder that only its owner can read
+    collect         send what units did; stdin is a JSON object, see `collect`
+    begun TOKEN     list the SLURM jobs that began to execute a submission; stdin is a JSON list
+                    of its batch folders, stdout a JSON list of ids
+    void TOKEN      prevent a submission from ever beginning, unless it has; in and out as `begun`
+    stop            let runners stop their batches; stdin is a JSON list of batch folders
+    end             say how batches ended; stdin is a JSON list of pairs, a batch folder and the
+                    file with the output of its SLURM job; stdout is a JSON list of pairs, the end
+                    of that file, and the indexes of units that were started and have no result
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def receive(folder: str, archive: BinaryIO) -> None:
-    """Unpack files, each of which is whole as soon as it is there."""
+    """Unpack files, each of which appears only when it is complete."""
     os.makedirs(folder, exist_ok=True)
     with tarfile.open(fileobj=archive, mode="r|") as tar:
         for member in tar:
@@ -83,10 +83,10 @@ def receive(folder: str, archive: BinaryIO) -> None:
 def collect(request: dict[str, Any], out: BinaryIO) -> None:
     """Send the new results of batches, each after the files of its unit.
 
-    The request is `{"batches": {name: [folder, offset]}}`. The answer is a line, a JSON list of
-    pairs of a name and a size, and then the contents one after the other. What is named
-    `results/<name>` holds whole lines of the batch's `results.jsonl` from that offset on, what is
-    named `units/<file>` is a log or an output in the batch's `units_dir`.
+    The request is `{"batches": {name: [folder, offset]}}`. The answer is a line with a JSON list of
+    pairs, a name and a size, followed by the contents one after the other. `results/<name>` has
+    complete lines of the batch's `results.jsonl`, beginning at the offset; `units/<file>` is a log
+    or an output in the batch's `units_dir`.
     """
     found: list[tuple[str, bytes]] = []
     size = 0

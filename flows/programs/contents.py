@@ -1,12 +1,12 @@
-"""Tell what is in a Python environment: `python contents.py PACKAGE MANIFEST`.
+"""List what a Python environment contains: `python contents.py PACKAGE MANIFEST`.
 
-The interpreter of the environment runs this, where that is: it is one file, needs the standard
-library only, and runs with Python 3.8 and newer. It prints a JSON object:
+The interpreter of the environment runs this program on its machine, so it is one file, needs only
+the standard library, and runs with Python 3.8 and newer. It prints a JSON object:
 
-    manifest       the path of the package's file of that name, or null
-    text           what is in that file
-    size_kb        the size of all files of the environment, in KiB
-    file_number    their number
+    manifest     the path of the package's file named MANIFEST, or null
+    text         the content of that file
+    size_kb      the size of all files of the environment, in KiB
+    file_number  the number of these files
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(package: str, manifest_name: str) -> None:
 
 
 def find(package: str, name: str) -> str | None:
-    """The first file of this name that a package has, also where it is used from its project."""
+    """The path of a package's first file of this name, also if it is installed editable."""
     for file in installed_files(package):
         if file.name == name:
             return str(file.locate())

@@ -1,16 +1,16 @@
 """Run a program and send what it writes in a frame: `python framed.py MARK ARGUMENTS...`.
 
-Shells, their start-up files and sudo may print whatever they like before, after and beside what is
-asked for. So an answer is sent as
+Shells, their start-up files and sudo may print anything before, after and between the output of a
+program. So an answer is sent as
 
-    a line    MARK, how the program ended (0, or 1), the length of the answer, its SHA-256
-    the answer, as many bytes: what the program wrote, or, if it failed, why
+    a line: MARK, how the program ended (0 or 1), the length of the answer, its SHA-256
+    the answer, of this length: what the program wrote, or, if it failed, why
 
-and who knows the mark, which is random, finds it. The program comes on standard input: a line with
-the length of its text, and the text; it reads what follows.
+The mark is random, so whoever knows it finds the answer. The program comes on standard input: first
+a line with the length of its text, then the text; the program itself reads what follows.
 
-This is sent as the text of `python -c`: it is one file, needs the standard library only, and runs
-with Python 3.8 and newer.
+This file is sent as the text of `python -c`: it is one file, needs only the standard library, and
+runs with Python 3.8 and newer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(mark: str, arguments: list[str]) -> None:
 
 
 def run(text: bytes, arguments: list[str]) -> tuple[bool, bytes]:
-    """Whether a program failed, and what it wrote or why."""
+    """Run a program. Returns whether it failed, and what it wrote or why it failed."""
     written = io.BytesIO()
     own, sys.stdout = sys.stdout, io.TextIOWrapper(written, encoding="utf-8", write_through=True)
     sys.argv = ["-c", *arguments]

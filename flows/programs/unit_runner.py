@@ -1,55 +1,55 @@
 """Execute the units of a batch: `python unit_runner.py [--wait | --kill] BATCH_DIR`.
 
 A unit is one execution of a task's command. This program is copied to where units run, so it is one
-file, needs the standard library only, and runs with Python 3.8 and newer.
+file, needs only the standard library, and runs with Python 3.8 and newer.
 
-In: `BATCH_DIR/batch.json`
+Input: `BATCH_DIR/batch.json`
 
     {"format": 2, "command": ["python", "task.py"], "max_parallel": 4, "args": {...},
      "units": [{"index": 0, "name": "000000", "args": {...}}], "units_dir": "/absolute/path",
      "cwd": null (BATCH_DIR/work), "env": null, "grace_seconds": 5, "attempt": 1}
 
-For every unit, `max_parallel` at once, `<command> --args-json A --out-json B` runs as a process
-group of its own. In `units_dir` the unit has `<name>.args.json` (A: `args` overridden by its own),
-`<name>.log` (its stdout and stderr) and, if it succeeded and wrote one, `<name>.out.json`. What a
-unit leaves running in its process group is killed when it ends. In attempt n > 1 the log of the
-attempt before is kept as `<name>.attempt-<n-1>.log`. Units may do what they like to their files and
-folders: what stands in the way of a file is removed, or put aside as `<file>.<time>.aside`; a
-working folder that a unit removed is made again. If the results themselves were removed or
-replaced, nobody would see what units do: the runner ends, and its units with it.
+For every unit, `max_parallel` at once, `<command> --args-json A --out-json B` runs as a separate
+process group. In `units_dir` the unit has `<name>.args.json` (A: `args` overridden by the unit's
+own), `<name>.log` (its stdout and stderr) and, if it succeeded and wrote one, `<name>.out.json`.
+When a unit ends, all that it leaves running in its process group is killed. In attempt n > 1, the
+log of the attempt before is kept as `<name>.attempt-<n-1>.log`. Units may do anything to their
+files and folders: whatever is in the place of a needed file is removed, or renamed to
+`<file>.<time>.aside`; a working folder that a unit removed is made again. If the results file was
+removed or replaced, nobody could see what units do, so the runner ends, and its units with it.
 
-Out: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in which they finish
+Output: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in which they finish
 
     {"index", "exit_code" or null, "signal" or null, "error" or null, "started_at", "ended_at",
      "max_rss_kb", "cpu_seconds", "host", "has_output", "has_warnings"}
 
-after a line `{"format": 2, "host", "pid", "started_at"}` for each runner that worked on the batch,
-and before a line `{"end": true, "ended_at", "stopped"}` when it came to its end. A unit that has a
-line is not run again: a runner that is started on a begun batch goes on with it. A line
-`{"killed": [indexes], "at"}` names units that were ended because their runner was: they have no
-result and run again. Format 1, which is read as well, has neither this line nor attempts.
+Each runner that works on the batch first writes a line `{"format": 2, "host", "pid",
+"started_at"}`, and, if it comes to its end, a last line `{"end": true, "ended_at", "stopped"}`. A
+unit that has a line is not run again: a runner that is started on a begun batch continues it. A
+line `{"killed": [indexes], "at"}` names units that were ended because their runner was: they have
+no result and run again. Format 1, which can be read too, has neither this line nor attempts.
 
-Peak memory and CPU time are those of the unit and the descendants it waited for. Peak memory is
-never less than what this program itself needs, because the kernel begins to count before it loads
-the unit's program.
+Peak memory and CPU time include the unit's descendants for which it waited. Peak memory is never
+less than what this program itself needs, because the kernel begins to count before it loads the
+unit's program.
 
 The program is two processes: the runner, and its parent, the guard. If the runner is killed, the
-guard becomes the parent of its units, gives a result to those that have ended by themselves and
-kills the others. A runner whose guard is killed carries on. There is no guard where Linux, ctypes
+guard becomes the parent of its units, writes results for those that have ended by themselves, and
+kills the others. If the guard is killed, the runner carries on. There is no guard if Linux, ctypes
 or the number of a system call is missing; then a unit that ends just when the runner is killed has
 no result.
 
-While one of the two lives, they hold a lock (`flock`) on `BATCH_DIR/lock`, which contains the
-runner's process id and host. With `--wait` a second runner waits for its end, as a scheduler may
-start a job again whose processes live on. With `--kill` nothing is executed: the runners on a batch
-are killed with their units.
+While one of the two lives, it holds a lock (`flock`) on `BATCH_DIR/lock`, which contains the
+runner's process id and host. With `--wait`, a second runner waits until the lock is free: a
+scheduler may start a job again whose processes still live. With `--kill` nothing is executed: the
+runners on a batch are killed, with their units.
 
-SIGTERM or SIGINT, to either of them, ends it early: its units get SIGTERM, and SIGKILL
-`grace_seconds` later. If there is a file `BATCH_DIR/stop`, the batch is stopped: their results have
-the error "stopped". Else the runner is interrupted, as by a shutdown: of the units it ends, those
-that exit with code 0 have a result, the others are named as killed in its last line. A shutdown may
-reach a unit first, so one that ended by SIGTERM waits a second for its result and is interrupted
-with the runner if that is.
+SIGTERM or SIGINT, to either process, ends the runner early: its units get SIGTERM, and SIGKILL
+`grace_seconds` later. If the file `BATCH_DIR/stop` exists, the batch is stopped: the results of its
+units have the error "stopped". Otherwise the runner is interrupted, as by a shutdown: units that
+then exit with code 0 have a result, the others are named as killed in its last line. A shutdown may
+reach a unit before the runner. So the result of a unit that was ended by SIGTERM waits for a
+second; if the runner is interrupted meanwhile, the unit counts as interrupted too.
 
 Exit codes: 0 all units ended, 2 the batch cannot be read, 3 another runner works on it, 74 a file
 could not be written, 75 interrupted, 143 stopped, 128 + n the runner was killed by signal n.
@@ -81,9 +81,9 @@ SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
 ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
 NOT_REGULAR = "it is no regular file"
-WARNING = b"warning"  # in any case, as Fractal has it
+WARNING = b"warning"  # in upper or lower case, as in Fractal
 READ_AT_ONCE = 1024 * 1024
-LOCK_SECONDS = 0.2  # whoever asks whether the lock is held holds it for a moment
+LOCK_SECONDS = 0.2  # whoever tests whether the lock is held, holds it for a moment
 GONE_SECONDS = 5.0
 SIGTERM_MAY_FOLLOW_SECONDS = 1.0
 
@@ -96,8 +96,9 @@ def main(arguments: list[str]) -> int:
     if kills:
         kill_runners_of(folder)
         return 0
-    # Signals are taken in one place, by sigwait, so none interrupts anything or comes unnoticed.
-    # SIGCHLD needs a handler, else it may be dropped or, if the parent ignored it, never sent.
+    # Signals are received in one place, by sigwait, so no signal interrupts a call or gets lost.
+    # SIGCHLD needs a handler: otherwise it may be dropped or, if the parent ignored it, never be
+    # sent.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -130,10 +131,10 @@ def complain(exit_code: int, message: str) -> int:
 
 
 class Lock:
-    """The lock on a batch, held until this process and those forked from it have ended."""
+    """The lock on a batch, held until this process and all processes forked from it have ended."""
 
     def __init__(self, path: str, seconds: float) -> None:
-        """Take it. Raises BlockingIOError if another one holds it for so many seconds."""
+        """Take the lock. Raises BlockingIOError if another process holds it for `seconds`."""
         self.path = path
         self.file = open_regular(path, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + seconds
@@ -148,7 +149,10 @@ class Lock:
         self.sign()
 
     def sign(self) -> None:
-        """Name this process as the one to signal; always as long, so that it is never cut."""
+        """Write this process's id and host into the lock file, so that signals go to it.
+
+        The text always has the same length, so a reader never sees it cut.
+        """
         name = f"{os.getpid()} {os.uname().nodename}".ljust(99) + "\n"
         os.lseek(self.file, 0, os.SEEK_SET)
         write(self.file, self.path, name)
@@ -156,7 +160,7 @@ class Lock:
 
 
 def read_batch(folder: str) -> dict[str, Any]:
-    """The content of `batch.json`. Raises ValueError if it is not what it should be."""
+    """The content of `batch.json`. Raises ValueError if it is not valid."""
     path = os.path.join(folder, "batch.json")
     try:
         with open(open_regular(path, os.O_RDONLY), encoding="utf-8") as file:
@@ -183,7 +187,7 @@ def check_format(path: str, found: object) -> None:
 
 
 class Ended(NamedTuple):
-    """How a process ended, and what it needed."""
+    """How a process ended, and which resources it used."""
 
     process: int
     exit_code: int | None
@@ -192,15 +196,16 @@ class Ended(NamedTuple):
     cpu_seconds: float = 0.0
 
     def by_sigterm(self) -> bool:
-        """Whether it, or what a shell ran in it, was ended by SIGTERM."""
+        """Whether SIGTERM ended the process or, if it is a shell, the child that it ran."""
         return self.signal == signal.SIGTERM or self.exit_code == 128 + signal.SIGTERM
 
 
 class Children:
-    """Looks at children that have ended; on Linux without reaping them.
+    """Looks at children that have ended; on Linux, without reaping them.
 
-    Until it is reaped, how a child ended can be asked again: by the guard, if this process is
-    killed. Python's `waitid` looks as well, but does not tell what the child needed.
+    Until a child is reaped, it can be asked again how it ended: by the guard, if this process is
+    killed. Python's own `waitid` does not reap either, but does not return the resources that the
+    child used.
     """
 
     WAITID = {"x86_64": 247, "aarch64": 95}
@@ -231,13 +236,16 @@ class Children:
             self.libc = None
 
     def adopt_orphans(self) -> bool:
-        """Become the parent of descendants whose parent dies; whether that can be."""
+        """Become the parent of descendants whose parent dies. Returns whether this is possible."""
         if self.libc is None:
             return False
         return bool(self.libc.prctl(self.BECOME_SUBREAPER, 1, 0, 0, 0) == 0)
 
     def look(self, process: int | None = None, wait: bool = False) -> Ended | None:
-        """How a child, this one or any, ended; None if none has, without waiting for it."""
+        """How a child ended: this one, or any if `process` is None.
+
+        None if no such child has ended; with `wait`, wait for its end.
+        """
         if self.libc is None:
             return self._reap_one()
         info, usage = self.info, self.usage
@@ -276,13 +284,13 @@ class Children:
         )
 
     def reap(self, process: int) -> None:
-        """Let go of a child that was looked at."""
+        """Reap a child whose end was read."""
         if self.libc is not None:
             os.waitpid(process, 0)
 
 
 class Unit:
-    """A unit that is being executed. `told` says whether, and why, it was told to end."""
+    """A unit that is being executed. `told` says whether it was told to end, and why."""
 
     NOT_TOLD, STOPPED, INTERRUPTED = 0, 1, 2
 
@@ -301,11 +309,11 @@ class Unit:
         self.log = -1
 
     def now(self) -> float:
-        """The time, in seconds, by the clock that the unit started by, though it was set since."""
+        """Seconds since the epoch, as if the clock had not been set since the unit started."""
         return (self.started_at + since_boot() - self.began) / 1e9
 
     def prepare(self, args: dict[str, Any], attempt: int) -> None:
-        """Write the arguments, begin the log, remove what an interrupted execution left."""
+        """Write the arguments, begin the log, and remove what an interrupted execution left."""
         if attempt > 1:
             kept = f"{self.path}.attempt-{attempt - 1}.log"
             if os.path.lexists(self.log_path) and not os.path.lexists(kept):
@@ -321,7 +329,7 @@ class Unit:
         self.log = open_regular(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def log_last_line(self, sentence: str) -> None:
-        """End the log with a line, unless a runner that was killed has done so."""
+        """Add a last line to the log, unless a runner that was killed has added it already."""
         size = os.fstat(self.log).st_size
         line = f"{sentence}\n"
         if os.pread(self.log, len(line), max(0, size - len(line))) == line.encode():
@@ -332,32 +340,35 @@ class Unit:
     def has_warnings(self) -> bool:
         position, read = 0, b""
         while piece := os.pread(self.log, READ_AT_ONCE, position):
-            read = read[1 - len(WARNING) :] + piece.lower()  # it may begin in the piece before
+            read = read[1 - len(WARNING) :] + piece.lower()  # it may begin in the last piece
             if WARNING in read:
                 return True
             position += len(piece)
         return False
 
     def settle_output(self, succeeded: bool) -> bool:
-        """Give the output its name if the unit succeeded, else remove it; whether there is one."""
+        """Give the output its final name if the unit succeeded, else remove it.
+
+        Returns whether there is an output.
+        """
         if not succeeded:
             remove(self.partial_path)
             return False
         try:
             os.rename(self.partial_path, self.out_path)
         except FileNotFoundError:
-            return os.path.lexists(self.out_path)  # named by a runner that was killed then
-        except OSError:  # the unit has put a folder there, which is no output either
+            return os.path.lexists(self.out_path)  # a runner gave it this name, and was killed then
+        except OSError:  # the unit has made a folder there, which is not an output either
             return True
         return True
 
 
 class Board:
-    """Which units are being executed, in memory that the runner shares with its guard.
+    """The units that are being executed, in memory that the runner shares with its guard.
 
-    A slot is five numbers: the unit's process, its index, what it was told, and when it started,
-    since the epoch and since boot. The process is written last, and by a single store, so a slot is
-    whole whenever the runner is killed.
+    A slot is five numbers: the unit's process id, its index, what it was told, and when it started,
+    since the epoch and since boot. The process id is written last, in a single store, so a slot is
+    complete at whatever moment the runner is killed.
     """
 
     SIZE = 5
@@ -368,7 +379,7 @@ class Board:
         self.free = list(range(0, slots * self.SIZE, self.SIZE))
 
     def announce(self, unit: Unit) -> None:
-        """Say that a unit is about to be started."""
+        """Note that a unit is about to be started."""
         numbers, slot = self.numbers, self.free.pop()
         numbers[slot + 1] = unit.index
         numbers[slot + 2] = unit.told
@@ -388,7 +399,7 @@ class Board:
         self.free.append(unit.slot)
 
     def read(self) -> Iterator[list[int]]:
-        """The numbers of all slots that are not free."""
+        """The numbers of each slot that is not free."""
         for slot in range(0, len(self.numbers), self.SIZE):
             if self.numbers[slot] != self.FREE:
                 yield self.numbers[slot : slot + self.SIZE].tolist()
@@ -427,7 +438,7 @@ class Runner:
         self.told = Unit.NOT_TOLD
 
     def run(self) -> int:
-        """Execute all units; the exit code. Raises OSError if a file cannot be written."""
+        """Execute all units. Returns the exit code. Raises OSError if writing a file fails."""
         if self.results.interrupted:
             self.kill_units_of_the_last_runner()
         self.results.append(
@@ -475,10 +486,10 @@ class Runner:
         self.settle_held(time.monotonic())
 
     def end_units(self) -> None:
-        """Tell the units to end, because the batch is stopped or this runner interrupted."""
+        """Tell the units to end, because the batch is stopped or this runner is interrupted."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         if signal.SIGALRM in signal.sigpending():
-            signal.sigwait((signal.SIGALRM,))  # it was about a unit that is held
+            signal.sigwait((signal.SIGALRM,))  # it was meant for a unit whose result is held back
         if os.path.exists(os.path.join(self.folder, STOP_FILE)):
             self.settle_ended()
             self.settle_held(math.inf)
@@ -548,7 +559,7 @@ class Runner:
         return NOT_FOUND, f"executable not found: {name!r} ({meaning})"
 
     def settle_ended(self) -> None:
-        """Take note of all units that have ended."""
+        """Handle all units that have ended."""
         while self.running:
             ended = self.children.look()
             if ended is None:
@@ -570,7 +581,7 @@ class Runner:
             self.results.record(unit, ended)
 
     def settle_held(self, now: float) -> None:
-        """Give their results to the units that were held back until now."""
+        """Record the units whose results were held back until now."""
         while self.held and self.held[0][0] <= now:
             _, unit, ended = self.held.popleft()
             self.results.record(unit, ended)
@@ -584,13 +595,14 @@ class Runner:
 
 
 def kill_rest(ended: Ended) -> None:
-    """Kill what a unit that has ended left behind."""
-    # The unit is not reaped (or is, and only this program makes groups), so the id is not reused.
+    """Kill the processes that an ended unit has left in its process group."""
+    # The unit is not reaped yet (or is, but only this program makes groups), so its id is not
+    # reused.
     send_to_group(ended.process, signal.SIGKILL)
 
 
 class Guard:
-    """The parent of a runner, and of its units when it is killed."""
+    """The parent of a runner; when the runner is killed, also the parent of its units."""
 
     def __init__(
         self,
@@ -609,7 +621,7 @@ class Guard:
         self.board = board
 
     def run(self) -> int:
-        """Wait for the runner's end; the exit code."""
+        """Wait until the runner ends. Returns the exit code."""
         ended = None
         while ended is None:
             received = signal.sigwait((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
@@ -634,21 +646,21 @@ class Guard:
         )
 
     def reap_orphans(self) -> Ended | None:
-        """Reap what units left behind, as long as the runner lives; how it ended, if it did."""
+        """Reap orphans of units while the runner lives. Returns how the runner ended, or None."""
         while True:
             orphan = self.children.look()
             runner = self.children.look(self.runner)
             if runner or not orphan:
                 return runner
-            self.children.reap(orphan.process)  # of a runner that lives, so it is no unit
+            self.children.reap(orphan.process)  # the runner lives, so this is no unit
 
     def take_over(self) -> int:
-        """Settle the units that ended by themselves, kill the others; how many those are."""
+        """Record the units that ended by themselves, and kill the others. Returns their number."""
         results = ResultsFile(os.path.join(self.folder, "results.jsonl"))
         units = dict(self.unsettled(results.known))
         ended_before = {process for process in units if self.children.look(process)}
         for process in units.keys() - ended_before:
-            os.kill(process, signal.SIGKILL)  # first: a shell would see that its child was killed
+            os.kill(process, signal.SIGKILL)  # first: its shell must not see a child die
             send_to_group(process, signal.SIGKILL)
         killed = []
         for process, unit in units.items():
@@ -672,7 +684,7 @@ class Guard:
         return len(killed)
 
     def unsettled(self, settled: set[int]) -> Iterator[tuple[int, Unit]]:
-        """The units that were executed and have no result, with their processes."""
+        """The units that were executed and have no result, with their process ids."""
         slots = list(self.board.read())
         names = {unit["index"]: unit["name"] for unit in self.batch["units"]}
         for process, index, told, started_at, announced_at in slots:
@@ -689,10 +701,11 @@ class Guard:
             yield process, unit
 
     def process_started(self, announced_at: int, others: set[int]) -> int | None:
-        """The unit that the runner just started when it was killed, so that it has no process id.
+        """Find a unit that the runner started, but died before it could note the process id.
 
-        It is a child, has a process group of its own or none yet, but no session, and has not
-        started before it was announced. Of what units left behind, hardly anything is so.
+        It is a child of this process, has its own process group or none yet, is in this session,
+        and did not start before it was announced. Hardly any process that a unit left behind is
+        like this.
         """
         own, group, session = os.getpid(), os.getpgrp(), os.getsid(0)
         earliest = announced_at * os.sysconf("SC_CLK_TCK") // 10**9
@@ -703,7 +716,7 @@ class Guard:
             try:
                 with open(f"/proc/{process}/stat", "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             parent, its_group, its_session, start = (int(fields[i]) for i in (1, 2, 3, 19))
             is_of_ours = (parent, its_session) == (own, session)
@@ -713,10 +726,10 @@ class Guard:
 
 
 class ResultsFile:
-    """A `results.jsonl`, which may have been begun by an earlier runner.
+    """A `results.jsonl`, which an earlier runner may have begun.
 
-    `known` are the indexes of the units that have a result; `interrupted` says that the last
-    runner did not come to its end. A line that was cut by a crash is removed, its unit runs again.
+    `known` are the indexes of the units that have a result; `interrupted` says that the last runner
+    did not come to its end. A line that a crash has cut is removed, and its unit runs again.
     """
 
     def __init__(self, path: str) -> None:
@@ -736,17 +749,17 @@ class ResultsFile:
         os.ftruncate(self.file, whole_lines)
 
     def append(self, content: dict[str, Any]) -> None:
-        """Write a line. Raises OSError if it cannot be written where others read it."""
+        """Append a line. Raises OSError if it cannot be written to the file that others read."""
         if identity(os.lstat(self.path)) != self.identity:
             raise OSError(errno.ESTALE, "the file was replaced while units ran", self.path)
         write(self.file, self.path, json.dumps(content) + "\n")
 
     def append_killed(self, indexes: Iterable[int]) -> None:
-        """Note units that were ended because their runner was."""
+        """Append a line with the units that were ended because their runner was."""
         self.append({"killed": sorted(indexes), "at": time.time()})
 
     def record(self, unit: Unit, ended: Ended, not_started: str | None = None) -> None:
-        """Settle the files of a unit that has ended, then append its result."""
+        """Finish the files of a unit that has ended, then append its result."""
         ended_at = unit.ended_at or unit.now()
         has_warnings = unit.has_warnings()
         error = "stopped" if unit.told == Unit.STOPPED else not_started
@@ -788,7 +801,7 @@ class ResultsFile:
 
 
 def write(file: int, path: str, text: str) -> None:
-    """Write in one call. Raises OSError, which names `path`, unless all of it is written."""
+    """Write the text in one call. Raises OSError, naming `path`, unless all of it is written."""
     data = text.encode()
     try:
         written = os.write(file, data)
@@ -799,10 +812,10 @@ def write(file: int, path: str, text: str) -> None:
 
 
 def open_regular(path: str, flags: int, dir_fd: int | None = None, mode: int = 0o666) -> int:
-    """Open a file in a folder that others write to, without waiting for anything.
+    """Open a file in a folder in which others can write, without ever blocking.
 
-    Raises OSError, which names `path`, if it is not there, or no regular file: opening a named pipe
-    may take for ever, and a symbolic link leads elsewhere.
+    Raises OSError, naming `path`, if the file does not exist or is not a regular file: opening a
+    named pipe may block for ever, and a symbolic link leads elsewhere.
     """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -818,12 +831,12 @@ def open_regular(path: str, flags: int, dir_fd: int | None = None, mode: int = 0
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:
-    """What tells a file from another that has its name."""
+    """What distinguishes a file from another one with the same name."""
     return status.st_dev, status.st_ino
 
 
 def remove(path: str) -> None:
-    """Remove a file, or put aside the folder that is there instead."""
+    """Remove a file. If a folder is in its place, rename the folder."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -835,7 +848,7 @@ def remove(path: str) -> None:
 
 
 def enter(folder: str) -> None:
-    """Make a folder the working folder, and make it, if it is not there (any more)."""
+    """Change to a working folder; if it does not exist (any more), make it first."""
     try:
         os.chdir(folder)
     except FileNotFoundError:
@@ -844,7 +857,7 @@ def enter(folder: str) -> None:
 
 
 def find_executable(name: str, environment: dict[str, str]) -> str | None:
-    """Where a command is: a path is taken as it is, a bare name is looked up in PATH."""
+    """The path of a command: a path is used as it is, a bare name is looked up in PATH."""
     if os.sep in name:
         return name
     for folder in os.get_exec_path(environment):
@@ -862,14 +875,14 @@ def send_to_group(group: int, number: int) -> None:
 
 
 def processes() -> list[int]:
-    """The ids of all processes; none where there is no /proc."""
+    """The ids of all processes; none if there is no /proc."""
     if not os.path.isdir("/proc"):
         return []
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def is_runner_of(process: int, folder: str) -> bool:
-    """Whether a process is a unit runner on a batch, or its guard; where there is no /proc, yes."""
+    """Whether a process is a unit runner on this batch, or its guard. Without /proc: True."""
     if not os.path.isdir("/proc"):
         return True
     try:
@@ -883,12 +896,12 @@ def is_runner_of(process: int, folder: str) -> bool:
 
 
 def runners_of(folder: str) -> list[int]:
-    """The unit runners on a batch, and their guards; none where there is no /proc."""
+    """The process ids of the unit runners on a batch, and of their guards; none without /proc."""
     return [process for process in processes() if is_runner_of(process, folder)]
 
 
 def kill_runners_of(folder: str) -> None:
-    """Kill the unit runners on a batch, and its units, also where its folder was removed."""
+    """Kill the unit runners on a batch, and its units, even if its folder was removed."""
     for process in runners_of(folder):
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
@@ -896,16 +909,16 @@ def kill_runners_of(folder: str) -> None:
 
 
 def kill_processes_of(folder: str) -> set[str]:
-    """Kill the units of a batch whose runner is gone, so that none runs twice at a time.
+    """Kill the units of a batch whose runner is gone, so that no unit runs twice at a time.
 
-    They are known by their environment, as process ids may have been reused. Returns the argument
-    files of those that were killed, when they have gone or after some seconds. Where there is no
+    The units are found by their environment, because process ids may have been reused. Returns the
+    argument files of the units that were killed, when these are gone or after some seconds. Without
     /proc nothing is done.
     """
     mark = f"{BATCH_VARIABLE}={os.path.abspath(folder)}".encode()
     deadline = time.monotonic() + GONE_SECONDS
     killed: set[str] = set()
-    # Again: they take a moment to die, and one may have started another meanwhile.
+    # Repeated, because processes take a moment to die, and one may have started another meanwhile.
     while (found := kill_marked(mark)) and time.monotonic() < deadline:
         killed.update(found)
         time.sleep(0.005)
@@ -913,7 +926,7 @@ def kill_processes_of(folder: str) -> set[str]:
 
 
 def kill_marked(mark: bytes) -> list[str]:
-    """Kill all processes with this in their environment; the argument file of each, or nothing."""
+    """Kill all processes with `mark` in their environment. Returns their argument files or ""."""
     killed = []
     for process in processes():
         try:
@@ -923,14 +936,14 @@ def kill_marked(mark: bytes) -> list[str]:
             with open(f"/proc/{process}/cmdline", "rb") as file:
                 _, _, options = file.read().partition(b"\0--args-json\0")
             os.kill(process, signal.SIGKILL)
-        except OSError:  # it has ended, or it is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
         killed.append(os.fsdecode(options.partition(b"\0")[0]))
     return killed
 
 
 def since_boot() -> int:
-    """Nanoseconds, on the clock by which the kernel notes when a process started."""
+    """Nanoseconds on the clock with which the kernel records when a process started."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime_ns(clock)
 

@@ -1,12 +1,13 @@
 """Unpack the archive of a project: `python unpack.py ARCHIVE FOLDER MAX_BYTES`.
 
-The archive is a tar file in gzip with one folder at its top: what is in that comes into FOLDER,
-which is made anew. Nothing is written elsewhere, and no more than MAX_BYTES, whatever the archive
-has: it comes from users.
+The archive is a tar file in gzip with one folder at its top. The content of that folder is unpacked
+into FOLDER, which is made anew. Archives come from users: so nothing is written elsewhere, and no
+more than MAX_BYTES, whatever an archive contains.
 
-This is run where the project is used: it is one file, needs the standard library only, and runs
-with Python 3.8 and newer. Not all of these have the filters of `tarfile`, nor all filters without
-holes, so that what could lead out of the folder is refused here, before it comes to them.
+This program runs on the machine where the project is used: it is one file, needs only the standard
+library, and runs with Python 3.8 and newer. Not all of these versions have the filters of
+`tarfile`, and some filters have security holes. So everything that could lead out of the folder is
+refused here, before `tarfile` sees it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import zlib
 from pathlib import Path
 
 MAX_FILES = 100_000
-# Of this program: the headers of an archive, which are read at once, can have any size too.
+# The memory of this program: the headers of an archive, which are read at once, can have any size.
 MAX_MEMORY = 1 << 30
 
 
@@ -30,7 +31,7 @@ class Refused(Exception):
 
 
 class BoundedGzip(gzip.GzipFile):
-    """A file in gzip of which no more than so many bytes are read."""
+    """A file in gzip from which at most `max_bytes` can be read."""
 
     def __init__(self, path: str, max_bytes: int) -> None:
         super().__init__(path, "rb")
@@ -95,7 +96,10 @@ def unpack(archive: str, folder: str, max_bytes: int) -> None:
 
 
 def parts_of(path: str) -> list[str]:
-    """The parts of a path that leads nowhere but down, which no link can change either."""
+    """The parts of a path. Refuses a path that leads out of the folder or goes up in it.
+
+    So links, too, can only lead to places inside.
+    """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts:
         raise Refused(f"{path!r} leads out of its folder, or goes up in it")

@@ -1,9 +1,9 @@
 """Run a shell script as long as somebody listens: `python while_connected.py SCRIPT`.
 
-When standard input ends, as it does with an SSH connection, or at SIGTERM, the script and all that
-it started are told to end (srun then ends its job), and what is left a moment later is killed.
+On SIGTERM, or when standard input ends, as it does with an SSH connection, the script and all that
+it started get SIGTERM (srun then ends its job); processes that are left 2 s later are killed.
 
-This program is sent as the text of `python -c`: it is one file, needs the standard library only,
+This program is sent as the text of `python -c`: it is one file, needs only the standard library,
 and runs with Python 3.8 and newer.
 """
 

@@ -1,6 +1,6 @@
 """All SQL that records what happened: history, accounting and events. Begin with `runs.py`.
 
-`jobs` has the job itself, `runs` the HistoryRuns of its workflow tasks, `units` the HistoryUnits
-and the HistoryImageCache, `events` and `outbox` what Prefect is to hear of; `usage` sums up,
-`statuses` tells how tasks stand.
+`jobs` is about the job itself, `runs` about the HistoryRuns of its workflow tasks, `units` about
+the HistoryUnits and the HistoryImageCache, `events` and `outbox` about the events for Prefect;
+`usage` sums up, `statuses` reads how tasks stand.
 """

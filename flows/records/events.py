@@ -1,4 +1,4 @@
-"""What Fractal tells in Prefect events: their names, resources and payloads."""
+"""The Prefect events that Fractal sends: their names, resources and payloads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uuid import UUID
 from flows.reports.text import title_of_job
 from fractal_models.tables import EventOutbox
 
-# How a job ended. (In the database, one that was stopped has failed.)
+# How a job ended. (In the database, a stopped job has the status "failed".)
 Outcome = Literal["done", "failed", "stopped"]
 
 JOB_EVENTS = tuple(f"fractal.job.{what}" for what in ("submitted", "done", "failed", "stopped"))
@@ -18,7 +18,7 @@ WORKFLOW_TASK_EVENTS = tuple(f"fractal.workflow-task.{what}" for what in ("done"
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What every event tells of a job: what it runs, where and whose it is."""
+    """The facts that every event of a job contains: what it runs, where, and for whom."""
 
     job_id: int
     flow_run_id: UUID | None
@@ -47,7 +47,7 @@ def job_event(
     reason: str | None = None,
     counts: Mapping[str, int],
 ) -> EventOutbox:
-    """What happened to a job; `counts` of its units."""
+    """The event for a job's new status; `counts` are the numbers of its units."""
     return EventOutbox(
         event=f"fractal.job.{status}",
         occurred=occurred,
@@ -66,7 +66,10 @@ def workflow_task_event(
     reason: str | None = None,
     counts: Mapping[str, int],
 ) -> EventOutbox:
-    """What happened to a workflow task (as a job keeps it); `counts` of its units and images."""
+    """The event for the end of a workflow task, which is given as the job keeps it.
+
+    `counts` are the numbers of its units and images.
+    """
     name = workflow_task.get("alias") or workflow_task["task"]["name"]
     order = workflow_task["order"]
     return EventOutbox(
@@ -96,7 +99,7 @@ def _in_role(role: str, resource_id: str, name: str) -> dict[str, str]:
 
 
 def _related(job: JobFacts) -> list[dict[str, str]]:
-    """The resources around a job that are there."""
+    """The resources related to a job, as far as they exist."""
     around = [
         ("project", f"fractal.project.{job.project_id}", job.project),
         ("workflow", f"fractal.workflow.{job.workflow_id}", job.workflow),
@@ -111,14 +114,14 @@ def _related(job: JobFacts) -> list[dict[str, str]]:
     return [_in_role(*each) for each in around]
 
 
-# Events end up in mails.
+# Limited because events end up in mails.
 _REASON_LENGTH = 1000
 
 
 def _payload(
     job: JobFacts, status: str, reason: str | None, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The same keys for every event, so that templates need not ask for them."""
+    """The payload of an event. All events have the same keys, so templates need not test them."""
     if reason is not None and len(reason) > _REASON_LENGTH:
         reason = f"{reason[: _REASON_LENGTH - 1]}…"
     return {

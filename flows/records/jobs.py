@@ -1,4 +1,4 @@
-"""SQL of a job as a whole: why it waits, its stop, its end."""
+"""SQL of a job as a whole: why it waits, that it must stop, how it ends."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,10 +25,11 @@ async def end_job(
     executor_error_log: str | None = None,
     only_without_flow_run: bool = False,
 ) -> bool:
-    """Give a submitted job its end, with its log and the event that tells of it, and commit.
+    """Record the end of a submitted job, with its log and an event, and commit.
 
-    `story` is what was logged while it ran. False if it had ended before or,
-    `only_without_flow_run`, has one by now: nothing changes.
+    `story` is what was logged while the job ran. With `only_without_flow_run`, a job that has a
+    flow run by now is left alone. Returns False if nothing changed: the job had ended before, or it
+    was left alone.
     """
     ended_at = now()
     end = (
@@ -53,7 +54,7 @@ async def end_job(
 
 @dataclass(frozen=True)
 class WaitingLine:
-    """A line on why a job waits, and what its log was when that was found out."""
+    """A line for the log that says why a job waits; `before` is the log when that was found out."""
 
     job_id: int
     before: str | None
@@ -71,7 +72,10 @@ _TELL_WAITING = text(
 
 
 async def tell_waiting(session: AsyncSession, lines: Sequence[WaitingLine]) -> set[int]:
-    """Append to the logs of submitted jobs, and commit. The ids of those that nobody else told."""
+    """Append the lines to the logs of submitted jobs, and commit. Returns the ids of these jobs.
+
+    A job whose log is no longer as in `before` is left out: somebody else has told it.
+    """
     if not lines:
         return set()
     told = await session.execute(_TELL_WAITING, {"lines": [asdict(line) for line in lines]})
@@ -81,7 +85,10 @@ async def tell_waiting(session: AsyncSession, lines: Sequence[WaitingLine]) -> s
 
 
 async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:
-    """Tell a job to stop, and commit. Who executes it asks now and then. The first reason stays."""
+    """Tell a job to stop, and commit. The process that runs the job asks for this now and then.
+
+    If the job was told before, the first reason stays.
+    """
     await session.execute(
         update(JobV2)
         .where(col(JobV2.id) == job_id, col(JobV2.stop_reason).is_(None))
@@ -91,7 +98,7 @@ async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:
 
 
 async def stop_reason(session: AsyncSession, job_id: int) -> str | None:
-    """Why a job was told to stop; None if it was not."""
+    """The reason why a job was told to stop; None if it was not told to."""
     found = await session.exec(select(JobV2.stop_reason).where(JobV2.id == job_id))
     return found.first()
 
@@ -108,9 +115,9 @@ _REOPEN_JOB = text(
 
 
 async def reopen(session: AsyncSession, job_id: int) -> bool:
-    """Give a failed job back its life, to go on after what it has recorded, and commit.
+    """Set a failed job to `submitted` again, and commit. It then continues after what is recorded.
 
-    False if it has not failed. What it wants to run on must be free, as for a new job.
+    Returns False if the job has not failed. As for a new job, no other job may run on its dataset.
 
     Raises:
         IntegrityError: another job on its dataset has not ended.
@@ -137,23 +144,23 @@ _ACCOUNT_SLURM = text(
 async def account_slurm(
     session: AsyncSession, job_id: int, resource_id: int | None, slurm_job_id: int
 ) -> None:
-    """Record and commit, once, that a job submitted a SLURM job."""
+    """Record, only once, that a job submitted a SLURM job, and commit."""
     ids = {"job_id": job_id, "resource_id": resource_id, "slurm_job_id": slurm_job_id}
     await session.execute(_ACCOUNT_SLURM, {**ids, "timestamp": now()})
     await session.commit()
 
 
 async def note_progress(session: AsyncSession, job_id: int) -> None:
-    """A job has got on: it may be started again as often as at its beginning (not committed)."""
+    """Note that a job has made progress, which sets its number of restarts to 0 (not committed)."""
     await session.execute(
         update(JobV2).where(col(JobV2.id) == job_id, col(JobV2.restarts) > 0).values(restarts=0)
     )
 
 
-# How the reason begins for which a job is stopped that makes no progress.
+# How the stop reason of a job begins that was given up because it made no progress.
 GIVEN_UP = "Given up"
 
 
 def outcome_of_stop(reason: str) -> Outcome:
-    """What a job comes to that is stopped for a reason: one that was given up has failed."""
+    """The outcome of a job that was stopped for this reason: "failed" if it was given up."""
     return "failed" if reason.startswith(GIVEN_UP) else "stopped"

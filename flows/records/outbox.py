@@ -1,4 +1,4 @@
-"""SQL of the events that Prefect has not confirmed yet."""
+"""SQL of the outbox: the events that Prefect has not confirmed yet."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ async def write_job_event(
     occurred: datetime,
     reason: str | None = None,
 ) -> None:
-    """Add an event to the transaction that writes what happened to a job."""
+    """Add a job's event to the transaction that records the new status of the job."""
     job = await _facts_of(session, job_id)
     counted = await session.execute(_COUNT_UNITS, {"job_id": job_id})
     counts = dict(counted.mappings().one())
@@ -47,7 +47,7 @@ async def write_workflow_task_event(
     reason: str | None,
     counts: Mapping[str, int],
 ) -> None:
-    """Add an event to the transaction that writes the end of a workflow task."""
+    """Add an event to the transaction that records the end of a workflow task."""
     job = await _facts_of(session, job_id)
     event = workflow_task_event(
         job, workflow_task, status, occurred=occurred, reason=reason, counts=counts
@@ -56,12 +56,13 @@ async def write_workflow_task_event(
 
 
 async def take_due(session: AsyncSession, limit: int, again_after: timedelta) -> list[EventOutbox]:
-    """The oldest events that were not sent, or not lately; no other worker has them until commit.
+    """The oldest events to send: never sent, or sent at least `again_after` ago and not confirmed.
 
-    They count as sent, if this is committed.
+    Other workers do not get them until this transaction ends. If it is committed, they count as
+    sent.
     """
     moment, sent = now(), col(EventOutbox.sent)
-    # Also those that were sent in the future, by a clock that was set back since.
+    # Also events with a time of sending in the future: the clock was set back since.
     due = or_(sent.is_(None), ~sent.between(moment - again_after, moment + again_after))
     found = await session.exec(
         select(EventOutbox)
@@ -80,14 +81,14 @@ async def take_due(session: AsyncSession, limit: int, again_after: timedelta) ->
 
 
 async def give_back(session: AsyncSession, events: Sequence[EventOutbox]) -> None:
-    """Have events that could not be sent be due again, and commit."""
+    """Mark events whose sending failed as not sent, so that they are sent again, and commit."""
     ids = [event.id for event in events]
     await session.exec(update(EventOutbox).where(col(EventOutbox.id).in_(ids)).values(sent=None))
     await session.commit()
 
 
 async def read_sent(session: AsyncSession, limit: int) -> dict[UUID, datetime]:
-    """When events occurred that were sent, by id; those first that were sent the longest ago."""
+    """When each sent event occurred, by its id; the events that were sent longest ago are first."""
     found = await session.execute(
         select(EventOutbox.id, EventOutbox.occurred)
         .where(col(EventOutbox.sent).is_not(None))
@@ -98,7 +99,7 @@ async def read_sent(session: AsyncSession, limit: int) -> dict[UUID, datetime]:
 
 
 async def forget(session: AsyncSession, ids: Sequence[UUID]) -> None:
-    """Delete events that Prefect has, and commit."""
+    """Delete events that Prefect has received, and commit."""
     await session.exec(delete(EventOutbox).where(col(EventOutbox.id).in_(ids)))
     await session.commit()
 

@@ -1,4 +1,4 @@
-"""SQL of HistoryRuns, and of all that is recorded when a workflow task ends."""
+"""SQL of HistoryRuns, and of everything that is recorded when a workflow task ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Status = Literal["done", "failed"]
 
 
 async def runs_of_job(session: AsyncSession, job_id: int) -> list[HistoryRun]:
-    """The HistoryRuns that a job has so far, the oldest first."""
+    """The HistoryRuns that a job has so far, oldest first."""
     found = await session.exec(
         select(HistoryRun).where(HistoryRun.job_id == job_id).order_by(col(HistoryRun.id))
     )
@@ -32,7 +32,7 @@ async def runs_of_job(session: AsyncSession, job_id: int) -> list[HistoryRun]:
 
 
 def order_of(run: HistoryRun) -> int:
-    """The place in the workflow of the task that was run."""
+    """The position in the workflow of the task of this HistoryRun."""
     order: int = run.workflowtask_dump["order"]
     return order
 
@@ -40,7 +40,7 @@ def order_of(run: HistoryRun) -> int:
 async def open_run(
     session: AsyncSession, job: JobV2, workflow_task: dict[str, Any], num_available_images: int
 ) -> int:
-    """Write and commit the HistoryRun of a workflow task (as the job keeps it); its id."""
+    """Write and commit the HistoryRun of a workflow task (as the job keeps it). Returns its id."""
     if job.dataset_id is None:
         raise ValueError(f"Job {job.id} has lost its dataset.")
     dump = {key: value for key, value in workflow_task.items() if key != "task_group"}
@@ -74,7 +74,7 @@ class RunEnd:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Of its units and images, as histories and events tell them."""
+        """The numbers of units and images, as histories and events contain them."""
         return {
             "num_units": self.num_units,
             "num_failed_units": self.num_failed_units,
@@ -87,7 +87,8 @@ _CLOSE_RUN = text(
     "RETURNING id"
 )
 
-# An init unit that did its part has waited for the others; what has no end by now has failed.
+# An init unit that succeeded is still `submitted`: it waits for the compute units. All other units
+# without an end have failed.
 _END_UNITS = text(
     """
     UPDATE historyunit
@@ -96,7 +97,7 @@ _END_UNITS = text(
     """
 )
 
-# The job's user by its row, not by what was read at its start: an email can change.
+# The user is found through the job's row, because the email read at the start can have changed.
 _ACCOUNT = text(
     """
     INSERT INTO accountingrecord (user_id, timestamp, num_tasks, num_new_images)
@@ -110,10 +111,10 @@ _ACCOUNT = text(
 async def close_run(
     session: AsyncSession, job: JobV2, run_id: int, workflow_task: dict[str, Any], end: RunEnd
 ) -> None:
-    """Record the end of a workflow task in one transaction: wholly or not at all, and once.
+    """Record the end of a workflow task in one transaction, and only once.
 
-    That is the HistoryRun's status, the units (those that have not ended, fail), the dataset's
-    images and history, the accounting, that the job made progress, and the event of it all.
+    Recorded are the HistoryRun's status, the units (those that have not ended have failed), the
+    images and history of the dataset, the accounting, that the job made progress, and an event.
     """
     closed = await session.execute(_CLOSE_RUN, {"run_id": run_id, "status": end.status})
     if closed.first() is None:
@@ -170,7 +171,10 @@ async def _close_in_dataset(
 
 
 async def abandon_runs(session: AsyncSession, job: JobV2) -> None:
-    """Record as failed what a job began and nobody will end; its image list stays as it is."""
+    """Record as failed each HistoryRun of a job that has not ended and that no process will finish.
+
+    The image list stays as it is.
+    """
     for run in await runs_of_job(session, saved_id(job)):
         if run.status == "submitted":
             units = await units_of_run(session, saved_id(run))

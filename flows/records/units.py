@@ -1,6 +1,6 @@
 """SQL of HistoryUnits and of the HistoryImageCache.
 
-Whatever grows with the number of images is one statement, fed with one JSON document.
+What grows with the number of images is written by one statement that gets one JSON document.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _UNIT_ID = col(HistoryUnit.id)
 async def image_statuses(
     session: AsyncSession, dataset_id: int | None, workflow_task_id: int
 ) -> dict[str, str]:
-    """The status of the latest unit of a workflow task on each image that it ran on, by URL."""
+    """The status of a workflow task on each image, by URL: that of its latest unit on the image."""
     found = await session.execute(
         select(HistoryImageCache.zarr_url, HistoryUnit.status)
         .join(HistoryUnit, col(HistoryImageCache.latest_history_unit_id) == _UNIT_ID)
@@ -38,7 +38,7 @@ async def image_statuses(
 
 @dataclass(frozen=True, slots=True)
 class RecordedUnit:
-    """A unit that an executor before this one wrote down."""
+    """A unit that an earlier process of the job recorded."""
 
     id: int
     status: str
@@ -47,7 +47,7 @@ class RecordedUnit:
 
 
 async def units_of_run(session: AsyncSession, run_id: int) -> list[RecordedUnit]:
-    """The units of a run so far, in the order in which they were written."""
+    """The units that a HistoryRun has so far, in the order in which they were written."""
     found = await session.execute(
         select(HistoryUnit.id, HistoryUnit.status, HistoryUnit.logfile, HistoryUnit.zarr_urls)
         .where(HistoryUnit.history_run_id == run_id)
@@ -57,7 +57,7 @@ async def units_of_run(session: AsyncSession, run_id: int) -> list[RecordedUnit]
 
 
 async def images_done(session: AsyncSession, run_ids: Sequence[int]) -> set[str]:
-    """The images of the units of these runs that are done."""
+    """The images of all done units of these HistoryRuns."""
     found = await session.exec(
         select(HistoryUnit.zarr_urls).where(
             col(HistoryUnit.history_run_id).in_(run_ids), HistoryUnit.status == "done"
@@ -97,9 +97,9 @@ async def create_units(
     *,
     point_images: bool,
 ) -> list[int]:
-    """Write and commit the units of a phase, as submitted; their ids, in the same order.
+    """Write and commit the units of a phase, as submitted. Returns their ids, in the same order.
 
-    With `point_images`, the units of the run become the latest ones of their images.
+    With `point_images`, the HistoryImageCache points each image to its unit in this HistoryRun.
     """
     rows = [
         {"logfile": logfile, "zarr_urls": unit.zarr_urls}
@@ -119,14 +119,14 @@ def log_path(units_dir: Path, unit: PlannedUnit) -> Path:
 
 
 async def begin_attempt(session: AsyncSession, unit_ids: Sequence[int], attempt: int) -> None:
-    """Note and commit that units run again."""
+    """Record that units run again, with the number of the new attempt, and commit."""
     await session.execute(update(HistoryUnit).where(_UNIT_ID.in_(unit_ids)).values(attempt=attempt))
     await session.commit()
 
 
 @dataclass(frozen=True, slots=True)
 class EndedUnit:
-    """A HistoryUnit's end: its row, what becomes of its images, and what the runner measured.
+    """The end of a HistoryUnit: the id of its row, its new status and what the runner measured.
 
     The init unit of a compound task stays `submitted`: its images are not done yet.
     """
@@ -153,9 +153,9 @@ _UPDATE_UNITS = text(
 
 
 async def record_units(session: AsyncSession, job_id: int, units: Iterable[EndedUnit]) -> None:
-    """Write and commit the ends of units; one that has an end keeps it.
+    """Record the ends of units, and commit. A unit that has an end already keeps it.
 
-    A new end is progress: the job may be started again as often as at its beginning.
+    A new end is progress, so the job's number of restarts is set to 0.
     """
     rows = [_unit_row(unit) for unit in units]
     recorded = await session.execute(_UPDATE_UNITS, {"units": rows})

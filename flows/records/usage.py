@@ -1,4 +1,4 @@
-"""SQL that sums up what a job took."""
+"""SQL that sums up what a job used: time, memory and units."""
 
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -33,7 +33,7 @@ _WORK = text(
 
 
 async def work_of_job(session: AsyncSession, job_id: int) -> list[Work]:
-    """The work of each workflow task that a job began, then that of all; none if it began none."""
+    """The work of each workflow task that a job began, then the total; empty if it began none."""
     rows = await session.execute(_WORK, {"job_id": job_id})
     works = [Work(*row) for row in rows]
     return works if len(works) > 1 else []

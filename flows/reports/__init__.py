@@ -1,4 +1,4 @@
-"""Words for people: logs, artifacts of the Prefect UI, errors, quantities. Begin with `job_log.py`.
+"""Texts for people: logs, artifacts of the Prefect UI, errors, quantities. Begin with `job_log.py`.
 
-Pure, but for `artifacts.py`, which shows things in Prefect.
+All modules are pure, except `artifacts.py`, which shows things in Prefect.
 """

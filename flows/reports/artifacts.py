@@ -1,6 +1,7 @@
 """What a job shows in the Prefect UI: progress, failures and a summary.
 
-Only shown, never needed: while Prefect is away the job goes on, and only these stand still.
+The job never needs these artifacts: while Prefect is away, the job continues, and only the
+artifacts are not updated.
 """
 
 import asyncio
@@ -20,15 +21,15 @@ from prefect.client.schemas.actions import ArtifactCreate
 
 logger = logging.getLogger(__name__)
 
-# The UI polls; showing more often only costs requests.
+# The UI polls; more frequent updates would only cost requests.
 _SHOW_SECONDS = 2.0
-# How long the end of a task waits for Prefect to take what is shown of it.
+# How long the end of a task waits for Prefect to accept an artifact.
 _PATIENCE_SECONDS = 5.0
 _MAX_FAILURES_SHOWN = 100
 
 
 class Progress:
-    """The share of a workflow task's units that have ended, as a live progress artifact."""
+    """A progress artifact: the share of a workflow task's units that have ended."""
 
     def __init__(self, key: str, description: str) -> None:
         self._key = key
@@ -39,16 +40,16 @@ class Progress:
         self._shown = 0.0
 
     def expect(self, units: int) -> None:
-        """That many more units are about to run."""
+        """Add units that are about to run."""
         self._expected += units
 
     def advance(self, units: int) -> None:
-        """That many more units have ended."""
+        """Add units that have ended."""
         self._ended += units
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """While this block runs, the artifact follows."""
+        """Keep the artifact up to date while this block runs."""
         showing = asyncio.create_task(self._keep_showing())
         try:
             yield
@@ -76,14 +77,14 @@ class Progress:
 
 
 async def show_failures(key: str, description: str, rows: Sequence[dict[str, str | int]]) -> None:
-    """A table of failed images with their last log lines; the first 100 of them."""
+    """Show a table of failed images with the last lines of their logs; at most 100 rows."""
     with _patiently("failed units"):
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await acreate_table_artifact(list(rows[:_MAX_FAILURES_SHOWN]), key, description)
 
 
 async def show_summary(key: str, description: str, markdown: str, flow_run_id: UUID) -> None:
-    """A text about a flow run, from whatever process."""
+    """Show a text about a flow run. Can be called from any process."""
     artifact = ArtifactCreate(
         key=key,
         type="markdown",
@@ -98,7 +99,7 @@ async def show_summary(key: str, description: str, markdown: str, flow_run_id: U
 
 @contextmanager
 def _patiently(what: str) -> Iterator[None]:
-    """Within this block, that Prefect does not answer is no reason to fail."""
+    """Log a warning, and do not fail, if Prefect does not answer within this block."""
     try:
         yield
     except (httpx.HTTPError, TimeoutError) as error:

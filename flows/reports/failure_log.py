@@ -1,15 +1,15 @@
-"""The log of a failed job, laid out for Fractal's clients.
+"""The log of a failed job, in the layout that Fractal's clients expect.
 
-`fractal-web` shows of a failed job the first line of its log, if that begins with TASK ERROR, JOB
-ERROR or UNKNOWN ERROR, and what follows the word TRACEBACK (or else the last Python error in it),
-in all five lines; of any other log the first five lines.
+If the first line of a failed job's log begins with TASK ERROR, JOB ERROR or UNKNOWN ERROR,
+`fractal-web` shows that line and what follows the word TRACEBACK (without that word: the last
+Python error in the log), in all five lines. Of any other log it shows the first five lines.
 """
 
 
 def log_of_failure(job_id: int, reason: str, story: str) -> str:
-    """Why a job failed, and then what was logged while it ran.
+    """The log of a failed job: why it failed, then what was logged while it ran (`story`).
 
-    The first line of the reason is a sentence; what follows, if anything does, is the evidence.
+    The first line of `reason` is a sentence. Further lines, if there are any, are the evidence.
     """
     sentence, _, evidence = reason.strip().partition("\n")
     head = [f"JOB ERROR in Fractal job {job_id}: {sentence or 'it gave no reason.'}"]

@@ -1,4 +1,4 @@
-"""The sentences of a job's log: how a workflow task begins and ends, and what is odd.
+"""The sentences of a job's log: how a workflow task begins and ends, and what is unusual.
 
 Pure. A log has a few lines per workflow task, never one per unit.
 """
@@ -12,14 +12,14 @@ from flows.reports.quantities import count, memory
 from flows.reports.sentences import phrase
 from fractal_models.images import MergeResult, Scalar
 
-# Of a filter's values, and of the reasons why units failed.
+# How many values of a filter, and how many reasons of failed units, are listed.
 _MOST_VALUES = 5
 _MOST_REASONS = 5
-# Fewer units than that may fail for the same reason by chance.
+# A smaller number of units may fail for the same reason by chance.
 _FEWEST_OF_ONE_CAUSE = 3
 _WASTE_FACTOR = 10
 
-# What SLURM says of each of its jobs differs in the job's number and in the node's words.
+# SLURM's reasons differ from job to job in the job's number and in what the node said.
 _ENDED_BY_SLURM = re.compile(r"SLURM job \S+ ended: (\w+)")
 _ADVICE = {
     "OUT_OF_MEMORY": "raise mem, or give those that run again more by mem_factor of retry",
@@ -30,7 +30,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """By what a workflow task chose its images."""
+    """The filters by which a workflow task chose its images."""
 
     types: Mapping[str, bool]
     attributes: Mapping[str, Sequence[Scalar]]
@@ -38,7 +38,7 @@ class Filters:
 
 
 def chosen(num_inputs: int, num_images: int, filters: Filters) -> str:
-    """Which of a dataset's images a workflow task sees: '2 of 3 images (raw, well: A or C)'."""
+    """How many of a dataset's images a workflow task sees: '2 of 3 images (raw, well: A or C)'."""
     types = [name if wanted else f"not {name}" for name, wanted in filters.types.items()]
     by_name = dict(filters.attributes)
     if filters.statuses is not None:
@@ -55,7 +55,7 @@ def _any_of(values: Sequence[Scalar]) -> str:
 
 
 def image_list(merged: MergeResult | None) -> str:
-    """What became of the image list."""
+    """A sentence that says how the image list changed."""
     if merged is None:
         return "The image list stays as it was."
     changes = {"new": merged.added, "updated": merged.updated, "removed": merged.removed}
@@ -65,21 +65,21 @@ def image_list(merged: MergeResult | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FailedUnit:
-    """Why a unit failed, and its images, as people read them."""
+    """A failed unit for people to read: the reason, and the names of its images."""
 
     reason: str
     images: str
 
 
 def cause_of(reason: str) -> str:
-    """A reason without what differs from unit to unit."""
+    """The part of a reason that is the same for all units that fail for it."""
     if found := _ENDED_BY_SLURM.search(reason):
         return f"ended by SLURM, {found[1]}"
     return phrase(" ".join(reason.split()))
 
 
 def reasons(failed: Iterable[FailedUnit]) -> list[str]:
-    """A line for each reason why units failed, the most frequent first."""
+    """One line for each reason why units failed, the most frequent first."""
     groups = _by_cause(failed)
     lines = [
         f"{count(len(units), 'unit')}: {cause} (first: {units[0].images})"
@@ -92,7 +92,7 @@ def reasons(failed: Iterable[FailedUnit]) -> list[str]:
 
 
 def failure_warnings(failed: Iterable[FailedUnit], num_units: int) -> list[str]:
-    """What the reasons why units failed suggest, taken together."""
+    """Warnings with advice, from all reasons of failed units taken together."""
     warnings = []
     for cause, units in _by_cause(failed):
         number = len(units)
@@ -116,7 +116,7 @@ def _by_cause(failed: Iterable[FailedUnit]) -> list[tuple[str, list[FailedUnit]]
 
 
 def memory_warning(asked_mb: int | None, peak_kb: int, meta_name: str) -> list[str]:
-    """That far more memory was asked for (MiB, for each unit) than any unit used, if so."""
+    """A warning if far more memory was asked for (MiB per unit) than any unit used; else empty."""
     if asked_mb is None or not peak_kb or asked_mb * 1024 < _WASTE_FACTOR * peak_kb:
         return []
     return [
@@ -126,7 +126,7 @@ def memory_warning(asked_mb: int | None, peak_kb: int, meta_name: str) -> list[s
 
 
 def log_warning(logs: Sequence[Path], num_units: int) -> list[str]:
-    """That units, with these logs, had warnings, if any had."""
+    """A warning if units had warnings in their logs, of which `logs` are the paths; else empty."""
     if not logs:
         return []
     units = count(num_units, "unit")

@@ -1,13 +1,13 @@
-"""Quantities as people read them."""
+"""Quantities in a form for people to read."""
 
 
 def count(number: int, what: str) -> str:
-    """So many things: '1 unit', '12 units'."""
+    """A number of things: '1 unit', '12 units'."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def memory(kibibytes: float) -> str:
-    """KiB in the unit that suits, each 1024 times the one before, as SLURM counts: '1.2 GB'."""
+    """An amount given in KiB, in the unit that suits: '1.2 GB'. As in SLURM, 1 GB is 1024 MB."""
     amount, unit = float(kibibytes), "KB"
     for larger in ("MB", "GB", "TB"):
         if amount < 1000:  # '0.98 GB' is shorter than '1003 MB'
@@ -18,7 +18,7 @@ def memory(kibibytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units: '3.2 s', '3 min 5 s', '2 h 10 min', '3 d 4 h'."""
+    """A duration in its two largest units: '3.2 s', '3 min 5 s', '2 h 10 min', '3 d 4 h'."""
     seconds = max(seconds, 0.0)  # the clocks of two hosts may differ
     if seconds < 9.95:
         return f"{round(seconds, 1):g} s"

@@ -12,21 +12,21 @@ logger = logging.getLogger(__name__)
 
 
 def sentence(words: str) -> str:
-    """Words that end as a sentence does, with one full stop; nothing stays nothing."""
+    """The words with one full stop at the end, as a sentence; an empty text stays empty."""
     words = words.strip()
     return words if not words or words.endswith((".", "!", "?", ".)")) else f"{words}."
 
 
 def phrase(words: str) -> str:
-    """Words to be gone on from: without the full stop of a sentence."""
+    """The words without the full stop of a sentence, for use inside another sentence."""
     return words.strip().removesuffix(".")
 
 
 def words_of(error: BaseException) -> str:
-    """An error in words, without what only developers could use.
+    """An error in words for users, without details that only developers could use.
 
-    An OSError names its file, an error of the database only what PostgreSQL said: neither the
-    statement nor its parameters, which may be an image list.
+    An OSError names its file. An error of the database contains only what PostgreSQL said: neither
+    the statement nor its parameters, which may be an image list.
     """
     if isinstance(error, SQLAlchemyError):
         cause = getattr(error, "orig", None) or error
@@ -44,7 +44,7 @@ def words_of(error: BaseException) -> str:
 
 
 def told(error: Exception, what: str) -> str:
-    """The words of an error; if nobody foresaw it, its traceback goes to the log of the worker."""
+    """The words of an error. If it is none of ours, its traceback is logged, too."""
     if not isinstance(error, FractalError):
         logger.error("%s", what, exc_info=error)
     return words_of(error)

@@ -9,11 +9,10 @@ from flows.reports.quantities import duration, memory
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a workflow task of a job was, or all of them, and what it took.
+    """The work of one workflow task of a job, or of all of them, and what it used.
 
-    All of them have neither a title nor a number of images.
-
-    What was measured is of the units' latest attempts; it is None where nothing was.
+    The total of all tasks has neither a title nor a number of images. Measured values are those of
+    the units' latest attempts; they are None where nothing was measured.
     """
 
     title: str | None
@@ -37,7 +36,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """What a summary tells of a job beside its work."""
+    """The facts about a job that its summary shows besides the work of its tasks."""
 
     how: str  # the last words of its log
     seconds: float  # since its submission
@@ -47,7 +46,7 @@ class EndedJob:
 
 
 def summary(job: EndedJob, works: Sequence[Work]) -> str:
-    """A table with a row per workflow task and one for all; warnings; where the files are."""
+    """A table with a row per workflow task and a total; warnings; the folders of the files."""
     parts = [
         f"**{_escaped(job.how)}**",
         f"From submission to end: {duration(job.seconds)}.",
@@ -84,5 +83,5 @@ def _known(amount: float | None, read: Callable[[float], str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text that Markdown does not take for more, on one line."""
+    """The text on one line, with Markdown's special characters escaped."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -1,5 +1,5 @@
-"""Jobs that begin by themselves, as Prefect deployments whose owners Fractal knows.
+"""Jobs that begin by themselves: Prefect deployments, whose owners are in Fractal's database.
 
-Begin with `plan.py`: what a schedule's deployment is to be. `occurrences` and `times` are pure,
-`deployments` asks Prefect, `rows` the database.
+Begin with `plan.py`, which plans the deployment of a schedule. `occurrences` and `times` are pure;
+`deployments` talks to Prefect, `rows` to the database.
 """

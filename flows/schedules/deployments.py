@@ -1,4 +1,4 @@
-"""Schedules in Prefect: a deployment each, with times or with an automation."""
+"""Schedules in Prefect: each is a deployment with times or with an automation."""
 
 import re
 from collections.abc import Sequence
@@ -42,19 +42,19 @@ _PAGE = 200  # Prefect's limit
 
 @dataclass(frozen=True)
 class InPrefect:
-    """A schedule as Prefect has it at this moment."""
+    """A schedule as it is in Prefect at this moment."""
 
     deployment: DeploymentResponse
     automation: Automation | None
 
     @property
     def paused(self) -> bool:
-        """Whether it is paused as a whole."""
+        """Whether the whole schedule is paused."""
         return self.deployment.paused if self.automation is None else not self.automation.enabled
 
     @property
     def active(self) -> bool:
-        """Whether something will begin it."""
+        """Whether something will begin a job of this schedule."""
         begins = self.automation is not None or any(each.active for each in self.when)
         return begins and not self.paused
 
@@ -64,7 +64,7 @@ class InPrefect:
 
     @property
     def after(self) -> AfterRead | None:
-        """The job that it waits for, read from the trigger."""
+        """The job for which the schedule waits, read from the automation's trigger."""
         if self.automation is None:
             return None
         trigger = self.automation.trigger.model_dump_json()
@@ -82,7 +82,7 @@ class ScheduleDeployments:
         self._engine = engine
 
     async def create(self, name: str, plan: SchedulePlan) -> tuple[UUID, UUID | None]:
-        """The ids of its new deployment and, if it waits for a job, of its automation.
+        """Make a schedule. Returns the ids of its deployment and its automation, if it has one.
 
         Raises:
             UnpublishedError: the resource has no work pool yet.
@@ -111,9 +111,10 @@ class ScheduleDeployments:
             return deployment_id, await _automate(client, deployment_id, name, plan)
 
     async def change(self, found: InPrefect, plan: SchedulePlan) -> UUID | None:
-        """Make it what it is planned to be; the id of its automation.
+        """Change a schedule as planned. Returns the id of its automation, if it has one.
 
-        Times that stay keep their ids in Prefect, so that no flow run is made twice for one.
+        Times that stay keep their ids in Prefect, so that Prefect makes no second flow run for a
+        time.
         """
         deployment = found.deployment
         update = DeploymentUpdate(
@@ -139,7 +140,7 @@ class ScheduleDeployments:
             return found.automation.id if found.automation else None
 
     async def switch(self, found: InPrefect, active: bool) -> None:
-        """Pause it, or have it go on."""
+        """Pause or resume a schedule."""
         async with self._engine.asking() as client:
             update = DeploymentUpdate(paused=not active)
             await client.update_deployment(found.deployment.id, update)
@@ -147,7 +148,7 @@ class ScheduleDeployments:
             await _switch(client, found.automation, active)
 
     async def renew(self, deployment_ids: Sequence[UUID]) -> None:
-        """Give those that an older version made the flow and the form of this one."""
+        """Update deployments made by an older version: the flow's path and parameter schema."""
         entrypoint, form = entrypoint_and_form(_FLOW)
         for found in (await self.read(deployment_ids, ())).values():
             deployment = found.deployment
@@ -160,7 +161,7 @@ class ScheduleDeployments:
                 await _make_runs(client, deployment.id, not deployment.paused)
 
     async def tell(self, deployment_id: UUID, notice: str | None) -> None:
-        """Show a notice, and pause the schedule; or take the notice away."""
+        """Show a notice and pause the schedule; without a notice, remove the one that is shown."""
         async with self._engine.asking() as client:
             try:
                 deployment = await client.read_deployment(deployment_id)
@@ -178,7 +179,7 @@ class ScheduleDeployments:
                 await _switch(client, automation, active=False)
 
     async def delete(self, deployment_id: UUID) -> None:
-        """Delete it, if it is there."""
+        """Delete a schedule's deployment and its automation, if they exist."""
         async with self._engine.asking() as client:
             await client.delete_resource_owned_automations(_resource(deployment_id))
             try:
@@ -187,7 +188,7 @@ class ScheduleDeployments:
                 return
 
     async def delete_named(self, name: str) -> None:
-        """Delete the one of this name, if it is there."""
+        """Delete the schedule whose deployment has this name, if it exists."""
         async with self._engine.asking() as client:
             try:
                 deployment = await client.read_deployment_by_name(f"{_FLOW}/{name}")
@@ -198,7 +199,7 @@ class ScheduleDeployments:
     async def read(
         self, deployment_ids: Sequence[UUID], automation_ids: Sequence[UUID]
     ) -> dict[UUID, InPrefect]:
-        """Those that exist of these, by the ids of their deployments."""
+        """The existing schedules with these deployments, by the ids of the deployments."""
         deployments: list[DeploymentResponse] = []
         automations: list[Automation] = []
         async with self._engine.asking() as client:
@@ -225,7 +226,7 @@ class ScheduleDeployments:
         return {each.id: InPrefect(each, started.get(each.id)) for each in deployments}
 
     async def occurrences(self, deployment_id: UUID) -> tuple[list[FlowRun], list[FlowRun]]:
-        """The next flow runs of a schedule, and the latest that were due, the newest first."""
+        """The next flow runs of a schedule, and its latest ones that were due, newest first."""
         moment = now()
         of_it = FlowRunFilterDeploymentId(any_=[deployment_id])
         async with self._engine.asking() as client:
@@ -249,10 +250,10 @@ class ScheduleDeployments:
 
 
 async def _make_runs(client: PrefectClient, deployment_id: UUID, active: bool) -> None:
-    """Have Prefect make the next flow runs now, if there are to be any.
+    """If the deployment is active, make Prefect create its next flow runs now.
 
-    It deletes them when a deployment is changed, and makes them anew some seconds later: that of
-    a time in between would be lost.
+    Prefect deletes them when a deployment is changed, and creates new ones some seconds later: the
+    flow run of a time in between would be lost.
     """
     if active:
         await client.request(
@@ -269,7 +270,7 @@ async def _switch(client: PrefectClient, automation: Automation | None, active: 
 async def _automate(
     client: PrefectClient, deployment_id: UUID, name: str, plan: SchedulePlan
 ) -> UUID | None:
-    """The automation that runs a deployment after another job, if it is to."""
+    """Make the automation that runs a deployment after another job, if the plan has such a job."""
     if plan.after is None:
         return None
     related = {

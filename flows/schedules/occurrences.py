@@ -1,4 +1,4 @@
-"""Occurrences of schedules: which are run after a downtime, and how each ended."""
+"""Occurrences of schedules: which ones run after a downtime, and how each ended."""
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -12,9 +12,9 @@ from fractal_models.schemas.schedule import Occurrence
 
 Node = TypeVar("Node", bound=Hashable)
 
-# Which the deployments of schedules have, and so all of their flow runs.
+# The tag of schedules' deployments, and so of all their flow runs.
 TAG = "fractal-schedule"
-# The name of the state of an occurrence that was not run.
+# The name of the state of an occurrence that did not run.
 SKIPPED = "Skipped"
 
 _WAITING = (StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED)
@@ -22,15 +22,15 @@ _LEFT_OUT = (StateType.CANCELLED, StateType.CANCELLING)
 
 
 def begins_by_itself(flow_run: FlowRun) -> bool:
-    """Whether a schedule or an automation made a flow run, not a person or the REST API."""
+    """Whether a schedule or an automation made a flow run, rather than a person or the REST API."""
     creator = flow_run.created_by.type if flow_run.created_by else None
     return flow_run.auto_scheduled or creator == "AUTOMATION"
 
 
 def due(flow_runs: Collection[FlowRun], moment: datetime) -> list[FlowRun]:
-    """Those that a schedule made for times that have passed, and that nothing was done about.
+    """The flow runs that begin by themselves, whose time has passed, and that have never started.
 
-    One that was begun and interrupted is none: it goes on.
+    A flow run that began and was interrupted is not among them: it is continued.
     """
     return [
         each
@@ -44,9 +44,10 @@ def due(flow_runs: Collection[FlowRun], moment: datetime) -> list[FlowRun]:
 
 
 def missed(flow_runs: Collection[FlowRun]) -> dict[UUID, list[UUID]]:
-    """Of those that are due, the ones not to be run, by the one that is run in their place.
+    """Maps each due flow run that is to run to the earlier ones that it replaces.
 
-    That is the latest of each schedule: of a deployment, if it is a Fractal schedule.
+    Only the latest flow run of each schedule runs. All schedules of a Fractal deployment count as
+    one.
     """
     schedules: dict[object, list[FlowRun]] = defaultdict(list)
     for each in flow_runs:
@@ -61,7 +62,7 @@ def missed(flow_runs: Collection[FlowRun]) -> dict[UUID, list[UUID]]:
 
 
 def outcome_of(flow_run: FlowRun, jobs: Mapping[UUID, tuple[int, str]]) -> Occurrence:
-    """What became of an occurrence, given the ids and states of jobs by their flow runs."""
+    """How an occurrence ended; `jobs` has, by flow run, the id and status of its job."""
     state = flow_run.state
     job_id, job_status = jobs.get(flow_run.id, (None, None))
     told: dict[str, object] = {"job_id": job_id, "job_status": job_status}
@@ -87,7 +88,7 @@ def outcome_of(flow_run: FlowRun, jobs: Mapping[UUID, tuple[int, str]]) -> Occur
 
 
 def leads_back(follows: Iterable[tuple[Node, Node]], start: Node) -> bool:
-    """Whether one comes back to the start, if from each first of these one goes to its second."""
+    """Whether steps lead from `start` back to it; each pair is a step from first to second."""
     goes_to: dict[Node, list[Node]] = defaultdict(list)
     for first, second in follows:
         goes_to[first].append(second)

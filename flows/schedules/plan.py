@@ -1,4 +1,4 @@
-"""Checks a schedule, and plans its deployment."""
+"""Checks a schedule, and plans its deployment in Prefect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _PAUSED = "> **Paused by Fractal.** "
 
 @dataclass(frozen=True)
 class SchedulePlan:
-    """What the deployment of a schedule is to be.
+    """What the deployment of a schedule should be.
 
-    With neither `times` nor `after`, when it begins stays as it is.
+    With neither `times` nor `after`, the times or automation of the existing deployment stay.
     """
 
     request: JobRequest
@@ -36,13 +36,13 @@ class SchedulePlan:
 
     @property
     def begins_anew(self) -> bool:
-        """Whether there is something new to begin it."""
+        """Whether the plan has new times or a new job to wait for."""
         return self.times is not None or self.after is not None
 
 
 @dataclass(frozen=True)
 class Runnable:
-    """What a schedule is to run, found and checked."""
+    """The job that a schedule is to run, found and checked."""
 
     owner: UserOAuth
     project: ProjectV2
@@ -59,7 +59,7 @@ class Runnable:
         after: After | None,
         active: bool,
     ) -> SchedulePlan:
-        """The plan of the deployment of this row."""
+        """The plan for the deployment of this schedule's row."""
         resource = self.checked.resource
         tags = [f"project:{self.project.name}", f"user:{self.owner.email}"]
         return SchedulePlan(
@@ -91,7 +91,7 @@ Pause, resume and edit it here, or over REST: `PATCH
 
 
 def with_notice(description: str | None, notice: str | None) -> str:
-    """A description that begins with this notice, and with no other one."""
+    """The description with this notice at its beginning; an earlier notice is removed."""
     lines = (description or "").splitlines()
     if lines and lines[0].startswith(_PAUSED):
         lines = lines[2:]
@@ -102,11 +102,11 @@ def with_notice(description: str | None, notice: str | None) -> str:
 async def runnable(
     session: AsyncSession, owner: UserOAuth, project: ProjectV2, job: ScheduledJob
 ) -> Runnable:
-    """What a schedule of this owner would run: as at submission, but the dataset may be busy.
+    """Check what a schedule of this owner would run, as at submission; but the dataset may be busy.
 
     Raises:
         NotFoundError: the project has no such workflow or dataset.
-        JobRefusedError: jobs of it could not run as things are.
+        JobRefusedError: its jobs could not run as things are.
     """
     await _require_able(session, owner, project)
     workflow = await workflow_in(session, project, job.workflow_id)
@@ -125,11 +125,11 @@ async def require_end(
     job: ScheduledJob,
     after: After,
 ) -> None:
-    """Check what a schedule waits for.
+    """Check the job for which a schedule waits.
 
     Raises:
-        NotFoundError: it is not in the project.
-        JobRefusedError: it is, in the end, what the schedule runs, which would never end.
+        NotFoundError: its workflow or dataset is not in the project.
+        JobRefusedError: schedules would form a circle, and run one after the other for ever.
     """
     await workflow_in(session, project, after.workflow_id)
     await dataset_in(session, project, after.dataset_id)

@@ -1,4 +1,4 @@
-"""SQL of schedules: owners, what is missing, what Prefect has to be told."""
+"""SQL of schedules: their owners, what they have lost, which notices Prefect does not show yet."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,12 +23,12 @@ from fractal_models.tables.columns import now
 # A workflow and a dataset, by their ids.
 Runs = tuple[int | None, int | None]
 
-# The API makes a deployment right after the row.
+# The API makes the deployment right after the row.
 _TIME_OF_API = timedelta(seconds=60)
 
 
 async def owner_of(session: AsyncSession, deployment_id: UUID | None) -> str | None:
-    """The email of the user whose schedule a deployment is; None if it is none."""
+    """The email of the user who owns the schedule of a deployment; None if it has no schedule."""
     found = await session.exec(
         select(UserOAuth.email)
         .join(Schedule, col(Schedule.user_id) == col(UserOAuth.id))
@@ -38,7 +38,10 @@ async def owner_of(session: AsyncSession, deployment_id: UUID | None) -> str | N
 
 
 async def note(session: AsyncSession, deployment_id: UUID | None, notice: str) -> None:
-    """Have a schedule paused, if the deployment is one's."""
+    """Write a notice, because of which the schedule of a deployment is paused; commit.
+
+    Does nothing if the deployment has no schedule.
+    """
     await session.exec(
         update(Schedule)
         .where(col(Schedule.deployment_id) == deployment_id)
@@ -48,7 +51,11 @@ async def note(session: AsyncSession, deployment_id: UUID | None, notice: str) -
 
 
 async def note_job(session: AsyncSession, deployment_id: UUID | None, job: JobV2) -> None:
-    """A schedule has begun a job: what paused it before is over, what it runs may be new to us."""
+    """Record that a schedule has begun a job, and commit.
+
+    The notice for which the schedule was paused is removed. The ids of its workflow and dataset are
+    taken from the job, because they may have been changed in Prefect.
+    """
     await session.exec(
         update(Schedule)
         .where(col(Schedule.deployment_id) == deployment_id)
@@ -63,7 +70,7 @@ async def note_job(session: AsyncSession, deployment_id: UUID | None, job: JobV2
 
 
 async def note_losses(session: AsyncSession, pool: str) -> None:
-    """Note on the schedules of a resource that have lost what they need, what that is."""
+    """Write a notice on each schedule of a resource that has lost something it needs; commit."""
     loss = (
         select(col(Schedule.id), _loss().label("notice"))
         .join(ProjectV2, col(ProjectV2.id) == col(Schedule.project_id))
@@ -94,7 +101,7 @@ async def note_losses(session: AsyncSession, pool: str) -> None:
 
 
 def _loss() -> ColumnElement[str | None]:
-    """What a schedule has lost, in words; null: nothing."""
+    """An SQL expression: what a schedule has lost, as a sentence, or null."""
     user, project = UserOAuth.email, ProjectV2.name
     waits = col(Schedule.automation_id).is_not(None)
     awaited = or_(
@@ -124,13 +131,13 @@ def _loss() -> ColumnElement[str | None]:
 
 
 async def deployments_of(session: AsyncSession, pool: str) -> list[UUID]:
-    """The deployments of the schedules of a resource."""
+    """The deployments of a resource's schedules."""
     found = await session.exec(_of_resource(pool))
     return [each.deployment_id for each in found if each.deployment_id is not None]
 
 
 async def untold(session: AsyncSession, pool: str) -> Sequence[Schedule]:
-    """The schedules of a resource of whose notice Prefect is yet to be told."""
+    """The schedules of a resource whose latest notice is not yet in Prefect."""
     found = await session.exec(_of_resource(pool).where(col(Schedule.is_told).is_(False)))
     return found.all()
 
@@ -145,7 +152,7 @@ def _of_resource(pool: str) -> SelectOfScalar[Schedule]:
 
 
 async def told(session: AsyncSession, schedule: Schedule) -> None:
-    """Prefect has been told of this notice (and not of one that came meanwhile)."""
+    """Record that Prefect has this notice, unless a newer one was written meanwhile; commit."""
     await session.exec(
         update(Schedule)
         .where(
@@ -158,7 +165,7 @@ async def told(session: AsyncSession, schedule: Schedule) -> None:
 
 
 async def abandoned(session: AsyncSession) -> Sequence[Schedule]:
-    """Schedules whose project was deleted, or whose creation did not come to its end."""
+    """Schedules whose project was deleted, or whose creation was broken off."""
     unfinished = and_(
         col(Schedule.deployment_id).is_(None),
         col(Schedule.timestamp_created) < now() - _TIME_OF_API,
@@ -170,7 +177,7 @@ async def abandoned(session: AsyncSession) -> Sequence[Schedule]:
 
 
 async def forget(session: AsyncSession, schedule: Schedule) -> None:
-    """Delete the row of a schedule that has no deployment any more."""
+    """Delete the row of a schedule that has no deployment any more, and commit."""
     await session.exec(delete(Schedule).where(col(Schedule.id) == schedule.id))
     await session.commit()
 
@@ -178,7 +185,7 @@ async def forget(session: AsyncSession, schedule: Schedule) -> None:
 async def follows(
     session: AsyncSession, project_id: int | None, other_than: int | None
 ) -> list[tuple[Runs, Runs]]:
-    """Of each schedule that waits for a job: what it waits for, and what it runs."""
+    """For each schedule that waits for a job: what it waits for, and what it runs."""
     found = await session.exec(
         select(Schedule).where(
             Schedule.project_id == project_id,

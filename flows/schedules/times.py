@@ -1,4 +1,4 @@
-"""Times of a schedule, translated between the REST API and Prefect."""
+"""Translates the times of a schedule between the REST API and Prefect."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,10 +20,10 @@ from fractal_models.tables.columns import now
 
 
 def to_prefect(when: Sequence[When]) -> list[DeploymentScheduleCreate]:
-    """Times as Prefect takes them.
+    """Times in Prefect's form.
 
     Raises:
-        JobRefusedError: a cron expression, an RRule or a time zone is none.
+        JobRefusedError: a cron expression, an RRule or a time zone is not valid.
     """
     schedules = []
     for number, times in enumerate(when):
@@ -35,7 +35,7 @@ def to_prefect(when: Sequence[When]) -> list[DeploymentScheduleCreate]:
 
 
 def from_prefect(found: DeploymentSchedule) -> WhenRead:
-    """Times as the REST API tells them."""
+    """Times in the form of the REST API."""
     schedule = found.schedule
     zone = getattr(schedule, "timezone", None) or "UTC"
     if isinstance(schedule, CronSchedule):

@@ -1,6 +1,6 @@
 """A batch of units: a folder with a `batch.json`, which `unit_runner.py` reads.
 
-The docstring of that program describes the formats.
+The docstring of `unit_runner.py` describes the file formats.
 """
 
 import contextlib
@@ -22,7 +22,10 @@ _LARGEST_BATCH = 1 << 30  # bytes; 100,000 units need some hundred MiB at most
 
 @dataclass(frozen=True)
 class BatchUnit:
-    """One execution of the command; its index and its name, which begins its files, are unique."""
+    """One execution of the command. Its index and its name are unique in the batch.
+
+    The names of its files begin with its name.
+    """
 
     index: int
     name: str
@@ -33,13 +36,13 @@ class BatchUnit:
 class Batch:
     """Units of one command that are executed together, in `folder`, `max_parallel` at once.
 
-    A unit's arguments are `common_args` overridden by its own. Its files are
-    `<name>.args.json`, `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the
-    environment of the runner; without `cwd` units run in a folder `work` in `folder`. A unit that
-    is stopped gets SIGTERM, and SIGKILL `grace_seconds` later. When units that have run run again,
-    as the next `attempt`, their logs are kept as `<name>.attempt-<n>.log`. `meta` is what their
-    task says of the resources that they need; a launcher on a cluster decides by it how many run
-    at once.
+    A unit's arguments are `common_args`, overridden by its own. Its files are `<name>.args.json`,
+    `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the environment of the
+    runner. Without `cwd`, units run in the subfolder `work` of `folder`. To stop a unit, the runner
+    sends SIGTERM, and SIGKILL `grace_seconds` later. When units run again, as the next `attempt`,
+    the logs of the earlier attempt are kept as `<name>.attempt-<n>.log`. `meta` is what the task
+    says about the resources that its units need; a launcher on a cluster computes from it how many
+    units run at once.
     """
 
     folder: Path
@@ -76,18 +79,22 @@ class Batch:
 
 
 class DamagedFileError(FractalError):
-    """A file of a batch is not what it should be, so the batch cannot be gone on with."""
+    """A file of a batch is not as it should be, so the batch cannot continue."""
 
 
 class DamagedBatchError(DamagedFileError):
-    """A `batch.json` cannot be read, or is that of another batch."""
+    """A `batch.json` cannot be read, or belongs to another batch."""
 
 
 def write_batch(batch: Batch) -> None:
-    """Make the batch's folders and its `batch.json`, which is whole as soon as it is there.
+    """Make the batch's folders and write its `batch.json`, which appears only when it is complete.
 
-    A batch that was begun keeps its `batch.json`, brought up to date. Raises DamagedBatchError if
-    that is not of the same batch, OSError, which names the file, if it cannot be written.
+    If the batch was begun before, its `batch.json` is brought up to date.
+
+    Raises:
+        DamagedBatchError: the `batch.json` found is damaged or belongs to another batch, or it
+            is gone although units have run.
+        OSError: the file cannot be written; the error names it.
     """
     path = batch.folder / BATCH_FILE
     content = _content(batch)
@@ -102,9 +109,9 @@ def write_batch(batch: Batch) -> None:
 
 
 def require_not_lost(batch: Batch, path: Path) -> None:
-    """Raise DamagedBatchError if units have run, but a file that was there before is not there.
+    """Raise DamagedBatchError if units have run, but a file that they need to continue is gone.
 
-    What ended of them is not known, and units that have ended must not run again.
+    Without the file it is not known how units ended, and ended units must not run again.
     """
     if path.exists():
         return
@@ -116,7 +123,7 @@ def require_not_lost(batch: Batch, path: Path) -> None:
 
 
 def lost_file(path: Path) -> str:
-    """What is said of a file that units may not run again for."""
+    """The message for a missing file without which units cannot be run again."""
     return (
         f"{path} was removed or cut while units ran: what became of the units is not known, and "
         "they are not run again. Submit the job again."
@@ -124,20 +131,20 @@ def lost_file(path: Path) -> str:
 
 
 def batch_file(batch: Batch) -> bytes:
-    """What a `batch.json` says of a batch."""
+    """The content of `batch.json` for a batch."""
     return json.dumps(_content(batch)).encode()
 
 
 @dataclass(frozen=True)
 class BegunBatch:
-    """What a `batch.json` tells: the names of units by their indexes, and which attempt it is."""
+    """The content of a `batch.json`: the units' names by their indexes, and the attempt."""
 
     names: Mapping[int, str]
     attempt: int
 
 
 def begun_batch(folder: Path) -> BegunBatch | None:
-    """The batch in a folder; None if there is none yet.
+    """The batch in a folder; None if the folder has no `batch.json` yet.
 
     Raises:
         DamagedBatchError: its `batch.json` cannot be read.
@@ -150,7 +157,7 @@ def begun_batch(folder: Path) -> BegunBatch | None:
 
 
 def units_of_batch(folder: Path) -> set[int] | None:
-    """The indexes of the units of the batch in a folder; None if there is none yet.
+    """The indexes of the batch's units; None if the folder has no `batch.json` yet.
 
     Raises:
         DamagedBatchError: its `batch.json` cannot be read.

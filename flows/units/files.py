@@ -1,4 +1,4 @@
-"""Writes files that a job shares with its units: whole, and with the right modes."""
+"""Writes files that a job shares with its units: complete, and with the right modes."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fractal_models.private_files import open_private
 
-# Modes of what an OS user of units shares with its group, which the server's user is in (or root).
+# Modes of what is shared with the OS user of the units, through its group. The server's user
+# belongs to that group, or is root.
 PASSED = 0o710  # a folder that it passes
 READ, WRITTEN = 0o640, 0o660  # a file that it reads, one that it writes to
 ENTERED = 0o750  # a folder whose files it reads
@@ -16,7 +17,7 @@ FILLED = 0o3770  # a folder in which it makes files, and cannot rename those of 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a private file which is whole as soon as it is there. An OSError names the file."""
+    """Write a private file that appears only when it is complete. An OSError names the file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     try:
         with naming(partial):
@@ -31,7 +32,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file, as one of writing, the name of this one."""
+    """Add this path to an OSError that names no file, as errors of writing do."""
     try:
         yield
     except OSError as error:

@@ -21,7 +21,8 @@ JOB_LOG = "workflow.log"  # as Fractal calls it
 EXECUTOR_LOG = "executor_error.log"
 MOST_OF_A_LOG = 4 << 20  # bytes; of a longer one its two ends are read
 
-# What goes into an archive: of a file, of all (with so much for each), and names of what does not.
+# Limits of an archive: bytes of one file, bytes of all files, bytes counted per file in addition,
+# and how many left-out files are listed by name.
 _MOST_OF_A_FILE, _MOST_ARCHIVED, _MEMBER_BYTES = 64 << 20, 4 << 30, 1024
 _MOST_LEFT_OUT = 1000
 
@@ -32,8 +33,8 @@ _WARNING_LINE = re.compile(rf"^[\d-]+ [\d:.]+\+00:00 {_WARNING}(.+)$", re.MULTIL
 class JobFolder:
     """The files of one job.
 
-    `workflow.log` tells the story of the job. `<order>_<task name>/` holds the units of a workflow
-    task (arguments, output and log of each), `<order>_<task name>/batches/` how they were run.
+    `workflow.log` is the log of the job. `<order>_<task name>/` holds the arguments, output and log
+    of each unit of a workflow task, `<order>_<task name>/batches/` the batches in which they ran.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +42,7 @@ class JobFolder:
 
     @classmethod
     def of(cls, job: JobV2) -> Self:
-        """The folder of a job, which it has from its submission on."""
+        """The folder of a job; each job has one from its submission on."""
         if job.working_dir is None:
             raise ValueError(f"Job {job.id} has no folder.")
         return cls(Path(job.working_dir))
@@ -52,7 +53,7 @@ class JobFolder:
 
     @property
     def executor_log_path(self) -> Path:
-        """What a cluster said of units that it ended."""
+        """The log of what a cluster said about units that it ended."""
         return self.path / EXECUTOR_LOG
 
     @property
@@ -60,9 +61,10 @@ class JobFolder:
         return archive_path(self.path)
 
     def create(self) -> None:
-        """Make the folder, if it is not there from an earlier start of the job; it is private.
+        """Make the folder, unless an earlier start of the job has made it.
 
-        Or its units' OS user passes it: those may go on meanwhile.
+        It is made private, unless an earlier start has let the OS user of the units pass through
+        it: units of that start may still run.
         """
         if not self.path.parent.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,16 +73,16 @@ class JobFolder:
             private_folder(self.path)
 
     def units_dir(self, order: int, task_name: str, retry: int = 0) -> Path:
-        """The folder of a workflow task's units; of the job's retries, each has its own."""
+        """The folder of a workflow task's units. Each retry of the job has its own."""
         return self.path / f"{order}_{slug(task_name)}{f'_retry_{retry}' if retry else ''}"
 
     def batches(self) -> list[Path]:
-        """The folders of all batches so far; none that a symbolic link leads to."""
+        """The folders of all batches so far, without those reached through a symbolic link."""
         found, real = sorted(self.path.glob("*/batches/*/")), self.path.resolve()
         return [each for each in found if each.resolve() == real / each.relative_to(self.path)]
 
     def log(self, message: str, *, is_warning: bool = False) -> None:
-        """Append to the job's log, with the time."""
+        """Append a message to the job's log, with the time."""
         mark = _WARNING if is_warning else ""
         line = f"{now().isoformat(' ', 'milliseconds')} {mark}{message}\n"
         try:
@@ -90,7 +92,7 @@ class JobFolder:
             raise OSError(error.errno, error.strerror, str(self.log_path)) from error
 
     def read_log(self) -> str:
-        """The job's log; empty before there is one. Raises OSError, as `open_left`."""
+        """The job's log; empty if it does not exist yet. Raises OSError, as `open_left`."""
         return self._read(self.log_path)
 
     def read_executor_log(self) -> str:
@@ -109,12 +111,12 @@ def warnings_in(log: str) -> list[str]:
 
 
 def archive_path(folder: Path) -> Path:
-    """Where a job folder's archive is: beside it."""
+    """The path of a job folder's archive: beside the folder."""
     return folder.with_name(f"{folder.name}.zip")
 
 
 def archive_folder(folder: Path) -> None:
-    """Zip a folder, into its archive beside it: private, and whole as soon as it is there."""
+    """Zip a folder into the archive beside it, which is private and appears when complete."""
     target = archive_path(folder)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -128,8 +130,8 @@ def archive_folder(folder: Path) -> None:
 def write_archive(folder: Path, target: BinaryIO) -> None:
     """Zip a folder.
 
-    Only regular files are in it, of large ones (64 MiB) the two ends, and no more than 4 GiB in
-    all: `left-out.txt` in the archive names what is not in it, and why.
+    The archive has only regular files, of files above 64 MiB only the beginning and the end, and at
+    most 4 GiB in total. `left-out.txt` in the archive names what is left out, and why.
     """
     left_out: list[str] = []
     room = _MOST_ARCHIVED
@@ -158,7 +160,7 @@ def write_archive(folder: Path, target: BinaryIO) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Whatever is below a folder and is no folder, in order; links are not followed."""
+    """All files below a folder, whatever their type, in order; symbolic links are not followed."""
     for directory, subdirectories, names in os.walk(folder):
         subdirectories.sort()
         for name in sorted(names):
@@ -166,5 +168,5 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def slug(name: str) -> str:
-    """A name as part of a file name: lower case, everything unusual as one underscore."""
+    """A name as part of a file name: lower case, other characters replaced by underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "task"

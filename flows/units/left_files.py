@@ -1,8 +1,8 @@
 """Opens files that units may have made or replaced, without trusting them.
 
-Whoever can run a task can leave a named pipe, a symbolic link, a folder or a terabyte of nothing
-where a file should be. What is opened here does not block, does not lead elsewhere, and is read up
-to a size. Errors are OSErrors that name the file.
+Whoever can run a task can put a named pipe, a symbolic link, a folder or a sparse file of a
+terabyte where a file should be. The functions here do not block, do not leave the folder, and read
+only up to a size. Errors are OSErrors that name the file.
 """
 
 import errno
@@ -18,14 +18,14 @@ _FLAGS = {"rb": os.O_RDONLY, "ab": os.O_RDWR | os.O_APPEND}
 
 
 def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> BinaryIO:
-    """Open a regular file, to be read or (`ab`) to be read and appended to; made, it is private.
+    """Open a regular file, to read it or (`ab`) to read it and append to it.
 
-    `below` is the folder that nobody else can replace; no folder between the two, and not the file
-    itself, may be a symbolic link.
+    With `ab`, a file that does not exist is made, and is private. `below` is a folder that nobody
+    else can replace; neither the file nor a folder between the two may be a symbolic link.
 
     Raises:
-        FileNotFoundError: it is not there (and to be read).
-        OSError: it is not below that folder, no regular file, or cannot be opened.
+        FileNotFoundError: a file to read does not exist.
+        OSError: it is not below that folder, is no regular file, or cannot be opened.
     """
     if path == below or not path.is_relative_to(below) or ".." in path.parts:
         raise OSError(errno.EINVAL, f"it is not in {below}", str(path))
@@ -44,7 +44,10 @@ def open_left(path: Path, mode: Literal["rb", "ab"] = "rb", *, below: Path) -> B
 
 
 def _open_file(name: str, mode: Literal["rb", "ab"], folder: int) -> int:
-    """Open it, or make it: the kernel may refuse to open another's file with a flag to make it."""
+    """Open the file, and make it only if it does not exist.
+
+    Both are tried apart because the kernel may refuse O_CREAT for a file of another user.
+    """
     try:
         file = open_regular(name, _FLAGS[mode], dir_fd=folder)
     except FileNotFoundError:
@@ -68,7 +71,7 @@ def read_left(path: Path, max_bytes: int, *, below: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: as `open_left`, or it has more than so many bytes.
+        OSError: as `open_left`, or the file has more than `max_bytes`.
     """
     with open_left(path, below=below) as file:
         size = file.seek(0, os.SEEK_END)  # asked for more, Python takes room for all of that
@@ -79,14 +82,14 @@ def read_left(path: Path, max_bytes: int, *, below: Path) -> bytes:
 
 
 def read_end(path: Path, max_bytes: int, *, below: Path) -> bytes:
-    """The end of a file. Raises OSError, as `open_left`."""
+    """The last `max_bytes` of a file. Raises OSError, as `open_left`."""
     with open_left(path, below=below) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
         return file.read(max_bytes)
 
 
 def two_ends(file: BinaryIO, max_bytes: int, name: str) -> bytes:
-    """A file, or, if it has more than so many bytes, its two ends with a word between them."""
+    """The content of a file; beyond `max_bytes`, its beginning and end with a note between them."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if size <= max_bytes:
@@ -103,7 +106,7 @@ _LINE_LENGTH = 500
 
 
 def add_last_line(path: Path, line: str, *, below: Path) -> None:
-    """End a log with a line, unless it ends with it already. Raises OSError, as `open_left`."""
+    """Add a line at the end of a log, unless it is there. Raises OSError, as `open_left`."""
     with open_left(path, "ab", below=below) as file:
         end = f"\n{printable(line)}\n".encode()
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
@@ -112,7 +115,10 @@ def add_last_line(path: Path, line: str, *, below: Path) -> None:
 
 
 def last_lines(path: Path, lines: int = 5, *, below: Path) -> str:
-    """The last lines of a log, each the last 500 characters of it; empty if there is none."""
+    """The last lines of a log, of each line at most the last 500 characters.
+
+    Empty if the log does not exist or cannot be opened.
+    """
     text = ""
     with suppress(OSError):
         text = read_end(path, _TAIL_BYTES, below=below).decode(errors="replace")

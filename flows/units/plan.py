@@ -24,12 +24,15 @@ _NAME_PREFIX: dict[Component, str] = {"init": "init", "parallel": "par", "non_pa
 
 
 def meta_name(component: Component) -> str:
-    """The field in which tasks say what the units of a phase need."""
+    """The name of the task's field that says which resources the units of a phase need."""
     return "meta_parallel" if component == "parallel" else "meta_non_parallel"
 
 
 def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
-    """What a workflow task (as a job keeps it) says of the units of a phase, or else its task."""
+    """What a workflow task (as a job keeps it) says about the resources of the units of a phase.
+
+    If the workflow task says nothing, its task's own value is used.
+    """
     name = meta_name(component)
     own: dict[str, Any] | None = workflow_task.get(name)
     return dict(workflow_task["task"].get(name) or {}) if own is None else own
@@ -41,7 +44,7 @@ class PlanError(FractalError):
 
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
-    """One unit. Its arguments are the plan's `common_args` and `args`, which share no name."""
+    """One unit. Its arguments are the plan's `common_args` plus its `args`; no name is in both."""
 
     index: int
     name: str
@@ -51,7 +54,7 @@ class PlannedUnit:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """The units of one phase; arguments that all of them have are kept once."""
+    """The units of one phase. Arguments that are the same for all of them are kept once."""
 
     component: Component
     command: list[str]
@@ -71,11 +74,11 @@ def plan_first_phase(
     type_filters: Mapping[str, bool],
     attribute_filters: Mapping[str, Sequence[Scalar]],
 ) -> UnitPlan:
-    """The units to run first: all of them, or a compound task's init unit.
+    """The units to run first: all units, or the init unit of a compound task.
 
-    The second phase of a compound task is checked here too, so that a mistake in it does not wait
-    for the init unit to end. `zarr_urls` are the images that passed the filters, which are given
-    only to be named.
+    The second phase of a compound task is checked here too, so that a mistake in it is found before
+    the init unit runs. `zarr_urls` are the images that passed the filters; the filters themselves
+    are only named in messages.
 
     Raises:
         PlanError: no images for a task that needs some; a command that is missing or cannot be
@@ -107,10 +110,10 @@ def plan_compute_phase(
     args_parallel: Args | None,
     command_parallel: str | None,
 ) -> UnitPlan:
-    """The second phase of a compound task: one unit per item, none for an empty list.
+    """The second phase of a compound task: one unit per item, no unit for an empty list.
 
-    Items with the same `zarr_url` are units of their own if their `init_args` differ; equal items
-    are one, as two units would write the same image at the same time.
+    Items with the same `zarr_url` but different `init_args` are different units. Equal items become
+    one unit, because two units would write the same image at the same time.
 
     Raises:
         PlanError: as `plan_first_phase`.
@@ -130,9 +133,10 @@ def plan_compute_phase(
 def processed(
     inputs: Sequence[Image], units: Sequence[PlannedUnit], succeeded: Container[int]
 ) -> list[Image]:
-    """The images that a task was given and did, by the indexes of the units that succeeded.
+    """The input images that a task has processed; `succeeded` has indexes of units.
 
-    All, unless a unit did not succeed: then those of units that did, if no other is on them.
+    All images if every unit succeeded. Otherwise the images of units that succeeded, without images
+    that also belong to a unit that did not.
     """
     done = {url for unit in units if unit.index in succeeded for url in unit.zarr_urls}
     left = [unit for unit in units if unit.index not in succeeded]

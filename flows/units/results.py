@@ -25,7 +25,7 @@ _YEAR_3000 = 32_503_680_000.0  # in seconds since the epoch
 
 
 class DamagedResultsError(DamagedFileError):
-    """A `results.jsonl` has a line that is not what a unit runner of this version writes."""
+    """A `results.jsonl` has a line that a unit runner of this version does not write."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class UnitResult:
     """How a unit ended.
 
     Either `exit_code` or `signal` is set. `error` says what these two do not: that the unit was
-    stopped, or why it could not be started. `max_rss_kb` is in KiB, `cpu_seconds` is user and
-    system time; both are of the unit with the descendants it waited for.
+    stopped, or why it could not be started. `max_rss_kb` is in KiB, `cpu_seconds` is user plus
+    system time; both include the descendants for which the unit waited.
     """
 
     index: int
@@ -55,7 +55,7 @@ class UnitResult:
 
 
 class _ResultLine(BaseModel):
-    """A line of results about a unit. Units can write it too, so nothing in it is believed."""
+    """A line of results about a unit. Units can write such lines too, so every value is checked."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,7 +72,7 @@ class _ResultLine(BaseModel):
     has_warnings: bool
 
     def result(self) -> UnitResult:
-        """It, with texts that can be stored and shown anywhere."""
+        """The result, with texts that can be stored and shown anywhere."""
         return UnitResult(
             index=self.index,
             exit_code=self.exit_code,
@@ -89,11 +89,12 @@ class _ResultLine(BaseModel):
 
 
 class ResultsReader:
-    """Reads a `results.jsonl` while it grows, each whole line once.
+    """Reads a `results.jsonl` while it grows, each complete line once.
 
-    With `indexes`, a result of a unit that is not among these is none.
-    `ended` says that the latest runner on the batch came to its end, `stopped` that it was told to.
-    `runs_on` is the host of the latest runner, unless that has said that it and its units ended.
+    With `indexes`, a result of a unit whose index is not among them is an error. `ended` is true
+    when the latest runner on the batch has come to its end, `stopped` when it was told to stop.
+    `runs_on` is the host of the latest runner; it is None once a line says that the runner and its
+    units have ended.
     """
 
     def __init__(self, path: Path, indexes: Iterable[int] | None = None) -> None:
@@ -106,10 +107,10 @@ class ResultsReader:
         self._line_number = 0
 
     def read(self) -> list[UnitResult]:
-        """The results in the next whole lines, at most 256 KiB of them; none if nothing is new.
+        """The results in the next complete lines, at most 256 KiB of them; empty if nothing is new.
 
-        A last line without newline is left for later: it is still being written, or was cut by a
-        crash. Raises DamagedResultsError, naming file and line, on another line that is no result,
+        A last line without newline is left for later: either it is still being written, or a crash
+        cut it. Raises DamagedResultsError, naming file and line, if another line is not a result,
         and if the file was removed or cut.
         """
         try:
@@ -170,11 +171,11 @@ class ResultsReader:
 
 
 def results_of(folder: Path) -> Iterator[list[UnitResult]]:
-    """All results of a batch, or of the parts into which it was split.
+    """All results of a batch, also of the parts into which it was split.
 
     Raises:
         DamagedBatchError: its `batch.json` cannot be read.
-        DamagedResultsError: a file of results has a line that is none.
+        DamagedResultsError: a line of a results file is not a result.
     """
     indexes = units_of_batch(folder)
     for path in (folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))):
@@ -184,6 +185,6 @@ def results_of(folder: Path) -> Iterator[list[UnitResult]]:
 
 
 def _host_of(head: Mapping[str, object]) -> str | None:
-    """The host that a runner names when it begins."""
+    """The host in a runner's first line."""
     host = head.get("host")
     return printable(host[:255]) if isinstance(host, str) else None

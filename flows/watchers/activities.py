@@ -1,4 +1,4 @@
-"""Undoes collections and other activities whose process is gone."""
+"""Undoes collections and other activities whose process has died."""
 
 import logging
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 
 logger = logging.getLogger(__name__)
 
-# So long, at most, the start of a process takes on a busy machine; and so long a process that
-# has begun takes to lock its activity, or one that has ended, to undo what it did itself.
+# How long the start of a process takes at most on a busy machine; and how long at most a running
+# process takes to lock its activity, or an ended one to undo its own work.
 _SECONDS_TO_START, _SECONDS_TO_ACT = 60.0, 10.0
 # The API stores the archive of a collection before it makes the flow run: see `Site.write`.
 _SECONDS_TO_STORE = 660.0
@@ -30,7 +30,7 @@ _INTERRUPTED = "The process that did it is gone: try it again."
 
 @dataclass(frozen=True)
 class _Open:
-    """What is looked at, of an activity that has not ended."""
+    """The facts that are looked at, of an activity that has not ended."""
 
     id: int
     action: str
@@ -40,7 +40,7 @@ class _Open:
 
 
 class InterruptedActivities(Watcher):
-    """Those of one resource that were begun, and that nobody executes any more."""
+    """The open activities of one resource that no process executes any more."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class InterruptedActivities(Watcher):
         self._unchanged: Unchanged[_Open] = Unchanged()
 
     async def look(self) -> None:
-        """Look once at all activities, and undo those that are interrupted."""
+        """Check all open activities once, and undo those that were interrupted."""
         async with self._sessions() as session:
             activities = await _open_activities(session, self._pool)
             locked = await locked_activities(session)
@@ -83,17 +83,17 @@ class InterruptedActivities(Watcher):
                     refused(_name(found), error)
 
     def _is_over(self, found: _Open, state: State[Any] | None, seconds: float) -> bool:
-        """Whether nobody will execute an activity that is idle for so long."""
+        """Whether no process will execute an activity that has been idle for this many seconds."""
         if state is not None and (state.is_scheduled() or state.is_paused()):
             return False
-        # Without a flow run, the API makes one at this moment, or died before.
+        # It has no flow run: the API is just making one, or died before it could.
         starts = found.flow_run_id is None or (state is not None and state.is_pending())
         if found.flow_run_id is None and found.action == "collect" and found.archive_path:
             return seconds >= self._seconds_to_store
         return seconds >= (self._seconds_to_start if starts else self._seconds_to_act)
 
     async def _undo(self, found: _Open, flow_run: FlowRun | None) -> None:
-        """End its flow run, then undo it: if this is interrupted, the next look goes on with it."""
+        """End the flow run, then undo the activity; if interrupted, the next look does the rest."""
         if flow_run is not None and flow_run.state is not None and not flow_run.state.is_final():
             await self._engine.end(flow_run.id, Crashed(message=_INTERRUPTED))
         async with self._sessions() as session:

@@ -13,21 +13,21 @@ from fractal_models.database import release
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 50  # so many events Prefect tells of at once
-# Prefect takes events into its memory and writes them down some 5 s later. What it does not have
-# after so long was lost with it. It knows an event that it is sent again by its id.
+_BATCH = 50  # how many events Prefect returns at once
+# Prefect keeps events in memory and stores them about 5 s later. An event that it still does not
+# have after this time was lost. An event that is sent twice is recognised by its id.
 _AGAIN_AFTER = timedelta(seconds=20)
 
 
 class EventSender(Watcher):
-    """Sends the events of all resources: which worker does it does not matter."""
+    """Sends the events of all resources; it does not matter which worker does it."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], engine: Engine) -> None:
         self._sessions = sessions
         self._engine = engine
 
     async def look(self) -> None:
-        """Forget the events that Prefect has written down, and send those that are due."""
+        """Delete the events that Prefect has stored, and send those that are due."""
         async with self._sessions() as session:
             if sent := await outbox.read_sent(session, _BATCH):
                 await release(session)

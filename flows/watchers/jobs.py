@@ -1,7 +1,7 @@
-"""The reconciler: each submitted job has a flow run, and somebody executes it.
+"""The reconciler: makes sure that each submitted job has a flow run, and a process that runs it.
 
-Every worker of a resource does this. Nobody executes a job whose lock is free; what is to be done
-about that is told by the state of its flow run.
+Every worker of a resource does this. If the lock of a job is free, no process runs the job; the
+state of its flow run then decides what to do.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
 
-# The API makes a flow run itself, right after the job; two would be one, by their key.
+# The API makes a flow run right after the job. If both make one, it is the same, by its key.
 _TIME_OF_API = timedelta(seconds=5)
-# A process that has just been started takes so long, at most, to take the lock of its job.
+# How long a process takes at most, after its start, to take the lock of its job.
 _SECONDS_TO_BEGIN, _SECONDS_TO_START = 4.0, 10.0
 
 
 class Verdict(Enum):
-    """What is to be done about a submitted job that nobody executes."""
+    """What to do about a submitted job that no process runs."""
 
     WAIT = "wait"
     RESTART = "restart"
@@ -58,9 +58,10 @@ class Verdict(Enum):
 
 
 def judge(state: State[Any] | None, seconds: float) -> Verdict:
-    """What is to be done about a job whose flow run has been in a state for so many seconds.
+    """What to do about a job whose flow run has been in this state for this many seconds.
 
-    None: it is gone. A flow run that has ended and left its job submitted could not write it down.
+    None: the flow run does not exist any more. If a flow run has ended but its job is still
+    `submitted`, its process could not record the end.
     """
     if state is None or state.is_crashed():
         return Verdict.RESTART
@@ -79,7 +80,7 @@ def judge(state: State[Any] | None, seconds: float) -> Verdict:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """What is looked at, of a submitted job."""
+    """The facts that are looked at, of a submitted job."""
 
     id: int
     flow_run_id: UUID | None
@@ -89,10 +90,10 @@ class _Submitted:
 
 
 class Reconciler(Watcher):
-    """Acts on the jobs of one resource, a line in their logs for every act.
+    """Looks after the jobs of one resource, and writes a line to their logs for everything it does.
 
-    `executing` are the flow runs of which the worker beside it has a process that lives,
-    `stopping` those whose jobs are to stop and have not.
+    `executing` are the flow runs for which the worker that owns this reconciler has a living
+    process; `stopping` are the flow runs of jobs that have been told to stop and have not ended.
     """
 
     def __init__(
@@ -116,15 +117,15 @@ class Reconciler(Watcher):
         self._not_stopping: Unchanged[int] = Unchanged()
 
     def process_killed(self, flow_run_id: UUID) -> None:
-        """The process of a flow run that was to stop is killed, since it did not."""
+        """Note that the process of a flow run was killed because it did not stop."""
         self._killed.add(flow_run_id)
 
     def process_ended(self, flow_run_id: UUID) -> None:
-        """The process of a flow run has ended: there is no need to wait for it."""
+        """Note that the process of a flow run has ended, so that nobody waits for it."""
         self._ended.add(flow_run_id)
 
     async def look(self) -> None:
-        """Look once at all jobs."""
+        """Check all submitted jobs once."""
         async with self._sessions() as session:
             jobs = await _submitted_jobs(session, self._pool)
             locked = await locked_jobs(session)
@@ -148,9 +149,10 @@ class Reconciler(Watcher):
         await self._tell_why_they_wait(found)
 
     async def _free(self, session: AsyncSession, locked: list[_Submitted]) -> None:
-        """Free the jobs that are to stop from processes that nobody can tell to, or kill.
+        """Take the locks of jobs that must stop, but whose process no worker can stop or kill.
 
-        Their worker, if there is one, has had time for that.
+        This happens only after twice `stop_seconds`: in that time their worker, if there is one,
+        would have stopped or killed the process.
         """
         seconds = self._not_stopping.seconds(
             {
@@ -162,7 +164,7 @@ class Reconciler(Watcher):
         for job_id in [each for each in seconds if seconds[each] > 2 * self._stop_seconds]:
             try:
                 freed = await free_job(session, job_id)
-            except SQLAlchemyError:  # as where another role of PostgreSQL holds it
+            except SQLAlchemyError:  # e.g. if another role of PostgreSQL holds it
                 logger.exception("Job %s cannot be taken from its process.", job_id)
                 return
             if freed:
@@ -171,7 +173,7 @@ class Reconciler(Watcher):
     async def _look_at_one(
         self, found: _Submitted, flow_run: FlowRun | None, seconds: float
     ) -> None:
-        """Look at a job. What is wrong with it alone must not keep the others waiting."""
+        """Check one job. An error that concerns only this job must not delay the others."""
         verdict = judge(flow_run.state if flow_run else None, seconds)
         if verdict is Verdict.WAIT:
             return
@@ -190,7 +192,7 @@ class Reconciler(Watcher):
             logger.exception("Job %s could not be looked after.", found.id)
 
     async def _tell_why_they_wait(self, found: dict[_Submitted, FlowRun | None]) -> None:
-        """A line for each job that waits for another reason than was told last."""
+        """Write a line to the log of each job that waits for another reason than its log says."""
         moment = now()
         waiting = {job: run for job, run in found.items() if run and waits(run, moment)}
         limits = await self._engine.pool_limits(self._pool) if waiting else None
@@ -243,11 +245,11 @@ class Reconciler(Watcher):
             await self._end(session, job, flow_run, verdict)
 
     async def _dispatch(self, session: AsyncSession, job: JobV2) -> None:
-        """Make the flow run of a job that has none: Prefect was away, or it was deleted."""
+        """Make a flow run for a job without one: Prefect was away, or the flow run was deleted."""
         why = "Prefect was away"
         if (gone := job.flow_run_id) is not None:
             why = f"its flow run {gone} was deleted"
-            job.flow_run_id = None  # first, so that the new one is taken for its flow run
+            job.flow_run_id = None  # first, so that the job can get the new one
             job.restarts += 1
             await session.commit()
         job.flow_run_id = await self._engine.submit_job(job, await self._resource(session))
@@ -257,9 +259,12 @@ class Reconciler(Watcher):
     async def _restart(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, *, ended: bool
     ) -> None:
-        """Have a job whose process died (`ended`: that is known) executed again, or give it up."""
+        """Restart a job whose process died, or give the job up after too many restarts.
+
+        `ended` says that the process is known to have ended.
+        """
         assert flow_run.state is not None  # judged by it
-        died = ended or not flow_run.state.is_pending()  # else it was never begun, which is no try
+        died = ended or not flow_run.state.is_pending()  # if not, no process began
         how = f"its flow run is {flow_run.state.name}, but no process executes it"
         if self._count_kill(job):
             how = "its process did not stop, and was killed"
@@ -280,7 +285,7 @@ class Reconciler(Watcher):
     async def _stop(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, *, begun: bool
     ) -> None:
-        """End a job that was cancelled. One that was begun is executed once more for that."""
+        """End a job that was cancelled. If a task has begun, the job is restarted to stop it."""
         assert flow_run.state is not None  # judged by it
         reason = job.stop_reason or flow_run.state.message or "Its flow run was cancelled."
         killed = " Its process did not stop, and was killed." if self._count_kill(job) else ""
@@ -297,7 +302,10 @@ class Reconciler(Watcher):
         await self._conclude(session, job, outcome_of_stop(reason), reason)
 
     def _count_kill(self, job: JobV2) -> bool:
-        """Whether the process of a job was killed: one more may try to stop it, and then none."""
+        """Whether the job's process was killed because it did not stop.
+
+        If so, the job has one more restart for stopping, and then none.
+        """
         if job.flow_run_id not in self._killed:
             return False
         self._killed.discard(job.flow_run_id)
@@ -307,7 +315,7 @@ class Reconciler(Watcher):
     async def _end(
         self, session: AsyncSession, job: JobV2, flow_run: FlowRun, verdict: Verdict
     ) -> None:
-        """Bring a job to the end that its flow run has."""
+        """End a job in the way in which its flow run has ended."""
         assert flow_run.state is not None  # judged by it
         how = f"its flow run is {flow_run.state.name}, and no process executes it"
         await self._tell(job, f"Job {job.id} is brought to its end: {how}.")
@@ -322,7 +330,7 @@ class Reconciler(Watcher):
     async def _conclude(
         self, session: AsyncSession, job: JobV2, outcome: Outcome, reason: str = ""
     ) -> None:
-        """Give a job its end. What units did since they were last recorded is lost."""
+        """Stop a job's units and record its end. Results since the last recording are lost."""
         try:
             async with asyncio.timeout(self._stop_seconds):
                 await self._stop_units(session, job)
@@ -362,7 +370,7 @@ class Reconciler(Watcher):
         return found.one()
 
     async def _tell(self, job: JobV2, message: str) -> None:
-        """One line in the job's log, in the log of its flow run, and in the worker's."""
+        """Write a line to the job's log, to the log of its flow run, and to the worker's log."""
         logger.warning("%s", message)
         folder = JobFolder.of(job)
         try:
@@ -375,7 +383,7 @@ class Reconciler(Watcher):
 
 
 def _pending_seconds(flow_run: FlowRun | None) -> float:
-    """For how long a flow run is being started: perhaps by a worker before this one."""
+    """Seconds that a flow run has been pending, also under another worker; 0 if it is not."""
     if flow_run is None or flow_run.state is None or not flow_run.state.is_pending():
         return 0.0
     return (now() - flow_run.state.timestamp).total_seconds()
@@ -393,7 +401,7 @@ async def _submitted_jobs(session: AsyncSession, pool: str) -> list[_Submitted]:
             Resource.work_pool == pool,
             or_(
                 col(JobV2.flow_run_id).is_not(None),
-                # The second: of a clock that was set back since.
+                # The second condition: the clock was set back since.
                 col(JobV2.start_timestamp) < moment - _TIME_OF_API,
                 col(JobV2.start_timestamp) > moment + _TIME_OF_API,
             ),

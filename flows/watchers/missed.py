@@ -1,4 +1,4 @@
-"""Skips missed occurrences of schedules, but for the latest of each."""
+"""Skips missed occurrences of schedules, except the latest of each schedule."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -25,13 +25,13 @@ _PAGE, _AT_ONCE = 200, 50  # Prefect's limits
 
 
 class MissedOccurrences:
-    """What is overdue because no worker ran, or because its work pool was full or paused."""
+    """Occurrences overdue because no worker ran, or the work pool was full or paused."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def skip(self, flow_runs: Sequence[FlowRun], begun: Collection[UUID]) -> set[UUID]:
-        """Skip what is overdue, but for the latest of each schedule; the ids of what is skipped.
+        """Skip overdue flow runs, except the latest of each schedule. Returns the skipped ids.
 
         `flow_runs` are those that a worker could start now, `begun` those that it is starting.
         """
@@ -50,7 +50,7 @@ class MissedOccurrences:
         return skipped
 
     async def _skip(self, ids: list[UUID], instead: datetime | None) -> None:
-        """Cancel flow runs, unless another worker has begun them meanwhile."""
+        """Cancel flow runs, unless another worker has started them meanwhile."""
         message = (
             "Missed: no worker had room for it in time. "
             f"The occurrence of {instead:%Y-%m-%d %H:%M:%S} UTC is run in its place."
@@ -73,7 +73,7 @@ class MissedOccurrences:
 async def _scheduled(
     client: PrefectClient, deployment_ids: list[UUID], moment: datetime
 ) -> list[FlowRun]:
-    """All flow runs of deployments that wait, and should have begun by a moment."""
+    """All scheduled flow runs of these deployments that should have begun before `moment`."""
     found: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(

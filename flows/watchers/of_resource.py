@@ -21,7 +21,7 @@ def watchers_of(
     pool: str,
     reconciler: Reconciler,
 ) -> list[Watcher]:
-    """The watchers of the resource that is this work pool; the reconciler is one of them."""
+    """The watchers for the resource of this work pool, including the given reconciler."""
     return [
         reconciler,
         InterruptedActivities(sessions, engine, pool),

@@ -1,4 +1,4 @@
-"""Has pauses of jobs last until somebody resumes them."""
+"""Makes pauses of jobs last until somebody resumes them."""
 
 from flows.engine.client import Engine
 from flows.engine.pauses import prolong_pauses
@@ -6,7 +6,7 @@ from flows.watchers.watcher import Watcher
 
 
 class Pauses(Watcher):
-    """Those of the jobs of one resource."""
+    """Watches the paused jobs of one resource."""
 
     seconds = 5.0
 

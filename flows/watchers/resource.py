@@ -1,4 +1,4 @@
-"""Keeps the work pool of a resource as the resource is."""
+"""Keeps the work pool of a resource up to date with the resource."""
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
@@ -13,11 +13,11 @@ from fractal_models.tables import Resource
 
 
 class ResourceDeletedError(FractalError):
-    """The resource is gone: its worker has nothing to do."""
+    """The resource was deleted, so its worker has nothing to do."""
 
 
 class ResourceKeeper(Watcher):
-    """Makes up for what the REST API could not tell Prefect, and for what was lost there."""
+    """Repeats what the REST API could not tell Prefect, and restores what was lost there."""
 
     seconds = 5.0
 
@@ -30,10 +30,11 @@ class ResourceKeeper(Watcher):
         self._published: object = None
 
     async def look(self) -> None:
-        """Publish the resource if it has changed, or if its work pool is not there.
+        """Publish the resource if it has changed, or if its work pool does not exist.
 
         Raises:
-            ResourceDeletedError: there is none any more; its work pool was deleted.
+            ResourceDeletedError: the resource does not exist any more; its work pool was deleted,
+                unless another resource has it.
             EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
         """
         async with self._sessions() as session:

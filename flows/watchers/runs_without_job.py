@@ -1,6 +1,7 @@
 """Restarts flow runs whose process died before it made their job.
 
-The reconciler knows jobs; of these there is none yet. Every worker of a resource does this.
+The reconciler looks only at jobs, and these flow runs have none yet. Every worker of a resource
+does this.
 """
 
 import logging
@@ -26,7 +27,7 @@ _DIED = "its process died before there was a job"
 
 
 class JoblessRuns(Watcher):
-    """Those of one resource. The worker beside the reconciler executes some of them."""
+    """The flow runs without a job on one resource, except those that this worker executes."""
 
     seconds = 5.0
 
@@ -46,7 +47,7 @@ class JoblessRuns(Watcher):
         self._unchanged: Unchanged[UUID] = Unchanged()
 
     async def look(self) -> None:
-        """Look once at all of them, and have them executed again, or end them."""
+        """Check all of them once; restart them, or end them after too many tries."""
         idle = {each.id: each for each in await self._without_job()}
         still = self._unchanged.seconds({id_: run.state_id for id_, run in idle.items()})
         for id_, flow_run in idle.items():
@@ -67,7 +68,7 @@ class JoblessRuns(Watcher):
             logger.warning("%s is taken up again: %s.", flow_run.name, _DIED)
 
     async def _without_job(self) -> list[FlowRun]:
-        """Those that have begun, have no job, and are not executed beside this."""
+        """Flow runs that have begun, have no job, and are not executed by this worker."""
         begun_here = [
             each
             for each in await self._engine.begun_jobs(self._pool)
@@ -85,7 +86,7 @@ class JoblessRuns(Watcher):
 
 
 def _overdue_seconds(flow_run: FlowRun) -> float:
-    """For how long it should have begun: a process is started some seconds ahead of that."""
+    """Seconds since its expected start; negative before, as processes start some seconds early."""
     if flow_run.expected_start_time is None:
         return 0.0
     return (now() - flow_run.expected_start_time).total_seconds()

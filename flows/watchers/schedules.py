@@ -1,6 +1,6 @@
-"""Pauses or deletes schedules that have lost what they need.
+"""Pauses or deletes schedules that have lost something that they need.
 
-Every worker of a resource does this. Prefect is asked only if there is something to tell it.
+Every worker of a resource does this. It calls Prefect only if there is something to change.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class ScheduleKeeper(Watcher):
-    """Pauses schedules that have lost what they need, and clears away those without a project."""
+    """Pauses schedules that have lost something they need, and deletes those without project."""
 
     def __init__(
         self, sessions: async_sessionmaker[AsyncSession], engine: Engine, pool: str
@@ -30,7 +30,7 @@ class ScheduleKeeper(Watcher):
         self._renewed = False
 
     async def look(self) -> None:
-        """Look once at all schedules; the first time, also bring their deployments up to date."""
+        """Check all schedules once; the first time, also update deployments of older versions."""
         async with self._sessions() as session:
             if not self._renewed:
                 ids = await rows.deployments_of(session, self._pool)
@@ -49,7 +49,7 @@ class ScheduleKeeper(Watcher):
                 await self._clear_away(session, schedule)
 
     async def _tell(self, session: AsyncSession, schedule: Schedule) -> None:
-        """Have Prefect show the notice; with one, the schedule is paused."""
+        """Show the schedule's notice in Prefect, and pause the schedule if it has a notice."""
         if schedule.deployment_id is not None:
             await self._deployments.tell(schedule.deployment_id, schedule.notice)
         await rows.told(session, schedule)

@@ -1,9 +1,10 @@
-"""Who may begin next: users take turns, within the limits of a resource.
+"""Decides which flow runs may begin next: users take turns, within the limits of a resource.
 
-Prefect gives a worker as many due flow runs as its work pool has free slots, the oldest first: all
-those of a user who submitted a hundred, before the one of the next user. So they are put off here
-until it is their turn. Jobs and activities of task groups have slots of their own, so that neither
-waits for the other. What administrators limit, pause or prioritise in Prefect holds as well.
+Prefect gives a worker as many due flow runs as its work pool has free slots, the oldest first. So
+all flow runs of a user who submitted a hundred would come before the next user's. Therefore flow
+runs are put off here until it is their user's turn. Jobs and activities of task groups have
+separate slots, so neither waits for the other. Limits, pauses and priorities that administrators
+set in Prefect apply too.
 """
 
 import asyncio
@@ -32,11 +33,11 @@ from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2, UserOAuth
 from fractal_models.tables.columns import now
 
-# What was put off is recalled when it is its turn, if need be by the next worker.
+# A flow run that was put off is recalled when it is its turn, if need be by another worker.
 _PUT_OFF = timedelta(hours=1)
-# So many are put off in one go; the others are left out, and put off later.
+# How many flow runs are put off in Prefect at once; the others just do not begin, and follow later.
 _AT_ONCE = 50
-# Limits may be changed in Prefect, and other workers of the pool may end flow runs.
+# Look again after this time: limits may change in Prefect, and other workers may end flow runs.
 _LOOK_SECONDS = 3.0
 
 _JOBS = ("run-job",)
@@ -45,7 +46,7 @@ _ACTIVITIES = tuple(name for name in ENTRYPOINTS if name not in _JOBS)
 
 @dataclass
 class Room:
-    """For how many more flow runs there is room, and what those are told for whom there is none."""
+    """A limit: how many more flow runs may begin, and the reason given to those that may not."""
 
     free: float
     reason: str
@@ -53,9 +54,9 @@ class Room:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A flow run that waits: whose, since when, and whether it is due or was put off.
+    """A waiting flow run: its user, when it was created, and whether it is due or was put off.
 
-    `rank`: those of a lower one go first, e.g. those that were interrupted, or on a better queue.
+    Lower values of `rank` go first, e.g. interrupted flow runs, or those in a better queue.
     """
 
     id: UUID
@@ -68,7 +69,7 @@ class Waiting:
 
 @dataclass
 class Decision:
-    """The flow runs to put off, each with the reason, and those that may begin after all."""
+    """The flow runs to put off, with reasons; those to recall; and those that may begin."""
 
     put_off: dict[UUID, str] = field(default_factory=dict)
     recall: list[UUID] = field(default_factory=list)
@@ -81,10 +82,11 @@ def plan(
     rooms: Callable[[Waiting], Sequence[Room]],
     latest: Mapping[str, int],
 ) -> Decision:
-    """Who may begin: of the users with the fewest flow runs, the one whose turn is the longest ago.
+    """Decide who may begin: the user with the fewest flow runs; of several, the longest waiting.
 
-    Of one user, those created first. `latest` says in which order users had their latest turns; who
-    had none is first. A flow run needs room in all its `rooms`, and takes it.
+    Among the flow runs of one user, the first created begins first. `latest` numbers the users by
+    their latest turns; a user without a turn yet comes first. A flow run needs room in all its
+    `rooms`, and takes it.
     """
     made, taken, turns = Decision(), Counter(running), dict(latest)
     lines: dict[tuple[int, ...], dict[str, deque[Waiting]]] = defaultdict(dict)
@@ -116,7 +118,7 @@ def plan(
 
 @dataclass(frozen=True)
 class Limits:
-    """How many flow runs may run at once on a resource, and of one user: None is no limit."""
+    """How many flow runs may run at once on a resource, and of one user (None: no limit)."""
 
     jobs: int
     activities: int
@@ -124,10 +126,10 @@ class Limits:
 
 
 def limits_of(settings: Settings, resource: Resource, cores: int | None = None) -> Limits:
-    """What the settings say, else what this machine can bear.
+    """The limits from the settings; where these say nothing, what this machine can bear.
 
-    Units of local jobs run on it, those of other jobs elsewhere: then only their process is here,
-    which mostly sleeps.
+    Units of local jobs run on this machine. Of other jobs only one process runs here, which mostly
+    sleeps.
     """
     cores = cores or len(os.sched_getaffinity(0))
     jobs = max(4, cores) if resource.type == "local" else max(40, 10 * cores)
@@ -139,7 +141,7 @@ def limits_of(settings: Settings, resource: Resource, cores: int | None = None) 
 
 
 class Turns:
-    """The turns in one work pool."""
+    """Takes care of the turns in one work pool."""
 
     def __init__(
         self, sessions: async_sessionmaker[AsyncSession], engine: Engine, pool: str, limits: Limits
@@ -149,9 +151,9 @@ class Turns:
         self._activities = line(_ACTIVITIES, "activities of task groups", limits.activities)
 
     async def put_off(self, due: Iterable[FlowRun], begun: AbstractSet[UUID]) -> set[UUID]:
-        """Put off those whose turn it is not, and recall those whose turn it is.
+        """Put off flow runs whose turn it is not, and recall those whose turn it is.
 
-        Of the flow runs that are `due`, those that must not begin; `begun` have a process here.
+        Returns those of the `due` flow runs that must not begin; `begun` have a process here.
         """
         activities = {each.id for each in due if "activity_id" in each.parameters}
         jobs = {each.id for each in due} - activities
@@ -160,7 +162,7 @@ class Turns:
 
 
 class _Line:
-    """Those of a work pool that wait for the same slots."""
+    """Flow runs of a work pool that wait for the same slots."""
 
     def __init__(
         self,
@@ -204,12 +206,12 @@ class _Line:
         return set(made.put_off)
 
     def _is_time_to_recall(self, begun: AbstractSet[UUID]) -> bool:
-        """Whether somebody may have a turn since something has ended, or may have."""
+        """Whether flow runs are put off and one may begin now, since others may have ended."""
         overdue = time.monotonic() - self._looked >= _LOOK_SECONDS
         return self._some_are_put_off and (overdue or begun != self._begun)
 
     def _rooms(self, state: "_Sorted", found: PoolLimits) -> Callable[[Waiting], Sequence[Room]]:
-        """The rooms of a flow run: of its user, the resource, the work pool and its queue."""
+        """A function for the limits of a flow run: of its user, resource, work pool and queue."""
         here = Room(self._limit - sum(state.running.values()), self._full)
         pool = Room(found.free_in_pool() - state.starting, full_pool(found.pool))
         queues = {
@@ -243,7 +245,7 @@ class _Line:
 
 @dataclass
 class _Sorted:
-    """What waits, how many each user has running, and how many of these Prefect does not count."""
+    """Flow runs that wait; how many run, by user; how many of these Prefect does not count yet."""
 
     waiting: list[Waiting] = field(default_factory=list)
     running: Counter[str] = field(default_factory=Counter)
@@ -257,7 +259,7 @@ def _sort(
     due: AbstractSet[UUID],
     begun: AbstractSet[UUID],
 ) -> _Sorted:
-    """The flow runs that wait for nothing but a slot, and those that run."""
+    """Separate the flow runs that only wait for a slot from those that run."""
     moment, made = now(), _Sorted()
     for run in flow_runs:
         if (user := users.get(run.id)) is None:
@@ -278,7 +280,7 @@ def _sort(
 
 
 async def _users_of(session: AsyncSession, flow_runs: Sequence[FlowRun]) -> dict[UUID, str]:
-    """Whose flow runs they are: as the database has it, else as their parameters say."""
+    """The users of flow runs: from the database, or else from the parameters."""
     users = {run.id: str(run.parameters["user"]) for run in flow_runs if "user" in run.parameters}
     ids = [run.id for run in flow_runs]
     jobs = await session.execute(
@@ -300,7 +302,7 @@ async def _users_of(session: AsyncSession, flow_runs: Sequence[FlowRun]) -> dict
 
 
 def _is_put_off(flow_run: FlowRun) -> bool:
-    """Whether it was put off here: Prefect leaves no message where it does that itself."""
+    """Whether a flow run was put off by us; when Prefect itself does that, it leaves no message."""
     state = flow_run.state
     return state is not None and state.name == AWAITING_SLOT and state.message is not None
 

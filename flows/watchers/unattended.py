@@ -1,4 +1,4 @@
-"""Tells jobs why they wait when their resource has no worker."""
+"""Writes into the logs of jobs that they wait because their resource has no worker."""
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
@@ -14,7 +14,7 @@ from fractal_models.tables.columns import now
 
 
 class UnattendedJobs(Watcher):
-    """The submitted jobs of all resources, of which some may have no worker."""
+    """The submitted jobs of all resources; some resources may have no worker."""
 
     seconds = 10.0
 
@@ -23,7 +23,7 @@ class UnattendedJobs(Watcher):
         self._engine = engine
 
     async def look(self) -> None:
-        """Look once at all jobs that nobody executes."""
+        """Check all submitted jobs that no process runs."""
         async with self._sessions() as session:
             submitted = await _submitted(session)
             locked = await locked_jobs(session) if submitted else set()
@@ -40,7 +40,7 @@ class UnattendedJobs(Watcher):
 
 
 async def _submitted(session: AsyncSession) -> list[tuple[int, str | None, str, str]]:
-    """Id and log of each submitted job, name and work pool of its resource."""
+    """Id and log of each submitted job, with the name and the work pool of its resource."""
     found = await session.execute(
         select(col(JobV2.id), col(JobV2.log), col(Resource.name), col(Resource.work_pool))
         .join(ProjectV2, col(ProjectV2.id) == col(JobV2.project_id))

@@ -8,13 +8,16 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Unchanged(Generic[Key]):
-    """Remembers how things were found, and since when. By its own clock: those of hosts differ."""
+    """Remembers the last value of each thing, and for how long it has been the same.
+
+    It measures by its own clock, because the clocks of hosts differ.
+    """
 
     def __init__(self) -> None:
         self._found: dict[Key, tuple[object, float]] = {}
 
     def seconds(self, found: Mapping[Key, object]) -> dict[Key, float]:
-        """Since when each thing is as it is found now; those not found are forgotten."""
+        """The seconds for which each thing has had its value. Things not given are forgotten."""
         moment = time.monotonic()
         before = self._found
         self._found = {

@@ -1,4 +1,4 @@
-"""The base of all watchers, and what is said while Prefect or the database is away."""
+"""The base class of all watchers, and the messages while Prefect or the database is away."""
 
 import abc
 import asyncio
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 PREFECT_ERRORS = (EngineError, PrefectHTTPStatusError, httpx.TransportError)
 _DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, OSError)
-# What is raised while Prefect or the database does not answer.
+# Errors that mean that Prefect or the database does not answer.
 AWAY = (*PREFECT_ERRORS, *_DATABASE_ERRORS)
 _AGAIN_SECONDS = 60.0
 
 
 @dataclass
 class _Outage:
-    """Since when something is away, when that was last said, and who has met with it."""
+    """Since when something is away, when that was last logged, and which watchers noticed it."""
 
     began: float
     said: float
@@ -33,9 +33,9 @@ class _Outage:
 
 
 class Outages:
-    """Says that something is away when that begins, then once a minute, and when it is over.
+    """Logs that something is away: when it begins, then once a minute, and when it is over.
 
-    It is over when all who met with it have had their answer.
+    It is over when every watcher that noticed it has had an answer.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Outages:
         self._outages: dict[str, _Outage] = {}
 
     def met(self, who: str, error: Exception) -> None:
-        """Somebody could not do their work, for one of `AWAY`."""
+        """Note that a watcher could not do its work because of one of the errors in `AWAY`."""
         what, moment = _what(error), self._clock()
         found = self._outages.get(what)
         if found is None:
@@ -60,7 +60,7 @@ class Outages:
         found.who.add(who)
 
     def survived(self, who: str) -> None:
-        """Somebody could do their work."""
+        """Note that a watcher could do its work."""
         for what, found in list(self._outages.items()):
             found.who.discard(who)
             if not found.who:
@@ -73,20 +73,20 @@ def _what(error: Exception) -> str:
 
 
 class Watcher(abc.ABC):
-    """Looks after things of one kind, also while Prefect or the database is away."""
+    """Looks after things of one kind, and goes on while Prefect or the database is away."""
 
     seconds = 1.0  # between two looks
 
     @abc.abstractmethod
     async def look(self) -> None:
-        """Look once at all of them.
+        """Check all these things once.
 
         Raises:
             EngineUnavailableError, SQLAlchemyError, OSError: Prefect or the database is away.
         """
 
     async def watch(self, outages: Outages) -> None:
-        """Look again and again, until cancelled. What is away is waited for."""
+        """Call `look` again and again until cancelled; while something is away, keep trying."""
         who = type(self).__name__
         while True:
             try:
@@ -99,5 +99,5 @@ class Watcher(abc.ABC):
 
 
 def refused(what: str, error: EngineRefusedError) -> None:
-    """Prefect refuses something of one thing: that must not keep the others waiting."""
+    """Log that Prefect refuses a request for one thing, which must not delay the others."""
     logger.warning("%s waits, Prefect refuses it: %s", what, error)

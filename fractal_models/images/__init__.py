@@ -1,7 +1,7 @@
-"""The rules of images: what one is, which of them a task sees, what its output does to them.
+"""The rules of images: what an image is, which images a task sees, how its output changes the list.
 
 Pure functions and Pydantic schemas; no database. A stored image list is a list of plain dicts
-(`Image`), checked once on its way in and not again, so that 100,000 images stay cheap.
+(`Image`), which are checked only once, when they come in, so that 100,000 images stay cheap.
 """
 
 from fractal_models.images.filters import (

@@ -1,4 +1,4 @@
-"""Which images a task sees."""
+"""Filters: which images a task sees."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, TypeGuard
@@ -8,17 +8,17 @@ from pydantic import AfterValidator, BeforeValidator
 from fractal_models.images.identity import identity
 from fractal_models.images.schema import Image, ImageError, ImageTypes, Scalar, check_keys
 
-# The attribute that tells clients, and lets them filter by, how an image's latest unit of a
-# workflow task ended: `submitted`, `done`, `failed`, or `unset`. No image has it of its own.
+# The attribute by which clients see and filter the status of an image's latest unit of a workflow
+# task: `submitted`, `done`, `failed`, or `unset`. It is not stored in any image.
 STATUS_ATTRIBUTE = "__wftask_dataset_image_status__"
 
 
 class FilterError(ImageError):
-    """Filters that are no valid ones, or contradict each other."""
+    """Filters that are not valid, or that contradict each other."""
 
 
 TypeFilters = ImageTypes
-"""Type name to wanted value; `False` also means images that lack the type."""
+"""Type names with the wanted value; `False` also means images without the type."""
 
 
 def _kind(value: Scalar) -> str:
@@ -37,14 +37,14 @@ def _check_values(values: list[Scalar]) -> list[Scalar]:
 
 
 def is_beyond_64_bits(value: Scalar) -> TypeGuard[int]:
-    """Whether a value is an integer that not every program can hold."""
+    """Whether a value is an integer of more than 64 bits, which some programs cannot hold."""
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 AttributeFilters = Annotated[
     dict[str, Annotated[list[Scalar], AfterValidator(_check_values)]], BeforeValidator(check_keys)
 ]
-"""Attribute name to the values to keep: at least one, all of one kind."""
+"""Attribute names with the values to keep: at least one value, all of one kind."""
 
 
 def filter_images(
@@ -52,10 +52,10 @@ def filter_images(
     type_filters: Mapping[str, bool],
     attribute_filters: Mapping[str, Sequence[Scalar]],
 ) -> list[Image]:
-    """The images that pass every filter, in their order; filters must be valid ones.
+    """The images that pass every filter, in their order. The filters must be valid.
 
-    An image passes a type filter if its type has that value, absent being `False`, and an attribute
-    filter if it has the attribute with one of the values.
+    An image passes a type filter if its type has this value; a missing type counts as `False`. It
+    passes an attribute filter if it has the attribute with one of the values.
     """
     wanted_types = list(type_filters.items())
     wanted_values = [
@@ -72,10 +72,10 @@ def filter_images(
 def merge_type_filters(
     task_input_types: Mapping[str, bool], workflowtask_type_filters: Mapping[str, bool]
 ) -> dict[str, bool]:
-    """A task's `input_types` joined with the `type_filters` of the workflow task it is used in.
+    """A task's `input_types` together with the `type_filters` of its workflow task.
 
     Raises:
-        FilterError: the two ask for different values of a type.
+        FilterError: the two want different values of a type.
     """
     shared = task_input_types.keys() & workflowtask_type_filters.keys()
     clashes = sorted(
@@ -96,7 +96,7 @@ def task_type_filters(
     task_input_types: Mapping[str, bool],
     workflowtask_type_filters: Mapping[str, bool],
 ) -> dict[str, bool]:
-    """The type filters in force for one workflow task: the job's, overridden by the task's.
+    """The type filters that apply to one workflow task: the job's, overridden by the task's.
 
     Raises:
         FilterError: as `merge_type_filters`.

@@ -1,4 +1,4 @@
-"""The image list after a workflow task."""
+"""Computes the image list after a workflow task."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from fractal_models.urls import not_below
 
 
 class ImageListError(ImageError):
-    """The outputs of a task cannot be applied to the image list; the message names the URLs."""
+    """The outputs of a task cannot be merged into the image list; the message names the URLs."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """The new image list, and the URLs by what happened to them."""
+    """The new image list, and the URLs of the images that were added, updated and removed."""
 
     images: list[Image]
     added: list[str]
@@ -41,22 +41,23 @@ def merge_images(
     zarr_dir: str,
     output_types: Mapping[str, bool],
 ) -> MergeResult:
-    """Apply the outputs of a task's successful units to a dataset's image list.
+    """Merge the outputs of a task's successful units into a dataset's image list.
 
-    An update starts from the attributes and types of its `origin`, if it names another image, else
-    from the image's own, in both cases as they were before the task; so the order of outputs does
-    not matter but for the order of new images, which are appended as they first appear. An origin
-    that is not in the list is kept as it is told, and there is nothing to start from. An image that
-    is known keeps its place, and its own `origin` if the update names no other.
+    An update starts from the attributes and types of its `origin`, if this is another image;
+    otherwise from the image's own. In both cases these are the values before the task, so the order
+    of outputs matters only for new images, which are appended in the order in which they first
+    appear. If the origin is not in the list, its name is kept, but the update starts from nothing.
+    An image that is in the list keeps its place; it also keeps its `origin` if the update names no
+    other.
 
     Args:
-        images: the dataset's list, each URL once; neither it nor its images are changed (the
-            result shares those that stay as they are).
+        images: the dataset's list, each URL once; neither the list nor its images are changed (the
+            result shares the images that stay the same).
         outputs: the outputs of the units that succeeded.
-        input_images: the images these units were given; if there are neither updates nor removals
-            at all, they count as updated.
+        input_images: the images that these units were given; if there are neither updates nor
+            removals at all, these images count as updated.
         zarr_dir: the dataset's folder; new images must lie below it.
-        output_types: the task's, set on every new or updated image.
+        output_types: the task's output types, set on every new or updated image.
 
     Raises:
         ImageListError: contradicting updates of an image, update and removal of the same image,
@@ -124,7 +125,7 @@ _NO_IMAGE: Image = {"origin": None, "attributes": {}, "types": {}}
 def _collect(
     outputs: Iterable[TaskOutput],
 ) -> tuple[dict[str, ImageListUpdate], dict[str, None]]:
-    """Updates by URL and the URLs to remove (as an ordered set), each in order of appearance."""
+    """Updates by URL, and the URLs to remove (as an ordered set), both in order of appearance."""
     updates: dict[str, ImageListUpdate] = {}
     removals: dict[str, None] = {}
     contradicted: dict[str, None] = {}
@@ -143,7 +144,7 @@ def _collect(
 
 
 def _content(update: ImageListUpdate) -> Hashable:
-    """Equal for updates that say the same."""
+    """A key that is equal for updates with the same content."""
     return (
         update.origin,
         frozenset((key, identity(value)) for key, value in (update.attributes or {}).items()),
@@ -179,7 +180,7 @@ _MAX_NAMED = 5
 
 
 def _named(urls: Iterable[str]) -> str:
-    """`'/a', '/b' and 3 more`."""
+    """The URLs for a message: `'/a', '/b' and 3 more`."""
     urls = list(urls)
     names = ", ".join(repr(url) for url in urls[:_MAX_NAMED])
     return names if len(urls) <= _MAX_NAMED else f"{names} and {len(urls) - _MAX_NAMED} more"

@@ -1,4 +1,4 @@
-"""What a task writes to its `--out-json` file."""
+"""The output that a task writes to its `--out-json` file."""
 
 from dataclasses import field, fields
 from typing import Annotated, Any, TypeVar
@@ -15,12 +15,12 @@ from fractal_models.images.schema import (
     ZarrUrl,
 )
 
-# Slotted dataclasses: a third faster than models where 100,000 units have an output each.
+# Slotted dataclasses, because they are a third faster than models for the outputs of 100,000 units.
 _STRICT = ConfigDict(extra="forbid")
 
 
 def _finite(arguments: dict[str, Any]) -> dict[str, Any]:
-    dumps(arguments)  # which refuses what would be lost
+    dumps(arguments)  # refuses values that could not be stored exactly
     return arguments
 
 
@@ -30,9 +30,9 @@ class InvalidTaskOutput(ImageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class ImageListUpdate:
-    """An image that a task made or changed; `origin` is the image it was made from.
+    """An image that a task made or changed; `origin` is the image from which it was made.
 
-    What is absent or null stays as it is, an attribute set to null is dropped.
+    Fields that are missing or null do not change; an attribute set to null is removed.
     """
 
     zarr_url: ZarrUrl

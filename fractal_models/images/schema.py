@@ -9,11 +9,11 @@ from fractal_models.errors import FractalError
 from fractal_models.urls import normalize_url
 
 Image = dict[str, Any]
-"""An image as stored: the dump of a `SingleImage`, with all of its four fields."""
+"""An image as it is stored: the dump of a `SingleImage`, with all four fields."""
 
 
 class ImageError(FractalError, ValueError):
-    """Something about images, filters or task output breaks the rules; the message says how."""
+    """Images, filters or a task's output break the rules; the message says how."""
 
 
 def _of_image(url: str) -> str:
@@ -38,9 +38,9 @@ def _check_scalar(value: Any) -> Any:
 
 
 def check_keys(value: Any) -> Any:
-    """Strip the keys of a mapping; they must be there and differ after that."""
+    """Strip the keys of a mapping. After that, no key may be empty or occur twice."""
     if not isinstance(value, dict):
-        return value  # the type that follows says what is wrong
+        return value  # the type check that follows reports this
     stripped = {}
     for key, item in value.items():
         name = key.strip() if isinstance(key, str) else key
@@ -53,7 +53,7 @@ def check_keys(value: Any) -> Any:
 
 
 Scalar = Annotated[int | float | str | bool, BeforeValidator(_check_scalar)]
-"""An attribute's value. Pydantic's smart union keeps each of the four types as it came."""
+"""The value of an attribute. Pydantic's smart union does not convert between the four types."""
 
 ZarrUrl = Annotated[str, Field(min_length=1), AfterValidator(_of_image)]
 ImageAttributes = Annotated[dict[str, Scalar], BeforeValidator(check_keys)]
@@ -62,7 +62,7 @@ ImageTypes = Annotated[dict[str, bool], BeforeValidator(check_keys)]
 
 
 class SingleImage(BaseModel):
-    """An image of a dataset. `origin` is the URL of the image it was made from."""
+    """An image of a dataset. `origin` is the URL of the image from which it was made."""
 
     zarr_url: ZarrUrl
     origin: ZarrUrl | None = None
@@ -71,7 +71,7 @@ class SingleImage(BaseModel):
 
 
 class SingleImageUpdate(BaseModel):
-    """New attributes or types of an image, in place of those it has; what is absent stays."""
+    """New attributes or types that replace those of an image; missing ones stay."""
 
     zarr_url: ZarrUrl
     attributes: ImageAttributes = Field(default_factory=dict)

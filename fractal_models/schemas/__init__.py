@@ -1,5 +1,5 @@
-"""Pydantic schemas of the REST contract: what is read, created and updated.
+"""Pydantic schemas of the REST contract: request and response bodies.
 
-Some input schemas refuse unknown fields and some do not, as the contract says; output schemas are
+Some input schemas refuse unknown fields and some do not, as in the contract; output schemas are
 filled from table rows.
 """

@@ -6,7 +6,7 @@ from fractal_models.schemas.base import OpenInput, Output, Timestamp
 
 
 class AccountingQuery(OpenInput):
-    """Which records to list; `fractal_job_id` tells apart only those of SLURM jobs."""
+    """Which records to list. `fractal_job_id` has an effect only for records of SLURM jobs."""
 
     user_id: int | None = None
     timestamp_min: AwareDatetime | None = None
@@ -21,7 +21,7 @@ class AccountingQuerySLURM(AccountingQuery):
 
 
 class AccountingRecordRead(Output):
-    """One ended workflow task: how many units (`num_tasks`) ran, how many images are new."""
+    """One workflow task that has ended: the number of its units (`num_tasks`) and of new images."""
 
     id: int
     user_id: int

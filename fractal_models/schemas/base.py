@@ -1,4 +1,4 @@
-"""What all schemas share: strict input, output from rows, common field types, pages."""
+"""Base classes and common field types of all schemas: strict input, output from rows, pages."""
 
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -20,12 +20,12 @@ from fractal_models.exact_json import dumps
 from fractal_models.images import check_keys
 from fractal_models.urls import absolute_path, normalize_url, project_dir, relative_path
 
-# The version of the REST contract that is served, which clients compare with their own.
+# The version of the REST contract; clients compare it with their own.
 CONTRACT_VERSION = "2.25.4"
 
 
 class OpenInput(BaseModel):
-    """A request body that may have fields which are not known here; they are ignored."""
+    """A request body in which unknown fields are ignored."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -52,15 +52,15 @@ def _without_nul(text: str) -> str:
     return text
 
 
-# What a shell could take for more than a word.
+# Characters with a special meaning for shells.
 _SHELL_CHARACTERS = frozenset("`#$&*()\\|[]{};<>?!")
 
 
 def without_shell_characters(text: str) -> str:
-    """The text, if a shell would find nothing in it to act upon.
+    """Return the text if it has no characters with a special meaning for shells.
 
     Raises:
-        ValueError: it would.
+        ValueError: the text has such a character.
     """
     if found := sorted(_SHELL_CHARACTERS & set(text)):
         raise ValueError(f"the text has {' '.join(found)}, which a shell would act upon")
@@ -73,10 +73,10 @@ def _http_url(text: str) -> str:
 
 
 def unique(values: list[Any]) -> list[Any]:
-    """The values, if there are no two equal ones.
+    """Return the values if no two of them are equal.
 
     Raises:
-        ValueError: there are.
+        ValueError: two values are equal.
     """
     if len(values) != len(set(values)):
         raise ValueError("the list has an element twice")
@@ -84,7 +84,7 @@ def unique(values: list[Any]) -> list[Any]:
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    dumps(value)  # which refuses numbers that would be lost
+    dumps(value)  # refuses numbers that could not be stored exactly
     return value
 
 
@@ -96,7 +96,7 @@ Name = Annotated[
     StringConstraints(min_length=1, strip_whitespace=True, pattern=r"^([a-zA-Z0-9_. -]+)$"),
 ]
 Command = Annotated[NonEmpty, AfterValidator(without_shell_characters)]
-# Kept as it was written.
+# The link is kept as it was written.
 HttpLink = Annotated[NonEmpty, AfterValidator(_http_url)]
 AbsolutePath = Annotated[NonEmpty, AfterValidator(absolute_path)]
 # Below a folder.
@@ -116,13 +116,13 @@ UniqueProjectDirs = Annotated[
 ]
 UniqueSlurmAccounts = Annotated[list[SlurmAccount], AfterValidator(unique)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
-# As clients send it: blanks around a key do not count.
+# As clients send it: blanks around keys are removed.
 JsonFields = Annotated[JsonObject, BeforeValidator(check_keys)]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, return_type=str)]
 
 
 def problems_of(error: ValidationError, *within: str) -> str:
-    """All that is wrong, as one text: each field by its path, which begins with `within`."""
+    """All problems as one text. Each names the path of its field, which begins with `within`."""
     problems = []
     for problem in error.errors():
         path = ".".join([*within, *map(str, problem["loc"])])

@@ -21,7 +21,7 @@ from fractal_models.urls import not_below
 
 
 class DatasetCreate(Input):
-    """A new, empty dataset; its folder is derived from the project unless it is named."""
+    """A new, empty dataset. If its folder is not given, it is derived from the project."""
 
     name: Name
     project_dir: ProjectDir | None = None
@@ -35,13 +35,13 @@ class DatasetCreate(Input):
 
 
 class DatasetUpdate(Input):
-    """What can be changed of a dataset."""
+    """The fields of a dataset that can be changed."""
 
     name: Name = ""
 
 
 class DatasetImport(OpenInput):
-    """A dataset with its images, as exported; older exports have filters, too."""
+    """A dataset with its images, as it was exported. Older exports also have filters."""
 
     name: Name
     zarr_dir: Folder
@@ -68,7 +68,7 @@ class DatasetRead(Output):
 
 
 class DatasetReadExpanded(DatasetRead):
-    """A dataset among those of several projects."""
+    """A dataset in a list with datasets of several projects."""
 
     owner_email: str
     image_count: int
@@ -83,7 +83,7 @@ class DatasetExport(Output):
 
 
 class DatasetDump(Output):
-    """A dataset as it stood when a job was submitted, without its image list."""
+    """A dataset at the time when a job was submitted, without its image list."""
 
     id: int
     name: str
@@ -100,7 +100,7 @@ class ImageQuery(OpenInput):
 
 
 class ImageQueryWithZarrUrl(ImageQuery):
-    """Which images to list, or the one with a given Zarr URL."""
+    """Which images to list, or the one image with a given Zarr URL."""
 
     zarr_url: str | None = None
 

@@ -8,7 +8,7 @@ UnitStatus = Literal["submitted", "done", "failed"]
 
 
 class HistoryRunReadAggregated(Output):
-    """One run of a workflow task, with the number of its units per status."""
+    """One HistoryRun of a workflow task, with the number of its units per status."""
 
     id: int
     timestamp_started: Timestamp
@@ -44,15 +44,18 @@ class HistoryUnitRead(Output):
 
 
 class TaskStatusSimple(Output):
-    """How a workflow task stands on a dataset on which it never began."""
+    """The status of a workflow task on a dataset on which it never began."""
 
     status: UnitStatus
 
 
 class TaskStatusImages(TaskStatusSimple):
-    """How a workflow task stands on a dataset: its images by the status of their latest unit.
+    """The status of a workflow task on a dataset: how many images have which status.
 
-    `num_available_images` passed its type filters when it last began; null if it ran on more.
+    The status of an image is that of the task's latest unit on it.
+
+    `num_available_images` is the number of images that passed the type filters when the task last
+    began; null if it ran on more.
     """
 
     num_available_images: int | None = 0
@@ -63,7 +66,7 @@ class TaskStatusImages(TaskStatusSimple):
 
 
 class ImageLogsRequest(OpenInput):
-    """Which log is asked for: that of the latest unit of a workflow task on an image."""
+    """Whose log is requested: that of the latest unit of a workflow task on an image."""
 
     workflowtask_id: int
     dataset_id: int

@@ -17,7 +17,7 @@ Images = Literal["all", "not done"]
 
 
 class JobCreate(Input):
-    """Which part of the workflow runs, on which images. Indices are inclusive, from 0."""
+    """Which part of the workflow to run, on which images. Indexes are inclusive and begin at 0."""
 
     first_task_index: TaskIndex | None = None
     last_task_index: TaskIndex | None = None
@@ -63,12 +63,12 @@ class JobRead(Output):
 
 
 class JobUpdate(Input):
-    """What an administrator may make of a job that does not end."""
+    """The change that an administrator can make to a job that does not end."""
 
     status: Literal["failed"]
 
 
 class JobWithTaskStatuses(JobRead):
-    """A job, and by id of a workflow task how that stands on the dataset (null: it never ran)."""
+    """A job, and the status of each workflow task on the dataset, by id (null: it never ran)."""
 
     task_statuses: dict[str, TaskStatusImages | TaskStatusSimple | None]

@@ -53,7 +53,7 @@ class TaskManifest(OpenInput):
 
 
 class Manifest(OpenInput):
-    """The content of a package's `__FRACTAL_MANIFEST__.json`; newer ones may say more."""
+    """The content of a package's `__FRACTAL_MANIFEST__.json`. Newer ones may have more fields."""
 
     manifest_version: Literal["2"]
     task_list: list[TaskManifest]

@@ -1,4 +1,4 @@
-"""What the `meta` of a workflow task may say about how its units run."""
+"""The part of a workflow task's `meta` that says how its units run again."""
 
 from typing import Annotated, Any
 
@@ -8,11 +8,11 @@ from fractal_models.schemas.base import JsonFields, JsonObject, problems_of
 
 
 class Retry(BaseModel):
-    """Units that fail run up to `max` times more, `delay_seconds` after all others have ended.
+    """Failed units run up to `max` times more, `delay_seconds` after all others have ended.
 
-    On a SLURM cluster, units that ran out of memory are given `mem_factor` times as much in each
-    attempt after that. On a local resource, where memory is nobody's in particular, `mem_factor`
-    has no effect.
+    On a SLURM cluster, units that ran out of memory get `mem_factor` times as much in each further
+    attempt. On a local resource `mem_factor` has no effect, because units share the memory of the
+    machine.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -26,7 +26,7 @@ def retry_of(meta: dict[str, Any]) -> Retry:
     """The `retry` of a `meta_parallel` or `meta_non_parallel`.
 
     Raises:
-        ValueError: it is wrong; the message says how.
+        ValueError: it is not valid; the message says why.
     """
     try:
         return Retry.model_validate(meta.get("retry", {}))

@@ -1,4 +1,4 @@
-"""What a resource has of pixi."""
+"""The pixi configuration of a resource."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -10,9 +10,9 @@ from fractal_models.schemas.slurm import Count, Memory, Option, TimeLimit, mebib
 
 
 class PixiSlurmConfig(OpenInput):
-    """The SLURM job in which pixi installs, on a cluster that is reached by SSH.
+    """The SLURM job in which pixi installs packages, on a cluster that is reached by SSH.
 
-    The lines of `preamble` are run before it.
+    The lines of `preamble` run before pixi.
     """
 
     partition: Option
@@ -29,7 +29,7 @@ class PixiSlurmConfig(OpenInput):
         return self
 
     def options(self) -> list[str]:
-        """As options of SLURM's commands."""
+        """The configuration as options of SLURM's commands."""
         if self.mem is not None:
             memory = f"--mem={mebibytes(self.mem)}M"
         else:
@@ -44,9 +44,9 @@ class PixiSlurmConfig(OpenInput):
 
 
 class TasksPixiSettings(OpenInput):
-    """The versions of pixi, each with its folder, and how they install.
+    """The versions of pixi, each with its folder, and options for installing.
 
-    `DEFAULT_PLATFORM` is there for Fractal's clients: pixi takes the platform that it runs on.
+    `DEFAULT_PLATFORM` exists only for Fractal's clients: pixi uses the platform on which it runs.
     """
 
     versions: dict[NonEmpty, AbsolutePath]
@@ -83,7 +83,7 @@ def _empty_if_none(settings: TasksPixiSettings | None) -> JsonObject:
     return {} if settings is None else settings.model_dump(mode="json")
 
 
-# An empty object says that there is no pixi.
+# An empty object means that there is no pixi.
 TasksPixiConfig = Annotated[
     TasksPixiSettings | None,
     BeforeValidator(_none_if_empty),

@@ -11,7 +11,7 @@ class ProjectCreate(Input):
 
 
 class ProjectUpdate(Input):
-    """What can be changed of a project."""
+    """The fields of a project that can be changed."""
 
     name: Name = ""
     description: NonEmpty | None = None
@@ -34,7 +34,7 @@ class ProjectReadSuperuser(ProjectRead):
 
 
 class ProjectDump(Output):
-    """A project as it stood when a job was submitted."""
+    """A project at the time when a job was submitted."""
 
     id: int
     name: str

@@ -26,7 +26,7 @@ class JobRunnerConfigLocal(Input):
 
 
 class TasksPythonSettings(OpenInput):
-    """The Python interpreters that task environments are made with."""
+    """The Python interpreters with which task environments are made."""
 
     default_version: NonEmpty
     versions: dict[PythonVersion, AbsolutePath]
@@ -62,7 +62,7 @@ class ValidResourceLocal(_ResourceInput):
 
 
 class ValidResourceSlurmSudo(_ResourceInput):
-    """A SLURM cluster whose commands are reachable here, as other users by sudo."""
+    """A SLURM cluster whose commands run on this machine, as other users by sudo."""
 
     type: Literal["slurm_sudo"]
     host: None = None
@@ -71,7 +71,7 @@ class ValidResourceSlurmSudo(_ResourceInput):
 
 
 class ValidResourceSlurmSSH(_ResourceInput):
-    """A SLURM cluster reached by SSH."""
+    """A SLURM cluster that is reached by SSH."""
 
     type: Literal["slurm_ssh"]
     host: NonEmpty
@@ -114,7 +114,7 @@ class _ProfileInput(OpenInput):
 
 
 class ValidProfileLocal(_ProfileInput):
-    """A profile for a local resource: the OS user as whom jobs run by sudo, if not the worker's."""
+    """A profile for a local resource. Jobs run by sudo as `username`, or as the worker's user."""
 
     resource_type: Literal["local"]
     username: NonEmpty | None = None
@@ -125,7 +125,7 @@ class ValidProfileLocal(_ProfileInput):
 
 
 class ValidProfileSlurmSudo(_ProfileInput):
-    """A profile for a SLURM cluster by sudo: the user who is impersonated."""
+    """A profile for a SLURM cluster by sudo: the OS user as whom jobs run."""
 
     resource_type: Literal["slurm_sudo"]
     username: NonEmpty
@@ -136,7 +136,7 @@ class ValidProfileSlurmSudo(_ProfileInput):
 
 
 class ValidProfileSlurmSSH(_ProfileInput):
-    """A profile for a SLURM cluster by SSH: who logs in, and where files go there."""
+    """A profile for a SLURM cluster by SSH: the user who logs in, and folders for files there."""
 
     resource_type: Literal["slurm_ssh"]
     username: NonEmpty

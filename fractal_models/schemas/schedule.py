@@ -21,7 +21,8 @@ from fractal_models.schemas.job import Images, JobCreate, TaskIndex
 class When(Input):
     """Times at which a schedule is due: by cron, at an interval, or by RRule (RFC 5545).
 
-    `day_or` tells cron whether one of day and weekday is enough, or both are needed.
+    If a cron expression limits both day and weekday, `day_or` says whether one of them is enough or
+    both are needed.
     """
 
     cron: NonEmpty | None = None
@@ -50,7 +51,7 @@ Times = Annotated[list[When], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class After(Input):
-    """The workflow and dataset of a job, which is to be done first. They are in the project."""
+    """The workflow and dataset, both in the project, of the job that must be done first."""
 
     workflow_id: int
     dataset_id: int
@@ -66,7 +67,7 @@ ListableFilters = Annotated[AttributeFilters, AfterValidator(_listable)]
 
 
 class ScheduledJob(JobCreate):
-    """What a schedule runs."""
+    """The job that a schedule runs."""
 
     workflow_id: int
     dataset_id: int
@@ -75,7 +76,7 @@ class ScheduledJob(JobCreate):
 
 
 class ScheduleCreate(ScheduledJob):
-    """What is to run, and when; or after which other job."""
+    """The job to run, and the times for it, or the other job after which it runs."""
 
     name: Name | None = None
     when: Times | None = None
@@ -90,7 +91,10 @@ class ScheduleCreate(ScheduledJob):
 
 
 class ScheduleUpdate(Input):
-    """What can be changed of a schedule: all but its name. `when` replaces `after`, and back."""
+    """The fields of a schedule that can be changed: all except its name.
+
+    `when` replaces `after`, and the reverse.
+    """
 
     when: Times | None = None
     after: After | None = None
@@ -113,7 +117,7 @@ class ScheduleUpdate(Input):
 
 
 class WhenRead(Output):
-    """Times at which a schedule is due, as Prefect has them."""
+    """Times at which a schedule is due, as they are in Prefect."""
 
     cron: str | None = None
     day_or: bool = True
@@ -125,7 +129,7 @@ class WhenRead(Output):
 
 
 class AfterRead(Output):
-    """The workflow and dataset of the job that a schedule waits for (null: deleted)."""
+    """The workflow and dataset of the job for which a schedule waits (null: deleted)."""
 
     workflow_id: int | None
     dataset_id: int | None
@@ -134,8 +138,8 @@ class AfterRead(Output):
 class ScheduleRead(Output):
     """A schedule, as it is in Prefect now.
 
-    `workflow_id` and `dataset_id` are null if they were deleted, or if somebody wrote something
-    into the deployment that names none.
+    `workflow_id` and `dataset_id` are null if they were deleted, or if somebody has changed the
+    deployment's parameters so that they name none.
     """
 
     id: int
@@ -160,10 +164,10 @@ class ScheduleRead(Output):
 
 
 class Occurrence(Output):
-    """What became of a schedule at one of its times.
+    """What happened at one of the times of a schedule.
 
-    `run`: its job has ended; `running`: it has begun; `waiting`: it is about to, or waits for a
-    worker; `skipped` and `failed`: there was no job, the reason says why.
+    `run`: its job has ended; `running`: it has begun; `waiting`: it will begin soon, or waits for a
+    worker; `skipped` and `failed`: there was no job, and `reason` says why.
     """
 
     flow_run_id: UUID
@@ -175,7 +179,7 @@ class Occurrence(Output):
 
 
 class ScheduleReadWithOccurrences(ScheduleRead):
-    """A schedule, its next times, and what became of the latest ones."""
+    """A schedule, its next times, and what happened at its latest times."""
 
     next: list[Timestamp]
     occurrences: list[Occurrence]

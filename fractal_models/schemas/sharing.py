@@ -1,4 +1,4 @@
-"""Schemas of what users have to do with projects."""
+"""Schemas of users' parts in projects."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ Permissions = Literal["r", "rw", "rwx"]
 
 
 class ProjectGuestCreate(OpenInput):
-    """What a guest will be allowed: to read, to change too, and to run jobs too."""
+    """What a guest will be allowed to do: `r` read, `w` also change, `x` also run jobs."""
 
     permissions: Permissions
 
 
 class ProjectGuestUpdate(ProjectGuestCreate):
-    """What a guest is allowed from now on."""
+    """What a guest is allowed to do from now on."""
 
 
 class ProjectGuestRead(Output):
-    """A guest of a project; one who is not verified has yet to accept the invitation."""
+    """A guest of a project. A guest who is not verified has not accepted the invitation yet."""
 
     email: str
     is_verified: bool
@@ -26,7 +26,7 @@ class ProjectGuestRead(Output):
 
 
 class ProjectInvitationRead(Output):
-    """An invitation that the user has yet to accept."""
+    """An invitation that the user has not accepted yet."""
 
     project_id: int
     project_name: str
@@ -35,7 +35,7 @@ class ProjectInvitationRead(Output):
 
 
 class ProjectAccessRead(Output):
-    """What the user may do in a project, and whose it is."""
+    """What the user may do in a project, and who owns the project."""
 
     is_owner: bool
     permissions: Permissions

@@ -1,4 +1,4 @@
-"""What is asked of a SLURM cluster: by a resource for all its jobs, by a task for its units."""
+"""Requests to a SLURM cluster: those of a resource for all its jobs, of a task for its units."""
 
 import re
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ _INJECTING = re.compile(r"[\s\"'\\#\x00-\x1f\x7f]")
 
 
 def mebibytes(value: int | str) -> int:
-    """Memory in MiB, rounded up: of a number of MiB, or text like '500M', '4G' or '4GB'.
+    """Memory in MiB, rounded up, from a number of MiB or a text like '500M', '4G' or '4GB'.
 
     The units are SLURM's: K, M, G and T (or KB, MB, GB and TB), each 1024 times the one before.
 
@@ -100,9 +100,9 @@ ExportedText = Annotated[NonEmpty, AfterValidator(_checked_export)]
 class _UnitOptions(Input):
     """What one unit needs, and where it may run.
 
-    `time`, `gres`, `gpus` and `nodes` are of a whole SLURM job: the units in it share them. An
-    element of `extra_lines` is an `#SBATCH` line with options that have no field here, or a line
-    of shell that is executed before the units.
+    `time`, `gres`, `gpus` and `nodes` are for a whole SLURM job: its units share them. An element
+    of `extra_lines` is an `#SBATCH` line with options that have no field here, or a line of shell
+    that runs before the units.
     """
 
     partition: Option | None = None
@@ -126,7 +126,7 @@ class _UnitOptions(Input):
 class SlurmConfigSet(_UnitOptions):
     """Options of `sbatch`.
 
-    With `use_mem_per_cpu` the memory is asked for as `--mem-per-cpu`, for clusters that want it so.
+    With `use_mem_per_cpu`, memory is requested as `--mem-per-cpu`, which some clusters require.
     """
 
     account: Option | None = None
@@ -135,7 +135,7 @@ class SlurmConfigSet(_UnitOptions):
 
 
 class BatchingConfigSet(Input):
-    """How units are put together into SLURM jobs: targets are soft, maxima hard.
+    """How units are combined into SLURM jobs: targets may be exceeded, maxima may not.
 
     CPUs and memory are those of one SLURM job; the number of jobs is that of one workflow task.
     """
@@ -162,7 +162,7 @@ class BatchingConfigSet(Input):
 class JobRunnerConfigSLURM(Input):
     """How jobs run on a SLURM cluster.
 
-    `gpu_slurm_config` is for tasks that need a GPU: what it does not say is as in
+    `gpu_slurm_config` is for tasks that need a GPU; options that it does not set are those of
     `default_slurm_config`. The values of `user_local_exports` are taken literally.
     """
 
@@ -173,10 +173,11 @@ class JobRunnerConfigSLURM(Input):
 
 
 class SlurmMeta(_UnitOptions):
-    """What `meta_parallel` or `meta_non_parallel` may say of units that run on a SLURM cluster.
+    """What `meta_parallel` or `meta_non_parallel` may say about units that run on a SLURM cluster.
 
-    It overrides the configuration of the resource; `extra_lines` are added to those there.
-    `tasks_per_job` units go into one SLURM job and `parallel_tasks_per_job` of them run at once.
+    It overrides the configuration of the resource; its `extra_lines` are added to those of the
+    resource. `tasks_per_job` units go into one SLURM job, and `parallel_tasks_per_job` of them run
+    at once.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -198,12 +199,13 @@ class SlurmMeta(_UnitOptions):
 
 
 def slurm_meta_of(meta: dict[str, Any]) -> SlurmMeta:
-    """What a `meta_parallel` or `meta_non_parallel` says on a SLURM cluster.
+    """Read a `meta_parallel` or `meta_non_parallel` for a SLURM cluster.
 
-    It may be wrong there and right on a local resource, which only looks at its `retry`.
+    It may be wrong for a cluster and still right for a local resource, which only reads its
+    `retry`.
 
     Raises:
-        ValueError: it is wrong; the message names each wrong field and says how.
+        ValueError: it is wrong; the message names each wrong field and says why.
     """
     try:
         return SlurmMeta.model_validate(meta)

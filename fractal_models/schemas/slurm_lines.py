@@ -1,7 +1,7 @@
-"""Lines that are added to the script of a SLURM job: what they must not say.
+"""Checks lines that are added to the script of a SLURM job for forbidden options.
 
-`sbatch` takes the last of two equal options, and options also in an abbreviated form. So a line
-could undo what the platform asks for, or ask for what it does not know of.
+If an option is given twice, `sbatch` uses the last one; it also accepts abbreviated names. So a
+line could undo what the platform requests, or request something that the platform does not know.
 """
 
 import re
@@ -26,7 +26,8 @@ _OPTIONS_BY_FIELD = {
     "partition": "--partition -p",
     "time": "--time -t",
 }
-# What the platform sets, and that with which it could not submit or follow its jobs.
+# Options that the platform sets itself, and those with which it could not submit or follow its
+# jobs.
 _OPTIONS_OF_THE_PLATFORM = (
     "--array -a --chdir -D --clusters -M --comment --error -e --job-name -J --no-requeue "
     "--ntasks -n --ntasks-per-node --open-mode --output -o --parsable --requeue --test-only "
@@ -42,16 +43,16 @@ _SHORT_FLAGS = "HIOQVhksuv"  # without a value, so that another option may follo
 
 
 def is_directive(line: str) -> bool:
-    """Whether `sbatch` reads options from this line, if it stands above the first command."""
+    """Whether `sbatch` reads options from this line if it is above the first command."""
     return line.startswith(_DIRECTIVE)
 
 
 def checked_line(line: str) -> str:
-    """An `#SBATCH` line with options that nobody else sets, or a line of shell, as it is.
+    """Return a line that is allowed: `#SBATCH` with options that nobody else sets, or shell.
 
     Raises:
         ValueError: it has a line break or other control character, or cannot be split into
-            options; or it sets an option that has a field of its own or is the platform's.
+            options; or it sets an option that has its own field or belongs to the platform.
     """
     if _CONTROL_CHARACTER.search(line):
         raise ValueError(f"{line!r} has a line break or control character: make it separate lines")
@@ -78,7 +79,7 @@ def _options(line: str) -> Iterator[str]:
 
 
 def _full_name(option: str) -> str:
-    """An option that is refused, for any beginning of its name; else the option as it is."""
+    """The full name of a refused option that may be abbreviated; any other option unchanged."""
     if option in _WHAT_TO_DO or not option.startswith("--"):
         return option
     return next((name for name in _WHAT_TO_DO if name.startswith(option)), option)

@@ -1,4 +1,4 @@
-"""Schemas of tasks, task groups and what is done to those."""
+"""Schemas of tasks, task groups and activities of task groups."""
 
 from typing import Annotated, Literal
 
@@ -40,12 +40,12 @@ _PackageWithExtras = Annotated[
         strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]+\])?$"
     ),
 ]
-# As a text of JSON.
+# Given as JSON text.
 PinnedVersions = Json[dict[_PackageWithExtras, PackageVersion] | None]
 
 
 class TaskCreate(Input):
-    """A single custom task: its commands are given, no package is installed."""
+    """A single custom task: its commands are given, and no package is installed."""
 
     name: NonEmpty
     version: NonEmpty
@@ -83,7 +83,7 @@ def task_type_of(
     """The type of a task with these commands (or executables).
 
     Raises:
-        ValueError: there is no command, or the declared type needs others.
+        ValueError: there is no command, or the declared type needs other commands.
     """
     kinds: dict[tuple[bool, bool], tuple[TaskType, ...]] = {
         (True, True): ("compound", "converter_compound"),
@@ -101,7 +101,7 @@ def task_type_of(
 
 
 class TaskUpdate(Input):
-    """What can be changed of a task."""
+    """The fields of a task that can be changed."""
 
     command_non_parallel: Command | None = None
     command_parallel: Command | None = None
@@ -176,13 +176,13 @@ class TaskCollectCustom(Input):
 
 
 class TaskGroupUpdate(Input):
-    """With which group a task group is shared; null makes it private."""
+    """The user group with which a task group is shared; null makes it private."""
 
     user_group_id: int | None = None
 
 
 class TaskGroupOverridesPip(Input):
-    """How a package is installed otherwise: what is not given stays, but for pinned versions."""
+    """Changes for installing a package again: what is not given stays, except pinned versions."""
 
     pip_extras: PackageExtras | None = None
     python_version: PythonVersion | None = None
@@ -190,12 +190,12 @@ class TaskGroupOverridesPip(Input):
     pinned_package_versions_post: PinnedVersions = {}
 
     def changes(self) -> JsonObject:
-        """The fields of a task group that become others."""
+        """The fields of the task group that change, with their new values."""
         return self.model_dump(exclude_none=True)
 
 
 class TaskGroupOverridesPixi(Input):
-    """How a pixi project is installed otherwise."""
+    """Changes for installing a pixi project again."""
 
     use_pixi_lockfile: bool = False
 
@@ -241,7 +241,7 @@ class TaskGroupReadSuperuser(TaskGroupRead):
 
 
 class TaskGroupActivityRead(Output):
-    """Something that was done to a task group, and how it ended."""
+    """An activity of a task group, and how it ended."""
 
     id: int
     user_id: int
@@ -256,7 +256,7 @@ class TaskGroupActivityRead(Output):
 
 
 class TaskMinimal(Output):
-    """A task as administrators find it, with what they need to know of its task group."""
+    """A task in administrators' searches, with the most important facts about its task group."""
 
     id: int
     name: str
@@ -290,7 +290,7 @@ class TaskRelationship(Output):
 
 
 class TaskInfo(Output):
-    """A task, and where it is used."""
+    """A task, and the workflows that use it."""
 
     task: TaskMinimal
     relationships: list[TaskRelationship]

@@ -15,7 +15,7 @@ from fractal_models.schemas.base import (
     UniqueSlurmAccounts,
 )
 
-# Taken as it was typed: with its spaces.
+# Taken as it was typed, including spaces.
 Password = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
 
@@ -28,7 +28,7 @@ class OAuthAccountRead(Output):
 
 
 class UserRead(Output):
-    """A user; `group_ids_names` only where it was asked for, as `[[id, name], ...]`."""
+    """A user. `group_ids_names` is set only on request, as `[[id, name], ...]`."""
 
     id: int
     email: EmailStr
@@ -44,7 +44,7 @@ class UserRead(Output):
 
 
 class UserCreate(OpenInput):
-    """A new user, who is active, no superuser and not verified, whatever is said of that."""
+    """A new user: always active, no superuser and not verified, whatever the request says."""
 
     email: EmailStr
     password: Password
@@ -58,7 +58,7 @@ class UserCreate(OpenInput):
 
 
 class UserUpdate(Input):
-    """What an administrator may change of a user."""
+    """The fields of a user that an administrator may change."""
 
     email: EmailStr = ""
     password: Password = ""
@@ -72,19 +72,19 @@ class UserUpdate(Input):
 
 
 class UserUpdateStrict(Input):
-    """What users may change of themselves."""
+    """The fields that users may change of themselves."""
 
     slurm_accounts: UniqueSlurmAccounts = []
 
 
 class UserUpdateGroups(Input):
-    """The groups that a user is to be in."""
+    """The groups to which a user shall belong."""
 
     group_ids: Annotated[UniqueIds, Field(min_length=1)]
 
 
 class UserProfileInfo(Output):
-    """Through which profile and resource a user runs jobs."""
+    """The profile and resource with which a user runs jobs."""
 
     has_profile: bool
     resource_name: str | None = None
@@ -99,7 +99,7 @@ class UserGroupCreate(Input):
 
 
 class UserGroupRead(Output):
-    """A user group; `user_ids` only where it was asked for."""
+    """A user group. `user_ids` is set only on request."""
 
     id: int
     name: str
@@ -115,6 +115,6 @@ class BearerResponse(Output):
 
 
 class OAuthLoginUrl(Output):
-    """Where a user logs in at an OAuth provider."""
+    """The URL at which a user logs in with an OAuth provider."""
 
     authorization_url: str

@@ -20,7 +20,7 @@ from fractal_models.schemas.meta import Meta
 from fractal_models.schemas.project import ProjectRead
 from fractal_models.schemas.task import TaskRead
 
-# Arguments that each unit is given by its job, and that nobody else may set.
+# Arguments that a job sets for each unit, and that nobody else may set.
 RESERVED_ARGUMENTS = frozenset({"zarr_dir", "zarr_url", "zarr_urls", "init_args"})
 
 
@@ -41,7 +41,7 @@ class WorkflowCreate(Input):
 
 
 class WorkflowUpdate(Input):
-    """What can be changed of a workflow."""
+    """The fields of a workflow that can be changed."""
 
     name: NonEmpty = ""
     description: NonEmpty | None = None
@@ -56,7 +56,7 @@ class WorkflowTaskReplace(OpenInput):
 
 
 class WorkflowTaskUpdate(WorkflowTaskReplace, Input):
-    """What can be changed of a workflow task."""
+    """The fields of a workflow task that can be changed."""
 
     alias: NonEmpty | None = None
     description: NonEmpty | None = None
@@ -90,14 +90,14 @@ class WorkflowTaskRead(Output):
 
 
 class TaskVersionRead(Output):
-    """A task that can take the place of an older version of it."""
+    """A newer version of a task, which can replace the older one."""
 
     task_id: int
     version: str
 
 
 class TypeFiltersRead(Output):
-    """The type filters in force at a workflow task, by what is known without a dataset."""
+    """The type filters that apply to a workflow task, as far as known without a dataset."""
 
     workflowtask_id: int
     current_type_filters: dict[str, bool]
@@ -106,7 +106,7 @@ class TypeFiltersRead(Output):
 
 
 class WorkflowTaskReadWithWarning(WorkflowTaskRead):
-    """A workflow task, and why it may not run."""
+    """A workflow task, with the reason why it may not run."""
 
     warning: str | None = None
 
@@ -135,7 +135,7 @@ class WorkflowReadWithWarnings(_WorkflowFields):
 
 
 class WorkflowDump(Output):
-    """A workflow as it stood when a job was submitted."""
+    """A workflow at the time when a job was submitted."""
 
     id: int
     name: str

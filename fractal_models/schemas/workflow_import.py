@@ -1,4 +1,4 @@
-"""Schemas of workflows that leave or enter an installation: their tasks are known by name."""
+"""Schemas for the export and import of workflows, in which tasks are identified by name."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ _NO_FILTERS = ("type_filters", None)
 
 
 class TaskImport(Input):
-    """The name of a task. Without a version it is never found, but all versions are told."""
+    """The name of a task. Without a version no task is found, but the answer lists all versions."""
 
     pkg_name: NonEmpty
     version: NonEmpty | None = None
@@ -19,7 +19,7 @@ class TaskImport(Input):
 
 
 class WorkflowTaskImport(WorkflowTaskUpdate):
-    """A task of a workflow that comes from elsewhere."""
+    """A task of a workflow from another installation."""
 
     input_filters: JsonObject | None = None
     task: TaskImport
@@ -27,7 +27,7 @@ class WorkflowTaskImport(WorkflowTaskUpdate):
     @model_validator(mode="before")
     @classmethod
     def _of_older_installations(cls, values: Any) -> Any:
-        """What was written as `input_filters` are type filters now; null is the same as none."""
+        """Convert `input_filters` of older installations to type filters; null means none."""
         if not isinstance(values, dict):
             return values
         old = values.get("input_filters")
@@ -41,7 +41,7 @@ class WorkflowTaskImport(WorkflowTaskUpdate):
 
 
 class WorkflowImport(Input):
-    """A workflow that comes from elsewhere."""
+    """A workflow from another installation."""
 
     name: NonEmpty
     description: NonEmpty | None = None
@@ -49,14 +49,14 @@ class WorkflowImport(Input):
 
 
 class WorkflowImportFromTemplate(Input):
-    """What is to differ from the template; versions by the position of their task, from 0."""
+    """Differences from the template; versions are given by the task's position, from 0."""
 
     name: NonEmpty | None = None
     override_versions: dict[Annotated[int, Field(ge=0)], NonEmpty] = {}
 
 
 class TaskExport(Output):
-    """The name by which a task is found elsewhere."""
+    """The name by which another installation finds a task."""
 
     pkg_name: str
     version: str
@@ -64,7 +64,7 @@ class TaskExport(Output):
 
 
 class WorkflowTaskExport(Output):
-    """A task of a workflow, to be imported elsewhere."""
+    """A task of a workflow, for import in another installation."""
 
     alias: str | None = None
     description: str | None = None
@@ -77,7 +77,7 @@ class WorkflowTaskExport(Output):
 
 
 class WorkflowExport(Output):
-    """A workflow, to be imported elsewhere."""
+    """A workflow, for import in another installation."""
 
     name: str
     description: str | None = None

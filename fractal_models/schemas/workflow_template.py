@@ -9,7 +9,7 @@ from fractal_models.schemas.workflow_import import WorkflowExport, WorkflowImpor
 
 
 class WorkflowTemplateCreate(OpenInput):
-    """A version of a template, to be made of a workflow."""
+    """A new version of a template, made from a workflow."""
 
     name: NonEmpty
     version: PositiveInt
@@ -17,7 +17,7 @@ class WorkflowTemplateCreate(OpenInput):
 
 
 class WorkflowTemplateImport(WorkflowTemplateCreate):
-    """A version of a template that comes from elsewhere."""
+    """A version of a template from another installation."""
 
     data: WorkflowImport
 
@@ -31,14 +31,14 @@ class WorkflowTemplateImport(WorkflowTemplateCreate):
 
 
 class WorkflowTemplateUpdate(OpenInput):
-    """What can be changed of a template; without a group it is private."""
+    """The fields of a template that can be changed. Without a group the template is private."""
 
     user_group_id: int | None = None
     description: NonEmpty | None = None
 
 
 class WorkflowTemplateExport(Output):
-    """A version of a template, to be imported elsewhere."""
+    """A version of a template, for import in another installation."""
 
     name: str
     version: int
@@ -58,14 +58,14 @@ class WorkflowTemplateRead(WorkflowTemplateExport):
 
 
 class WorkflowTemplateGroupMember(Output):
-    """One version of a template, in a list."""
+    """One version of a template in a list."""
 
     template_id: int
     template_version: int
 
 
 class WorkflowTemplateGroup(Output):
-    """The versions of a template, the newest first."""
+    """The versions of a template, newest first."""
 
     user_email: str
     template_name: str
@@ -73,6 +73,6 @@ class WorkflowTemplateGroup(Output):
 
 
 class TemplatePage(Page[WorkflowTemplateGroup]):
-    """Templates, and who has made those that the user can see."""
+    """Templates, and the emails of those who made the templates that the user can see."""
 
     email_list: list[str]

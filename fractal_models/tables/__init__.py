@@ -1,6 +1,6 @@
 """SQLModel tables of the Fractal schema, with Fractal's table and column names.
 
-An existing Fractal database can therefore be adopted; columns beyond Fractal say so.
+So an existing Fractal database can be adopted. Columns that Fractal does not have are marked.
 """
 
 from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm

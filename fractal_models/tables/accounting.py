@@ -1,4 +1,4 @@
-"""Accounting: what users had processed, per workflow task and per SLURM job."""
+"""Accounting: the work done for users, per workflow task and per SLURM job."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from fractal_models.tables.columns import timestamp
 
 
 class AccountingRecord(SQLModel, table=True):
-    """One ended workflow task: how many units (`num_tasks`) ran, how many images are new."""
+    """One workflow task that has ended: the number of its units (`num_tasks`) and of new images."""
 
     __tablename__ = "accountingrecord"
 

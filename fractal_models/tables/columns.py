@@ -14,7 +14,7 @@ def now() -> datetime:
 
 
 def timestamp(*, optional: bool = False) -> Any:
-    """A time-zone aware timestamp: set at creation, or null until something happens."""
+    """A timestamp with time zone: set at creation or, if `optional`, null until set later."""
     column: Column[datetime] = Column(DateTime(timezone=True), nullable=optional)
     if optional:
         return Field(default=None, sa_column=column)
@@ -22,7 +22,7 @@ def timestamp(*, optional: bool = False) -> Any:
 
 
 def json_object() -> Any:
-    """A JSONB object that is never null, `{}` where nothing was given."""
+    """A JSONB object that is never null; its default is `{}`."""
     return Field(
         default_factory=dict,
         sa_column=Column(JSONB(none_as_null=True), server_default="{}", nullable=False),
@@ -30,7 +30,7 @@ def json_object() -> Any:
 
 
 def json_list() -> Any:
-    """A JSONB array that is never null, `[]` where nothing was given."""
+    """A JSONB array that is never null; its default is `[]`."""
     return Field(
         default_factory=list,
         sa_column=Column(JSONB(none_as_null=True), server_default="[]", nullable=False),

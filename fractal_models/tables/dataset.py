@@ -26,9 +26,9 @@ from fractal_models.tables.project import ProjectV2
 
 
 class DatasetV2(SQLModel, table=True):
-    """A list of images below one folder (see `DatasetImage`), and what was done to them.
+    """A list of images below one folder (see `DatasetImage`), and the history of the images.
 
-    `history` holds one entry per ended HistoryRun, with its workflow task, status and counts.
+    `history` has one entry per HistoryRun that ended, with its workflow task, status and counts.
     """
 
     __tablename__ = "datasetv2"
@@ -43,21 +43,21 @@ class DatasetV2(SQLModel, table=True):
 
     project: ProjectV2 = Relationship(sa_relationship_kwargs={"lazy": "selectin"})
 
-    # Read from `datasetimage` when it is asked for (`undefer`, `session.refresh(..., ["images"])`),
-    # and never written: see `fractal_models.image_list`.
+    # Read from `datasetimage` only on request (`undefer`, `session.refresh(..., ["images"])`), and
+    # never written: see `fractal_models.image_list`.
     images: ClassVar[Any]
 
     @property
     def image_zarr_urls(self) -> list[str]:
-        """The URLs of its images, in their order; `images` must have been read."""
+        """The URLs of its images, in the order of the list; `images` must have been read."""
         return [image["zarr_url"] for image in self.images]
 
 
 class DatasetImage(SQLModel, table=True):
-    """An image of a dataset; the list is in the order of the ids.
+    """An image of a dataset. The order of the list is that of the ids.
 
-    Fractal keeps the list in one JSONB column of the dataset, which has to be read and written
-    whole: at 20,000 images that takes as long as all else in a request.
+    Fractal itself keeps the list in one JSONB column of the dataset, which must be read and written
+    as a whole: at 20,000 images that takes as long as everything else in a request.
     """
 
     __tablename__ = "datasetimage"
@@ -75,7 +75,7 @@ class DatasetImage(SQLModel, table=True):
 
 
 def _images_of_dataset() -> ScalarSelect[Any]:
-    """The list as Fractal has it, of the dataset of a query."""
+    """An SQL expression: the image list of a query's dataset, in Fractal's format."""
     fields = ("zarr_url", "origin", "attributes", "types")
     image = func.json_build_object(*(x for name in fields for x in (name, _IMAGES.c[name])))
     listed = func.json_agg(aggregate_order_by(image, _IMAGES.c.id))
@@ -97,11 +97,11 @@ def _refuse_images(*_: Any) -> None:
 
 
 class ImageFacet(SQLModel, table=True):
-    """How many images of a dataset have an attribute or a type of some value, and how many it has.
+    """How many images of a dataset have a value of an attribute or type; and how many there are.
 
-    A trigger on `datasetimage` keeps the counts, so that to tell what a list can be filtered by,
-    and how many pass a filter, does not take reading it. `kind` is `attribute`, `type` or `image`
-    (without key or value); `digest` stands for the three, as keys and values are of any length.
+    A trigger on `datasetimage` keeps the counts up to date. So the list need not be read to say by
+    what it can be filtered, and how many images pass a filter. `kind` is `attribute`, `type` or
+    `image` (without key and value). `digest` represents kind, key and value, which have any length.
     """
 
     __tablename__ = "imagefacet"

@@ -1,4 +1,4 @@
-"""What happened to jobs, for Prefect to hear of. Beyond Fractal."""
+"""Events about jobs, to be sent to Prefect. Fractal does not have this table."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,11 @@ from fractal_models.tables.columns import json_list, json_object, timestamp
 
 
 class EventOutbox(SQLModel, table=True):
-    """An event that Prefect is not known to have yet; written with the fact that it tells of.
+    """An event that Prefect has not confirmed yet, written together with the fact that it reports.
 
-    `occurred` is the time of the fact, `sent` that of the latest try. `event`, `resource`,
-    `related` and `payload` are as Prefect wants them, and Prefect knows the event by its `id`.
+    `occurred` is the time of the fact, `sent` that of the last attempt to send it. `event`,
+    `resource`, `related` and `payload` are in Prefect's format; Prefect recognises the event by
+    `id`.
     """
 
     __tablename__ = "eventoutbox"

@@ -1,4 +1,4 @@
-"""What was done to the images of a dataset: runs of workflow tasks and their units."""
+"""The history of a dataset's images: runs of workflow tasks, and their units."""
 
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,7 @@ class HistoryRun(SQLModel, table=True):
 
 
 class HistoryUnit(SQLModel, table=True):
-    """One execution of a task's command: its log, its images, what it took.
+    """One execution of a task's command: its log, its images, the resources that it used.
 
     `max_rss_kb` is the peak resident memory in KiB; `cpu_seconds` user plus system time.
     """

@@ -11,9 +11,9 @@ from fractal_models.tables.columns import flag, json_object, timestamp
 
 
 class JobV2(SQLModel, table=True):
-    """One run of (a part of) a workflow on a dataset, as it stood when it was submitted.
+    """One run of (a part of) a workflow on a dataset, with copies from its submission.
 
-    The row is the truth about the job; its Prefect flow run is how it is carried out.
+    The row says what is true about the job; its Prefect flow run only executes it.
     """
 
     __tablename__ = "jobv2"
@@ -55,9 +55,10 @@ class JobV2(SQLModel, table=True):
     executor_error_log: str | None = None
     attribute_filters: dict[str, list[Any]] = json_object()
     type_filters: dict[str, bool] = json_object()
-    # Beyond Fractal: whether its tasks run only on images that they are not done with; the Prefect
-    # flow run, how often it was started again without progress since, and why the job was told to
-    # stop, if it was; if it was retried, after which HistoryRun (0: after none).
+    # Fractal does not have these columns. Whether tasks run only on images with which they are not
+    # done; the Prefect flow run; how often it was restarted since the last progress; why the job
+    # was told to stop, if it was; the id of the last HistoryRun before the job was retried (0:
+    # there was none).
     only_not_done: bool = flag()
     flow_run_id: UUID | None = Field(default=None, unique=True)
     restarts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

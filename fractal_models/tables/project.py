@@ -10,7 +10,7 @@ from fractal_models.tables.user import UserOAuth
 
 
 class LinkUserProjectV2(SQLModel, table=True):
-    """A user's part in a project: its one owner, or a guest with some permissions."""
+    """A user's part in a project: as its only owner, or as a guest with some permissions."""
 
     __tablename__ = "linkuserprojectv2"
     __table_args__ = (

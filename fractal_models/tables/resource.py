@@ -1,4 +1,4 @@
-"""Computational resources and the profiles through which users reach them."""
+"""Computational resources, and the profiles with which users use them."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from fractal_models.tables.columns import flag, json_object, timestamp
 
 
 def _first_name() -> Any:
-    """A unique name: unless another is given, the `name` that the row is made with."""
+    """A unique name; by default, the `name` with which the row is created."""
 
     def name(context: Any) -> str:
         return str(context.get_current_parameters()["name"])
@@ -20,10 +20,10 @@ def _first_name() -> Any:
 
 
 class Resource(SQLModel, table=True):
-    """Where jobs run: this machine, or a SLURM cluster by sudo or by SSH.
+    """Where jobs run: on this machine, or on a SLURM cluster by sudo or by SSH.
 
-    Each resource is also a Prefect work pool, which has the first name of the resource: a work pool
-    cannot be renamed.
+    Each resource is also a Prefect work pool. The work pool keeps the first name of the resource,
+    because it cannot be renamed.
     """
 
     __tablename__ = "resource"
@@ -52,13 +52,13 @@ class Resource(SQLModel, table=True):
 
     @property
     def pip_cache_dir_arg(self) -> str:
-        """pip's option for its cache: `--cache-dir X` where one is configured."""
+        """pip's option for its cache: `--cache-dir X` if one is configured, or `--no-cache-dir`."""
         cache_dir = self.tasks_python_config.get("pip_cache_dir")
         return f"--cache-dir {cache_dir}" if cache_dir else "--no-cache-dir"
 
 
 class Profile(SQLModel, table=True):
-    """A user's way into a resource: who they are there, and where their files go."""
+    """A user's access to a resource: the user name there, and the folders for files."""
 
     __tablename__ = "profile"
 

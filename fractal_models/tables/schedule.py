@@ -1,4 +1,4 @@
-"""Schedules: jobs that begin by themselves. Beyond Fractal."""
+"""Schedules: jobs that begin by themselves. Fractal does not have this table."""
 
 from datetime import datetime
 from uuid import UUID
@@ -9,11 +9,11 @@ from fractal_models.tables.columns import flag, timestamp
 
 
 class Schedule(SQLModel, table=True):
-    """Whose a schedule is, and what it needs. All else of it is in its Prefect deployment.
+    """The owner of a schedule, and what it needs. Everything else is in its Prefect deployment.
 
-    A row is there before its deployment, and goes after it: without a project, or without a
-    deployment, it is to be cleared away. `after_*` are of the job that it waits for, if it does.
-    `notice` says why it was paused; `is_told` whether Prefect has been told so.
+    A row is written before its deployment is made, and deleted after it. A row without a project or
+    without a deployment is to be deleted. `after_*` name the job for which the schedule waits, if
+    it does. `notice` says why it was paused; `is_told`, whether Prefect shows that.
     """
 
     __tablename__ = "schedule"

@@ -1,4 +1,4 @@
-"""Tasks, the packages (task groups) they come from, and what is done to those."""
+"""Tasks, the packages (task groups) from which they come, and the activities of task groups."""
 
 from datetime import datetime
 from typing import Any
@@ -77,7 +77,7 @@ class TaskGroupV2(SQLModel, table=True):
 
     @property
     def pip_install_string(self) -> str:
-        """What pip is asked to install: the archive or `name==version`, with extras.
+        """The requirement for pip: the archive or `name==version`, with extras.
 
         Raises:
             ValueError: the group has neither archive nor version, or belongs to pixi.
@@ -139,5 +139,5 @@ class TaskGroupActivityV2(SQLModel, table=True):
     status: str
     action: str
     log: str | None = None
-    # Beyond Fractal: the Prefect flow run that does it.
+    # Fractal does not have this column: the Prefect flow run of the activity.
     flow_run_id: UUID | None = None

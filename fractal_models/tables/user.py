@@ -27,7 +27,7 @@ class OAuthAccount(SQLModel, table=True):
 
 
 class UserOAuth(SQLModel, table=True):
-    """A person (or service) that logs in; the columns of fastapi-users and Fractal's own."""
+    """A person (or service) that logs in, with the columns of fastapi-users and Fractal's own."""
 
     __tablename__ = "user_oauth"
     __table_args__ = (
@@ -47,7 +47,7 @@ class UserOAuth(SQLModel, table=True):
         sa_column=Column(ARRAY(String), server_default="{}", nullable=False),
     )
     slurm_accounts: list[str] = json_list()
-    # Login tokens are of one generation, and end with it.
+    # Login tokens belong to a generation, and become invalid when it changes.
     login_generation: int = number()
 
     oauth_accounts: list[OAuthAccount] = Relationship(

@@ -33,7 +33,7 @@ class WorkflowTaskV2(SQLModel, table=True):
 
 
 class WorkflowV2(SQLModel, table=True):
-    """An ordered list of tasks with arguments, to be run on datasets of its project."""
+    """An ordered list of tasks with arguments, to run on datasets of its project."""
 
     __tablename__ = "workflowv2"
 
@@ -55,7 +55,7 @@ class WorkflowV2(SQLModel, table=True):
 
 
 class WorkflowTemplate(SQLModel, table=True):
-    """A version of a workflow that its author offers for reuse."""
+    """A version of a workflow that its author offers to others."""
 
     __tablename__ = "workflowtemplate"
     __table_args__ = (

@@ -35,22 +35,22 @@ _TOO_MANY_SECONDS = 5.0
 _SHORTEST_PAUSE = 0.1
 _MOST_TRIES = 10
 _MOST_UNKNOWN = 5
-# What is answered may be disturbed for so many patiences, if the command said that it went well.
+# If a command exits with 0, its answer may be disturbed for this many times `patience` seconds.
 _PATIENCES_WITH_NOISE = 10
 _DEFAULT_MAX_ARRAY_SIZE = 1001
 
-# States in which SLURM's jobs end for reasons that have nothing to do with what they ran.
+# States in which SLURM jobs end for reasons that have nothing to do with what they ran.
 _NOT_THEIR_FAULT = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED", "FORGOTTEN"}
-# Those that units bring about which were running: others, which waited in the same job, did not.
+# States that the running units cause. Units that waited in the same SLURM job did not cause them.
 _FAULT_OF_RUNNING = {"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
-# Those that tell no more than that the unit runner has ended: its own words tell why.
+# States that only say that the unit runner has ended; its own last words say why.
 _BY_ITSELF = {"COMPLETED", "FAILED"}
-# Without cgroups, only the output of a job that needed too much memory says so.
+# Without cgroups, only the output of a SLURM job says that the job needed too much memory.
 _OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memory")
 
 
 class SlurmBatch:
-    """A batch on its way through SLURM. Without its `batch`, it can only be stopped."""
+    """A batch while it passes through SLURM. Without `batch`, it can only be stopped."""
 
     def __init__(
         self, context: SlurmContext, folder: Path, state: SlurmState, batch: Batch | None
@@ -60,7 +60,7 @@ class SlurmBatch:
         self.state = state
         self.batch = batch
         self.remote_folder = context.remote_path(folder)
-        # Without it, as when the folder was removed, it can only be stopped.
+        # Without a `batch.json`, as when the folder was removed, the batch can only be stopped.
         begun = begun_batch(folder) or BegunBatch({}, 1)
         units_dir = folder.parent.parent if batch is None else batch.units_dir
         self._mirror = Mirror(folder, units_dir, begun, state)
@@ -75,7 +75,8 @@ class SlurmBatch:
         )
         self._cancelled_at: dict[str, float] = {}
         self._completed_at: dict[int, float] = {}
-        # How often submissions whose id is not certain were looked for, and when to do it next.
+        # By token: how often a submission without a certain id was looked for, and the time of the
+        # next look.
         self._looks: dict[str, tuple[int, float]] = {}
         self._left_at_submission: dict[int, int] = {}
         self._unanswered_since: float | None = None
@@ -93,14 +94,14 @@ class SlurmBatch:
         return self._stopped_at is not None
 
     def stop(self) -> None:
-        """Submit no more, and cancel what was submitted, at once."""
+        """Submit no more parts, and cancel at once what was submitted."""
         self._stopped_at = self._stopped_at or time.monotonic()
         with contextlib.suppress(OSError):  # if the folder is gone, what runs is to be ended too
             (self.folder / unit_runner.STOP_FILE).touch()
         self._woken.set()
 
     def end(self) -> BatchEnd:
-        """How it ended."""
+        """How the batch ended."""
         return BatchEnd(
             missing=tuple(index for part in self.parts for index in part.missing),
             stopped=self.is_stopped,
@@ -109,14 +110,15 @@ class SlurmBatch:
         )
 
     async def to_its_end(self, on_results: OnResults) -> None:
-        """Submit what has no result, and hand over results, until all parts have ended.
+        """Submit the units without a result, and hand over results, until all parts have ended.
 
-        While the cluster does not answer, nothing is known of it: it is asked again. If it does not
-        either while the batch is stopped, what may run is left to SLURM after two minutes.
+        If the cluster does not answer, nothing is known about the batch, and the cluster is asked
+        again. If it still does not answer two minutes after the batch was stopped, what may run is
+        left to SLURM.
 
         Raises:
-            NoAnswerError: for long it answered, and nothing of use.
-            AnswerError, CommandError, DamagedFileError, SubmissionRefusedError: as they say.
+            NoAnswerError: the cluster has given only useless answers for long.
+            AnswerError, CommandError, DamagedFileError, SubmissionRefusedError: see these classes.
         """
         for submission in self.state.submissions:
             if submission.job_id is not None:
@@ -132,7 +134,7 @@ class SlurmBatch:
                     await asyncio.wait_for(self._woken.wait(), min(pause, self.context.seconds))
 
     async def _patient_step(self, on_results: OnResults) -> str:
-        """One look at everything; why it could not be had, if so."""
+        """Make one step. Returns why the cluster does not do its part, or an empty text."""
         try:
             why = await self._step(on_results)
         except (TransportError, BusyError) as error:
@@ -156,7 +158,7 @@ class SlurmBatch:
         return why
 
     async def _step(self, on_results: OnResults) -> str:
-        """One look at everything; why something could not be submitted, if so."""
+        """Submit, collect and check once. Returns why submitting failed, or an empty text."""
         why = ""
         if self.is_stopped:
             await self._cancel()
@@ -194,7 +196,7 @@ class SlurmBatch:
                 await self._submit_array(within[begin : begin + self._at_once], offset=first)
 
     async def _max_array_size(self) -> int:
-        """What the cluster tells, or, if it never tells it, what SLURM has by itself."""
+        """The cluster's `MaxArraySize`, or SLURM's default if the cluster never tells its own."""
         try:
             return await self.context.cluster.max_array_size()
         except (TransportError, BusyError):
@@ -203,7 +205,10 @@ class SlurmBatch:
             return _DEFAULT_MAX_ARRAY_SIZE
 
     async def _submit_array(self, parts: list[int], offset: int) -> None:
-        """Submit parts. It is written down before, lest it is not known afterwards."""
+        """Submit parts as one job array.
+
+        The submission is saved before `sbatch` runs: a crash in between must not lose it.
+        """
         submission = Submission(f"fractal-{uuid4().hex}", parts, offset, time.time())
         files = self._files(submission)
         await self.context.cluster.send(files)
@@ -230,7 +235,7 @@ class SlurmBatch:
         self.context.say(f"SLURM job {job_id} has {count(len(submission.parts), 'element')}.")
 
     def _files(self, submission: Submission) -> dict[str, bytes]:
-        """What goes to the cluster, by its path in the job's folder."""
+        """The files to send to the cluster, by their paths in the job's folder."""
         assert self.batch is not None  # what can only be stopped is not submitted
         folder = self.remote_folder.relative_to(self.context.cluster.home)
         script = sbatch_script(
@@ -261,13 +266,13 @@ class SlurmBatch:
         return files
 
     async def _collect_if_possible(self, on_results: OnResults) -> None:
-        """Collect; what is being stopped ends also if nothing can be read or written."""
+        """Collect results. While the batch is being stopped, unusable files do not matter."""
         unusable = (OSError, CommandError, DamagedFileError) if self.is_stopped else ()
         with contextlib.suppress(*unusable):
             await self._collect(on_results)
 
     async def _collect(self, on_results: OnResults) -> None:
-        """Mirror what the parts did, and hand it over."""
+        """Mirror what the parts did on the cluster, and hand over the results."""
         while wanted := {
             str(number): (self._there(number), part.offset)
             for number, part in self.open.items()
@@ -290,7 +295,7 @@ class SlurmBatch:
                 del self.open[part.number]
 
     async def _cancel(self) -> None:
-        """Cancel all that is or may be running; what is not known under an id, once it is."""
+        """Cancel everything that runs or may run; arrays of unknown id, once the id is known."""
         for number in list(self.open):
             if self.state.submission_of(number) is None:
                 del self.open[number]
@@ -303,12 +308,12 @@ class SlurmBatch:
             for number in self.open
             if (submission := self.state.submission_of(number)) and submission.is_confirmed
         }
-        with contextlib.suppress(CommandError):  # what cannot be told to stop is cancelled as well
+        with contextlib.suppress(CommandError):  # cancelled all the same if it cannot be told
             await self.context.cluster.tell_to_stop([self._there(number) for number in self.open])
         await self._cancel_now_and_then(names)
 
     async def _cancel_now_and_then(self, names: Collection[str]) -> None:
-        """Cancel what lives, and does so yet some time after it was cancelled before."""
+        """Cancel these jobs, each one again only when some time has passed since the last try."""
         now = time.monotonic()
         due = [
             name
@@ -320,15 +325,15 @@ class SlurmBatch:
             self._cancelled_at |= dict.fromkeys(due, now)
 
     def _unconfirmed(self) -> list[Submission]:
-        """The submissions that are to execute something, and whose id is not certain."""
+        """The submissions that still have parts to run, but whose id is not certain."""
         found = {id(s): s for number in self.open if (s := self.state.submission_of(number))}
         return [submission for submission in found.values() if not submission.is_confirmed]
 
     async def _confirm_submissions(self, snapshot: Snapshot | None) -> None:
-        """Learn the ids of submissions, above all of those whose answer was lost.
+        """Find the ids of submissions, in particular of those for which `sbatch` gave no answer.
 
-        What SLURM does not tell of for long, and what has not begun, is given up: it is made
-        certain that it never begins.
+        If SLURM does not list a submission for a long time, and no part of it has begun, it is
+        given up, after making sure that it can never begin.
         """
         for submission in self._unconfirmed():
             if snapshot is not None and (job_id := snapshot.arrays.get(submission.token)):
@@ -344,7 +349,7 @@ class SlurmBatch:
                     await self._void(submission)
 
     async def _look_for(self, submission: Submission) -> bool:
-        """Whether the id of a submission could be made certain."""
+        """Look for a submission on the cluster. Returns whether its id is certain now."""
         folders = [self._there(number) for number in submission.parts]
         if (job_id := await self.context.cluster.begun(submission.token, folders)) is not None:
             await self._confirm(submission, job_id)
@@ -366,7 +371,11 @@ class SlurmBatch:
             self._save()
 
     async def _void(self, submission: Submission) -> None:
-        """Give up a submission that nothing is known of."""
+        """Give up a submission about which nothing is known.
+
+        Raises:
+            SubmissionRefusedError: this has happened too often for the same part.
+        """
         parts = [number for number in submission.parts if number not in submission.settled]
         folders = [self._there(number) for number in parts]
         if (job_id := await self.context.cluster.void(submission.token, folders)) is not None:
@@ -384,7 +393,7 @@ class SlurmBatch:
         self.context.say("SLURM does not tell of a job that it was given: it is given up.")
 
     async def _cancel_what_was_given_up(self, snapshot: Snapshot | None) -> None:
-        """Cancel jobs that appear after all."""
+        """Cancel the jobs of submissions that were given up, if they appear after all."""
         if snapshot is None:
             return
         given_up = {s.token: s for s in self.state.submissions if set(s.parts) <= set(s.settled)}
@@ -396,7 +405,7 @@ class SlurmBatch:
         await self._cancel_now_and_then(alive)
 
     def _elements(self) -> dict[int, Element]:
-        """What executes the parts, as SLURM should tell of it."""
+        """The array elements that run the open parts, as SLURM should list them."""
         return {
             number: Element(
                 submission.token,
@@ -408,9 +417,10 @@ class SlurmBatch:
         }
 
     def _is_to_settle(self, number: int, how: ElementState) -> bool:
-        """Whether nothing more is expected of a part that ended so.
+        """Whether a part whose element ended in this state can send no more results.
 
-        What ended well has left all its results, which a shared file system may show later.
+        After COMPLETED all results exist, but a shared file system may show them only later, so
+        these are waited for.
         """
         if number not in self.open:
             return False
@@ -420,7 +430,7 @@ class SlurmBatch:
         return time.monotonic() - seen >= self.context.patience
 
     async def _settle(self, gone: Mapping[int, ElementState]) -> None:
-        """Part with elements that ended without all results: the units run again, or will not."""
+        """Decide what happens to units without a result whose elements have ended."""
         if not gone:
             return
         named = {number: self._element(number) for number in gone}
@@ -434,7 +444,7 @@ class SlurmBatch:
         self._save()
 
     async def _end_what_is_forgotten(self, parts: Collection[int]) -> None:
-        """Make certain that parts are not executed, whatever SLURM tells of them."""
+        """Make sure that parts no longer run, whatever SLURM says about them."""
         if not parts:
             return
         await self.context.cluster.cancel([self._element(number) for number in parts])
@@ -444,6 +454,15 @@ class SlurmBatch:
             await self.context.cluster.void(submission.token, [self._there(number)])
 
     def _settle_one(self, number: int, how: ElementState, said: str, unfinished: set[int]) -> None:
+        """Decide what happens to the units of a part that have no result, after its element has
+        ended.
+
+        In a state that is the fault of units, these get a reason and never run again: in
+        `_FAULT_OF_RUNNING` the units that were running, in a state of none of the three sets all
+        that have no result. Units without a reason are submitted again, at most `_MOST_TRIES`
+        times. If these are used up, or the runner ended by itself (`_BY_ITSELF`), the part is
+        closed, and the job decides.
+        """
         what = f"SLURM job {self._element(number)} ended: {how.state}, {how.reason}."
         self._completed_at.pop(number, None)
         self._last_words = f"{what} {said}"
@@ -466,9 +485,9 @@ class SlurmBatch:
             del self.open[number]
 
     def _wait_before_next(self, number: int) -> float:
-        """Put off the next submission of a part, unless the last one led to something; how long.
+        """Delay the next submission of a part, each time twice as long. Returns the seconds.
 
-        Each time for twice as long.
+        There is no delay if the last submission brought results.
         """
         if self._left(number) < self._left_at_submission.get(number, 0):
             return 0.0
@@ -477,11 +496,11 @@ class SlurmBatch:
         return seconds
 
     def _left(self, number: int) -> int:
-        """How many units of a part have neither a result nor a reason why not."""
+        """The number of units of a part that have neither a result nor a reason for having none."""
         return len(self.parts[number].missing.keys() - self.state.reasons.keys())
 
     def _save(self) -> None:
-        """Write down what is known; what is being stopped is, also if it cannot be written."""
+        """Save the state. While the batch is being stopped, a failure to write does not matter."""
         with contextlib.suppress(*((OSError,) if self.is_stopped else ())):
             self.state.write(self.folder)
 
@@ -490,13 +509,13 @@ class SlurmBatch:
         return self.remote_folder / f"{number:06d}"
 
     def _element(self, number: int) -> str:
-        """SLURM's name of the element that executes a part."""
+        """SLURM's name of the array element that runs a part, as 12_3."""
         submission = self.state.submission_of(number)
         assert submission is not None  # it was found to be gone
         return f"{submission.job_id}_{number - submission.offset}"
 
     def _wait_for(self, why: str) -> None:
-        """Say once what is waited for."""
+        """Log the reason for waiting, but only when it changes."""
         if why and why != self._waits_for:
             self.context.say(f"Waiting for the cluster. {why}")
         if time.monotonic() >= self._submit_at:

@@ -1,4 +1,4 @@
-"""How many units go into one SLURM job, and how many of them run at once in it."""
+"""Plans how many units go into one SLURM job, and how many of them run at once in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Unit = TypeVar("Unit")
 
 
 class BatchingError(FractalError):
-    """Units do not fit into SLURM jobs as they should; the message names what to change."""
+    """Units do not fit into SLURM jobs as configured; the message names what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """`num_units` in `num_jobs` SLURM jobs, in each of which some run at once."""
+    """`num_units` in `num_jobs` SLURM jobs; in each, `parallel_tasks_per_job` units run at once."""
 
     num_units: int
     num_jobs: int
@@ -25,11 +25,11 @@ class Batching:
 
     @property
     def tasks_per_job(self) -> int:
-        """The units of the largest job; the smallest has as many or one less."""
+        """The number of units in the largest job; every job has this many, or one less."""
         return _ceil(self.num_units, self.num_jobs)
 
     def split(self, units: Sequence[Unit]) -> list[Sequence[Unit]]:
-        """The units of each job, in their order."""
+        """The units of each job, in the order of the units."""
         bounds = [len(units) * job // self.num_jobs for job in range(self.num_jobs + 1)]
         return [units[start:end] for start, end in pairwise(bounds)]
 
@@ -43,15 +43,16 @@ def plan_batching(
     tasks_per_job: int | None = None,
     parallel_tasks_per_job: int | None = None,
 ) -> Batching:
-    """How to put `num_units` (at least 1) into SLURM jobs; `mem` of each is in MiB.
+    """Plan the SLURM jobs for `num_units` (at least 1); `mem` of each unit is in MiB.
 
-    Jobs have the target size, if there are then no more of them than targeted. Else they are made
-    larger, and when they are as large as they may be, there are more. When there are as many as
-    there may be, units queue inside the jobs. A unit above the target size is a job of its own.
-    `tasks_per_job` and `parallel_tasks_per_job`, which are given together, are taken instead.
+    Jobs have the target size (CPUs and memory) as long as their number stays within the target
+    number. For more units, jobs become larger, up to the maximum size; then their number grows, up
+    to the maximum number; then units queue inside the jobs. A unit above the target size is a job
+    of its own. `tasks_per_job` and `parallel_tasks_per_job`, which are given together, replace this
+    plan.
 
     Raises:
-        BatchingError: one unit, or what was given, is beyond a maximum of the configuration.
+        BatchingError: a single unit, or the given values, exceed a maximum of the configuration.
     """
     _check_size(1, cpus_per_task, mem, config)
     if tasks_per_job is not None and parallel_tasks_per_job is not None:

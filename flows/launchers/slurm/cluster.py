@@ -1,4 +1,4 @@
-"""A cluster as one job sees it: its files there, and SLURM's commands."""
+"""A cluster as one job sees it: the job's files there, and SLURM's commands."""
 
 import io
 import json
@@ -23,12 +23,12 @@ _T = TypeVar("_T")
 
 _TRANSFER_SECONDS = 600.0
 
-# Lines of SLURM's commands, among whatever a site prints beside them.
+# Patterns for lines of SLURM's commands; a site may print other lines around them.
 _SUBMITTED = re.compile(rb"(?m)^\s*Submitted batch job (\d{1,10})(?: on cluster \S+)?\s*$")
 _REFUSED = re.compile(rb"(?m)^\s*(sbatch|sudo): ")
 _MAX_ARRAY_SIZE = re.compile(rb"(?m)^\s*MaxArraySize\s*=\s*(\d{1,9})\s*$")
 
-# What SLURM says when it may take a job later: there are too many now, or it does not answer.
+# What SLURM says when it may accept a job later: too many jobs now, or no answer.
 _TOO_MANY = ("MaxSubmitJob", "temporarily unable to accept job", "Resource temporarily unavailable")
 _AWAY = (
     "Unable to contact slurm controller",
@@ -38,7 +38,7 @@ _AWAY = (
 )
 
 
-# What answers may be, so that reading them takes little memory: bytes of text, and entries in it.
+# Limits of answers, so that reading them takes little memory: bytes of a text, and its entries.
 _LONGEST_LIST = 8 * 1024 * 1024
 _ENDS_AT_ONCE = 100
 _Said = Annotated[str, StringConstraints(max_length=cluster_files.TAIL)]
@@ -52,23 +52,23 @@ _INDEX = TypeAdapter(
 
 
 class SubmissionRefusedError(FractalError):
-    """SLURM refuses a job, and will do so again; the message has its words."""
+    """SLURM refuses a job, and would refuse it again; the message has SLURM's words."""
 
 
 class BusyError(FractalError):
-    """SLURM does not answer, or it is not known whether it took a job."""
+    """SLURM does not answer, or it is not known whether it accepted a job."""
 
 
 class TooManyError(FractalError):
-    """SLURM takes no more jobs at the moment, or not so many; the message has its words."""
+    """SLURM accepts no more jobs now, or fewer at once; the message has SLURM's words."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """How a job gets at a cluster.
+    """A job's access to a cluster.
 
-    `transport` runs commands as the user whose jobs these are, `query_transport` what anybody may
-    run. `home` is the job's folder there, `python` an interpreter (3.8 or newer) there.
+    `transport` runs commands as the user to whom the jobs belong, `query_transport` those that
+    anybody may run. `home` is the job's folder there, `python` an interpreter (3.8 or newer) there.
     """
 
     transport: Transport
@@ -80,19 +80,20 @@ class Cluster:
         """Write files, by their paths in the job's folder, in one transfer.
 
         Raises:
-            TransportError, CommandError: it did not work; some may be written.
+            TransportError, CommandError: the transfer failed; some files may have been written.
         """
         await self._call("receive", str(self.home), stdin=_archive(files))
 
     async def collect(self, batches: Mapping[str, tuple[PurePosixPath, int]]) -> dict[str, bytes]:
-        """What batches (by name: folder, bytes of the results that are known) did since.
+        """What batches did since the last call.
 
-        The answer has files of units, `units/<name>`, and whole lines of results,
-        `results/<batch>`, each after the files that it speaks of. The names are as they were
-        answered: who uses them checks them.
+        `batches` has, by name, the folder of a batch and how many bytes of its results are known
+        already. The answer has files of units, `units/<name>`, and complete lines of results,
+        `results/<batch>`, each after the files that it mentions. The caller must check the names,
+        which are as received.
 
         Raises:
-            TransportError, CommandError: it did not work.
+            TransportError, CommandError: the call failed.
             AnswerError: the answer is no such list.
         """
         request = {name: [str(folder), offset] for name, (folder, offset) in batches.items()}
@@ -100,23 +101,23 @@ class Cluster:
         return unpacked(answer)
 
     async def tell_to_stop(self, folders: Iterable[PurePosixPath]) -> None:
-        """Leave word in batch folders that the next SIGTERM stops them.
+        """Write into batch folders that the next SIGTERM means to stop.
 
         Raises:
-            TransportError, CommandError: it did not work.
+            TransportError, CommandError: the call failed.
         """
         await self._call("stop", stdin=json.dumps([str(folder) for folder in folders]).encode())
 
     async def ends_of(
         self, batches: Iterable[tuple[PurePosixPath, PurePosixPath]]
     ) -> list[tuple[str, set[int]]]:
-        """How batches (folder, output of the SLURM job) ended.
+        """How batches ended; each is given as its folder and the output file of its SLURM job.
 
-        That is the end of the output, and the units that were started and have no result.
+        For each: the end of that output, and the units that were started but have no result.
 
         Raises:
-            TransportError, CommandError: it did not work.
-            AnswerError: the answer is something else.
+            TransportError, CommandError: the call failed.
+            AnswerError: the answer does not have this form.
         """
         request = [(str(folder), str(output)) for folder, output in batches]
         ends: list[tuple[str, set[int]]] = []
@@ -130,12 +131,12 @@ class Cluster:
         return ends
 
     async def submit(self, script: PurePosixPath) -> int:
-        """Submit a script; the id of its SLURM job.
+        """Submit a script with `sbatch`. Returns the id of the SLURM job.
 
         Raises:
-            SubmissionRefusedError: SLURM refuses it for good.
-            TooManyError: it refuses it at present.
-            BusyError: it is not known whether it took it, or under which id.
+            SubmissionRefusedError: SLURM refuses the script for good.
+            TooManyError: SLURM refuses it at present.
+            BusyError: it is not known whether SLURM accepted it, or under which id.
         """
         try:
             answer = await self.transport.run(("sbatch", str(script)))
@@ -153,18 +154,20 @@ class Cluster:
         raise SubmissionRefusedError(f"SLURM refuses the job: {answer.words}")
 
     async def begun(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
-        """The id of the SLURM job that began to execute a submission in its batch folders, if any.
+        """The id of the SLURM job that began a submission in its batch folders; None if none began.
 
         Raises:
-            TransportError, CommandError: it did not work.
+            TransportError, CommandError: the call failed.
         """
         return await self._ids_of("begun", token, folders)
 
     async def void(self, token: str, folders: Iterable[PurePosixPath]) -> int | None:
-        """Let a submission never begin in its batch folders; if it has, the id of its SLURM job.
+        """Prevent a submission from ever beginning in its batch folders.
+
+        Returns the id of its SLURM job if it has begun already.
 
         Raises:
-            TransportError, CommandError: it did not work.
+            TransportError, CommandError: the call failed.
         """
         return await self._ids_of("void", token, folders)
 
@@ -176,7 +179,7 @@ class Cluster:
         return found[0] if found else None
 
     async def cancel(self, names: Iterable[str]) -> None:
-        """Cancel SLURM jobs, or elements of arrays. Those that have ended do not mind.
+        """Cancel SLURM jobs or array elements. Names of jobs that have ended are allowed.
 
         Raises:
             TransportError, BusyError: SLURM does not answer, or refuses.
@@ -189,11 +192,11 @@ class Cluster:
             raise BusyError(f"scancel failed: {answer.words}")
 
     async def max_array_size(self) -> int:
-        """The number that all indexes in a job array are below.
+        """The cluster's `MaxArraySize`: every index in a job array must be below this number.
 
         Raises:
             TransportError: SLURM cannot be asked.
-            BusyError: it does not answer, or something else.
+            BusyError: SLURM does not answer, or its answer does not have the number.
         """
         try:
             answer = await self.query_transport.run(("scontrol", "show", "config"))
@@ -219,10 +222,10 @@ def _says(answer: Completed, words: Sequence[str]) -> bool:
 
 
 def unpacked(answer: bytes) -> dict[str, bytes]:
-    """The contents by their names, of an answer of `cluster_files.collect`.
+    """The contents, by their names, in an answer of `cluster_files.collect`.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: the answer does not have this form.
     """
     index, _, contents = answer.partition(b"\n")
     sizes = _read(_INDEX, index, "What units did")

@@ -18,9 +18,10 @@ from fractal_models.schemas.slurm import JobRunnerConfigSLURM, slurm_meta_of
 class SlurmContext:
     """What all batches of a job have in common.
 
-    `home` is its folder here. `on_submitted` is told the id of each SLURM job, after an
-    interruption once more; `say` what people should know. Results are looked for every `seconds`.
-    `patience` are the seconds that must pass before what a cluster says, or does not, is believed.
+    `home` is the job's folder here. `on_submitted` gets the id of each SLURM job, and gets it again
+    after an interruption; `say` gets messages for people. Results are looked for every `seconds`.
+    `patience` is how many seconds an answer of the cluster, or a missing one, must last before it
+    is believed.
     """
 
     cluster: Cluster
@@ -35,21 +36,21 @@ class SlurmContext:
     patience: float = 60.0
 
     def remote_path(self, path: Path) -> PurePosixPath:
-        """Where a file or folder of the job is on the cluster."""
+        """The path on the cluster of a file or folder of the job."""
         return self.cluster.home / path.absolute().relative_to(self.home.absolute()).as_posix()
 
     def request(self, batch: Batch) -> SlurmRequest:
-        """What to ask of SLURM for a unit: in later attempts more memory, where that is wanted.
+        """What to ask of SLURM for each unit; later attempts may get more memory (`mem_factor`).
 
         Raises:
-            SlurmRequestError, ValueError: the task asks for what there is not.
+            SlurmRequestError, ValueError: the task asks for what the resource does not have.
         """
         meta = slurm_meta_of(dict(batch.meta))
         factor = (meta.retry.mem_factor or 1.0) ** (batch.attempt - 1)
         return resolve_request(self.config, meta, self.account, mem_factor=factor)
 
     def describe(self, batch: Batch) -> str:
-        """How a batch is put into SLURM jobs, with what, and where, as a phrase.
+        """A phrase that says how a batch is divided into SLURM jobs, and what each unit gets.
 
         Raises:
             BatchingError, SlurmRequestError, ValueError: as `split`.
@@ -69,7 +70,7 @@ class SlurmContext:
         )
 
     def split(self, batch: Batch) -> SlurmState:
-        """The parts of a batch.
+        """Divide a batch into parts, one per SLURM job.
 
         Raises:
             BatchingError, SlurmRequestError, ValueError: its units do not fit into SLURM jobs.
@@ -84,6 +85,7 @@ class SlurmContext:
             parallel_tasks_per_job=meta.parallel_tasks_per_job,
         )
         sizes = [len(units) for units in batching.split(batch.units)]
-        # A SLURM job has the GPUs of one unit, unless the task says how many units share them.
+        # A SLURM job gets the GPUs of one unit, so it runs one unit at once, unless the task says
+        # how many units share the GPUs.
         alone = (meta.needs_gpu or request.gpus) and meta.parallel_tasks_per_job is None
         return SlurmState(sizes, 1 if alone else batching.parallel_tasks_per_job)

@@ -1,8 +1,8 @@
 """The launcher that runs batches as SLURM jobs.
 
-A batch is split into parts, each of which is a batch folder on the cluster, and one element of a
-job array. What the parts do is mirrored into the batch's folder here, so that everything is found
-here that a local batch has.
+A batch is split into parts. Each part is a batch folder on the cluster and one element of a job
+array. Everything that the parts do is mirrored into the batch's folder here, so this folder has the
+same files as that of a local batch.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class SlurmLauncher:
 
         Raises:
             BatchingError, SlurmRequestError, ValueError: the units do not fit into SLURM jobs.
-            SubmissionRefusedError: SLURM refuses them.
+            SubmissionRefusedError: SLURM refuses the jobs.
             CommandError: a command on the cluster failed.
         """
         folder = batch.folder.absolute()
@@ -60,7 +60,7 @@ class SlurmLauncher:
             followed.stop()
             await followed.has_ended.wait()
             return
-        # What is in memory is known also if the folder was removed.
+        # The state in memory is known even if the folder was removed.
         state = followed.state if followed else await asyncio.to_thread(SlurmState.read, folder)
         if state is not None:
             left = SlurmBatch(self.context, folder, state, None)
@@ -74,4 +74,4 @@ class SlurmLauncher:
 
 
 async def _leave_to_the_reader(_: object) -> None:
-    """Results are in the folder: whoever wants them, reads them there."""
+    """Do nothing with results: they are in the folder, where they can be read."""

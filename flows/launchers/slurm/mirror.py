@@ -1,7 +1,7 @@
 """Copies what a batch does on a cluster into its folder here.
 
-What comes is hostile, as units run as the user who sends it: only files that this batch must have
-are taken, and no more than they can be.
+What arrives may be hostile, because units run as the user who sends it. So only files that this
+batch must have are accepted, and only up to the size that they can have.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from flows.units.files import naming, write_whole
 from flows.units.results import RESULTS_FILE, ResultsReader
 
 _TELLS = 100  # characters of what a cluster answered
-# Of results, which have some 300 bytes for each unit, and an error's text. More is no result.
+# Limits of a results file. A result has about 300 bytes and the text of an error.
 _RESULTS_BYTES = 1024 * 1024
 _UNIT_BYTES = 16 * 1024
 
 
 class Part:
-    """The folder on the cluster of a part of a batch, as far as it is mirrored here.
+    """A part of a batch: its folder on the cluster, as far as it is mirrored here.
 
-    `units` are the names of its units by their indexes, `missing` those without a result yet.
+    `units` has the names of its units by their indexes, `missing` the indexes without a result yet.
     """
 
     def __init__(self, number: int, folder: Path, units: Mapping[int, str]) -> None:
@@ -39,7 +39,7 @@ class Part:
         """Add new results to the mirrored file.
 
         Raises:
-            AnswerError: they are more than so many units can have.
+            AnswerError: the results are larger than the part's units can produce.
         """
         path = self.reader.path
         if self.offset + len(lines) > self.most_bytes:
@@ -55,7 +55,7 @@ class Part:
 
 
 class Mirror:
-    """The folder of a batch here, with the parts into which it was split."""
+    """The folder of a batch here, with the parts into which the batch was split."""
 
     def __init__(self, folder: Path, units_dir: Path, begun: BegunBatch, state: SlurmState) -> None:
         units = list(begun.names.items())
@@ -67,10 +67,10 @@ class Mirror:
         self._endings = (".log", ".out.json", f".attempt-{begun.attempt - 1}.log")
 
     def take(self, found: Mapping[str, bytes], parts: Mapping[int, Part]) -> None:
-        """Take what the cluster sent of some parts: only what this batch has to have.
+        """Write what the cluster sent about some parts, but only files that this batch must have.
 
         Raises:
-            AnswerError: it sent something else, and nothing was taken.
+            AnswerError: the cluster sent another file, and nothing was written.
         """
         results = {f"results/{number}": part for number, part in parts.items()}
         for name in found:
@@ -85,7 +85,7 @@ class Mirror:
                 write_whole(self._units_dir / name.removeprefix("units/"), content)
 
     def _is_file_of_unit(self, name: str) -> bool:
-        """Whether a file that is sent under this name is one that a unit of this batch has."""
+        """Whether a unit of this batch has a file with this name."""
         kind, _, file = name.partition("/")
         return kind == "units" and any(
             file.endswith(ending) and file.removesuffix(ending) in self._names
@@ -94,7 +94,7 @@ class Mirror:
 
 
 def _whole_lines(path: Path) -> int:
-    """The size of a mirrored file, of which a line that was cut by a crash is removed."""
+    """The size of a mirrored file, after removing a last line that a crash has cut."""
     if not path.exists():
         return 0
     content = path.read_bytes()

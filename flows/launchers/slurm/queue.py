@@ -1,4 +1,4 @@
-"""What `squeue` says of the jobs of a resource; asked once per interval for all."""
+"""Reads the states of a resource's jobs from `squeue`, once per interval for all processes."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,15 @@ from flows.process.transport import CommandError, Transport, TransportError
 from flows.reports.text import printable
 from flows.units.files import write_whole
 
-# The name of all SLURM jobs of ours, by which they are asked for.
+# The name of all our SLURM jobs, by which they are found.
 JOB_NAME = "fractal"
 
 LARGEST_JOB_ID = 2**31 - 1  # that the database takes
 
-# Per line a mark, our comment, the array's id, the index in it, the state, its reason, and an end;
-# also of jobs that ended so recently that SLURM remembers them. Known they are by the comment: a
-# controller that was killed can give an id to another job. With the header it is an answer also
-# when there is no job.
+# Each line has a mark, our comment, the array's id, the index in it, the state, its reason, and an
+# end mark. Jobs that ended recently are listed too, as long as SLURM remembers them. Our jobs are
+# recognised by the comment, because a controller that was killed can give an id to another job.
+# Thanks to the header, an answer without any job is still recognised as an answer.
 _MARK, _END = "fractal-job|", "|."
 _HEADER = f"{_MARK}COMMENT|ARRAY_JOB_ID|"
 _LINE = re.compile(
@@ -41,7 +41,7 @@ _ASK_SECONDS = 60.0  # `squeue` waits that long for a controller that does not a
 _LONGEST_ANSWER = 16 * 1024 * 1024  # some hundred thousand elements of arrays
 _COMPLAINT = b"squeue: error:"  # with exit code 0, as for a user whom it does not know
 
-# States in which a job runs, or may do so yet.
+# States in which a job runs, or may still run.
 _ALIVE = {
     "PENDING",
     "CONFIGURING",
@@ -64,7 +64,7 @@ Element = tuple[str, int]
 
 @dataclass(frozen=True)
 class ElementState:
-    """How an element of a job array stands, in SLURM's words."""
+    """The state of an element of a job array, in SLURM's words."""
 
     state: str
     reason: str
@@ -76,10 +76,11 @@ class ElementState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of all our jobs that SLURM remembers.
+    """The states of all our jobs that SLURM remembers.
 
-    `elements` are by the array's comment and the index in it, `arrays` the ids by comment. SLURM
-    was asked at `asked_at`, in seconds since the epoch. `not_read` are lines that could not be.
+    The keys of `elements` are the array's comment and the index in it; `arrays` has the array ids
+    by comment. SLURM was asked at `asked_at`, in seconds since the epoch. `not_read` is the number
+    of lines that could not be read.
     """
 
     asked_at: float
@@ -89,9 +90,10 @@ class Snapshot:
 
 
 class SlurmQueue:
-    """Asks `squeue` for all processes that work for a resource on this host; of one user's jobs.
+    """Asks `squeue` on behalf of all processes that work for a resource on this host.
 
-    The answer is kept in `path`. It is at most `interval` seconds old, or SLURM did not answer.
+    If `user` is given, only for that user's jobs. The answer is kept in `path`, and is older than
+    `interval` seconds only if SLURM did not answer.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class SlurmQueue:
         self.interval = interval
 
     async def latest(self) -> Snapshot | None:
-        """The last answer, renewed if it is due; None before there is one."""
+        """The last answer, after asking again if it is time to; None if there is no answer yet."""
         with self._turn() as is_ours:
             if is_ours:
                 with contextlib.suppress(TransportError, CommandError):
@@ -111,7 +113,7 @@ class SlurmQueue:
         return await asyncio.to_thread(self._read)
 
     async def _ask(self) -> None:
-        """Ask, and keep the answer; nothing of one that tells nothing of jobs."""
+        """Ask, and keep the answer; an answer that says nothing about jobs is not kept."""
         asked_at = time.time()
         answer = (await self._transport.run(self._command, seconds=_ASK_SECONDS)).check()
         lines = answer.stdout[:_LONGEST_ANSWER].decode(errors="replace")
@@ -128,9 +130,9 @@ class SlurmQueue:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[bool]:
-        """Whether it is time to ask, and nobody else does: who asks holds the lock meanwhile.
+        """Whether it is time to ask, and no other process does. Who asks holds the lock meanwhile.
 
-        The time of the lock file is that of the last try, so that one that failed is one too.
+        The lock file's time is that of the last try, so that a failed try counts too.
         """
         lock = self._path.with_name(f"{self._path.name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +143,7 @@ class SlurmQueue:
                 yield False
                 return
             size = file.seek(0, 2)
-            # It is negative where the clock was set back.
+            # The age is negative if the clock was set back.
             if size and 0 <= time.time() - lock.stat().st_mtime < self.interval:
                 yield False
                 return
@@ -154,7 +156,7 @@ class SlurmQueue:
 async def describe_queue(
     transport: Transport, *, user: str | None = None, accounts: Sequence[str] | None = None
 ) -> str:
-    """The table that `squeue` prints for people: of all jobs, of a user or of some accounts.
+    """The table that `squeue` prints for people: of all jobs, of one user's or of some accounts'.
 
     Raises:
         TransportError, CommandError: SLURM does not answer.
@@ -169,10 +171,11 @@ async def describe_queue(
 
 
 def parse(asked_at: float, lines: str) -> Snapshot | None:
-    """The answer of `squeue` to `_COMMAND`; None if there is nothing of one in it.
+    """Read an answer of `squeue` to `_COMMAND`; None if the text has no part of such an answer.
 
-    What is printed around it is left out, and so are lines of others, of what is no array, and such
-    as cannot be read. Of an element that is told of twice, as in a federation, the living counts.
+    Other text around the answer is ignored, and so are lines about other jobs or about jobs that
+    are no arrays, and lines that cannot be read. If an element is listed twice, as in a federation,
+    a living one counts.
     """
     elements: dict[Element, ElementState] = {}
     arrays: dict[str, int] = {}

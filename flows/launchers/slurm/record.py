@@ -1,4 +1,4 @@
-"""Looks a single SLURM job up that `squeue` does not list."""
+"""Looks up a single SLURM job that `squeue` does not list."""
 
 import re
 
@@ -7,7 +7,8 @@ from flows.process.transport import AnswerError, Completed, Transport, Transport
 from flows.reports.text import printable
 
 _IN_ENGLISH = ("env", "LC_ALL=C")
-# After a job ended minutes ago, or the controller was killed.
+# The state of a job whose end SLURM has forgotten: it ended minutes ago, or the controller was
+# killed.
 FORGOTTEN = ElementState("FORGOTTEN", "SLURM does not know it any more")
 _NO_SUCH_JOB = "Invalid job id specified"
 _RECORD = re.compile(
@@ -16,9 +17,10 @@ _RECORD = re.compile(
 
 
 async def look_up(transport: Transport, name: str, token: str) -> ElementState | None:
-    """How an element stands, by its name for SLURM (as 12_3) and its comment; None if not known.
+    """The state of an array element, found by its SLURM name (as 12_3); None if it cannot be told.
 
-    What ended is looked for in accounting too, where a site has that.
+    `token` is the comment of the array. The end of an element is also looked for in accounting, if
+    the site has it. An element that SLURM does not know has the state FORGOTTEN.
     """
     answer = await _ask(transport, "scontrol", "show", "job", "--oneliner", name)
     found = None if answer is None else state_in_record(answer, token)
@@ -30,10 +32,10 @@ async def look_up(transport: Transport, name: str, token: str) -> ElementState |
 
 
 def state_in_record(answer: Completed, token: str) -> ElementState | None:
-    """How an element stands, in an answer of `scontrol show job`; None if that does not tell.
+    """The state of an element in an answer of `scontrol show job`; None if it is not there.
 
-    A record without the token, which is in its comment and in the name of its script, is of a job
-    that was given the same id.
+    Our token is in a record's comment and in the name of its script. A record without the token
+    belongs to another job that was given the same id.
     """
     others = False
     for line in answer.stdout.decode(errors="replace").split("\n"):
@@ -46,9 +48,10 @@ def state_in_record(answer: Completed, token: str) -> ElementState | None:
 
 
 def state_in_accounting(answer: Completed, name: str) -> ElementState | None:
-    """How an element ended, in an answer of `sacct`; None if that does not tell.
+    """The state in which an element ended, from an answer of `sacct`; None if that does not tell.
 
-    It tells nothing of what lives: of a job that a controller lost, its last word is that it runs.
+    A state in which the element would live is ignored: accounting says forever that a job runs if
+    the controller lost it.
     """
     line = re.compile(rf"^\s*{name}\|(?P<state>[A-Z_]{{2,30}})(?: by \d+)?\s*$", re.MULTILINE)
     found = line.search(answer.stdout.decode(errors="replace"))

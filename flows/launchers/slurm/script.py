@@ -1,4 +1,4 @@
-"""The text of the batch script, and what it asks SLURM for."""
+"""The text of a batch script, and what the script asks SLURM for."""
 
 import math
 import re
@@ -19,20 +19,20 @@ from fractal_models.schemas.slurm import (
 )
 from fractal_models.schemas.slurm_lines import is_directive
 
-# %A is the id of the array, %a the index in it: a batch that is submitted again gets a new file,
-# and its old one still says what happened.
+# %A is the id of the array, %a the index in it. So a batch that is submitted again gets a new file,
+# and its old file still says what happened.
 _OUTPUT = "slurm-%A_%a.out"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_./:,=+@%*&|()\[\]-]+")
 
 
 class SlurmRequestError(FractalError):
-    """A task asks for what the resource does not have; the message names the field."""
+    """A task asks for something that the resource does not have; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmRequest:
-    """What is asked of SLURM for units of one command: `cpus_per_task` and `mem` (MiB) of each."""
+    """What to ask of SLURM for units of a command; `cpus_per_task` and `mem` (MiB) are per unit."""
 
     cpus_per_task: int = DEFAULT_CPUS_PER_TASK
     mem: int = DEFAULT_MEM
@@ -58,14 +58,14 @@ def resolve_request(
     *,
     mem_factor: float = 1.0,
 ) -> SlurmRequest:
-    """What to ask for: the resource's configuration, overridden by the task, in the job's account.
+    """The resource's configuration, overridden by the task, and with the job's SLURM account.
 
-    What nobody says is left to SLURM, except CPUs and memory, by which units are put together: they
-    have defaults. `extra_lines` add up. Units that ran out of memory are given `mem_factor` times
-    as much, but no more than `max_mem_per_job` for that reason.
+    An option that nobody sets is left to SLURM. Only CPUs and memory have defaults, because they
+    decide how many units go into a job. The `extra_lines` of all are joined. `mem_factor`
+    multiplies the memory of units that ran out of it, but not beyond `max_mem_per_job`.
 
     Raises:
-        SlurmRequestError: the task needs a GPU, and the resource does not say how to get one.
+        SlurmRequestError: the task needs a GPU, but the resource does not say how to get one.
     """
     layers: list[SlurmConfigSet | SlurmMeta] = [config.default_slurm_config]
     if meta.needs_gpu:
@@ -105,12 +105,12 @@ def sbatch_script(
 
     Batch n is in `folder/<n>`, n with six digits, and `python` runs `folder/unit_runner.py` on it,
     `parallel_tasks` units at once. The job's output goes to `folder/slurm-<array>_<index>.out`. The
-    index is n - `offset`, since those of an array must be less than the cluster's `MaxArraySize`.
-    `worker_init` are lines of shell to be executed before.
+    index is n - `offset`, because the indexes of an array must be less than the cluster's
+    `MaxArraySize`. `worker_init` has lines of shell to execute before the runner.
 
-    What begins leaves the array's id in `<comment>.job` in the batch's folder, and ends at once if
-    there is a `<comment>.void`: so it can be known what became of a script, and none is executed
-    that was given up, whatever SLURM's commands tell.
+    When an element begins, it writes the array's id to `<comment>.job` in the batch's folder, and
+    ends at once if `<comment>.void` exists there. So it can be found out what became of a script,
+    and a script that was given up never runs, whatever SLURM's commands say.
 
     Raises:
         ValueError: the folder, the job name or the comment has a control character, or the folder
@@ -135,8 +135,8 @@ def sbatch_script(
     index = f"$((SLURM_ARRAY_TASK_ID + {offset}))" if offset else "$SLURM_ARRAY_TASK_ID"
     runner = shlex.quote(f"{folder}/unit_runner.py")
     batch = f'{shlex.quote(f"{folder}/")}"$(printf %06d "{index}")"'
-    # --no-requeue: only who follows a batch knows whether it may be submitted again. A controller
-    # that was killed starts jobs again all the same: hence --wait.
+    # --no-requeue: only the process that follows a batch knows whether it may be submitted again. A
+    # controller that was killed starts jobs again nevertheless; therefore --wait.
     return f"""\
 {request.shebang_line}
 {_lines(directives)}\
@@ -156,7 +156,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def array_of(indexes: Iterable[int]) -> str:
-    """Indexes as `sbatch --array` takes them: in order, and a range for neighbours, as '0-3,7'."""
+    """Indexes in the form of `sbatch --array`: sorted, with ranges for neighbours, as '0-3,7'."""
     ranges: list[list[int]] = []
     for index in sorted(indexes):
         if ranges and index == ranges[-1][-1] + 1:
@@ -167,7 +167,7 @@ def array_of(indexes: Iterable[int]) -> str:
 
 
 def _resources(request: SlurmRequest, parallel_tasks: int) -> dict[str, str]:
-    """The options of `sbatch` for a SLURM job in which so many units run at once."""
+    """The options of `sbatch` for a SLURM job that runs `parallel_tasks` units at once."""
     if request.use_mem_per_cpu:
         memory = {"mem-per-cpu": f"{-(-request.mem // request.cpus_per_task)}M"}
     else:
@@ -181,7 +181,7 @@ def _resources(request: SlurmRequest, parallel_tasks: int) -> dict[str, str]:
 
 
 def _quoted(name: str, value: str) -> str:
-    """A value as `sbatch` reads it in a script, where a backslash escapes also between quotes."""
+    """A value as `sbatch` reads it in a script, where backslashes escape even between quotes."""
     if _CONTROL_CHARACTER.search(value):
         raise ValueError(
             f"The value {value!r} of --{name} has a line break or control character, which a "

@@ -1,4 +1,4 @@
-"""What is stored about a batch on SLURM: how it was split, and what was submitted."""
+"""What is saved about a batch on SLURM: how it was split, and what was submitted."""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ _FORMAT = 1
 
 @dataclass
 class Submission:
-    """A job array that was submitted at a time; without `job_id` that is not certain.
+    """A job array that was submitted; as long as `job_id` is None, perhaps it was not.
 
-    Its element i is the part i + `offset` of the batch. `token` is its comment, by which it is
-    found. `settled` are the parts that are no longer expected to be executed by it. `is_confirmed`
-    says that its `job_id` was seen with its token: before, it is only what `sbatch` printed.
+    Element i of the array runs part i + `offset` of the batch. `token` is the array's comment, by
+    which it is found. `settled` are the parts that it is no longer expected to run. `is_confirmed`
+    says that SLURM has shown `job_id` together with the token; before, the id is only what `sbatch`
+    printed.
     """
 
     token: str
@@ -34,16 +35,17 @@ class Submission:
     is_confirmed: bool = False
 
     def runs(self, part: int) -> bool:
-        """Whether a part is, or perhaps is, executed by it."""
+        """Whether this array runs a part, or perhaps does."""
         return part in self.parts and part not in self.settled
 
 
 @dataclass
 class SlurmState:
-    """The sizes of a batch's parts, in its order; how many units of each run at once; submissions.
+    """The state of a batch on SLURM.
 
-    `reasons` tell why units, by their index, have no result and will have none. `again_at` are the
-    times, in seconds since the epoch, before which parts are not submitted again.
+    `sizes` has the number of units in each part, in the order of the batch; `parallel_tasks` of
+    them run at once. `reasons` says why units, by their index, have no result and will have none.
+    `again_at` has, by part, the earliest time of its next submission, in seconds since the epoch.
     """
 
     sizes: list[int]
@@ -54,10 +56,10 @@ class SlurmState:
 
     @classmethod
     def read(cls, folder: Path) -> "SlurmState | None":
-        """The state in a batch's folder; None if there is none yet.
+        """The state saved in a batch's folder; None if there is none yet.
 
         Raises:
-            DamagedBatchError: it cannot be read.
+            DamagedBatchError: the file cannot be read.
         """
         path = folder / STATE_FILE
         try:
@@ -77,7 +79,7 @@ class SlurmState:
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Write it, whole or not at all. An OSError names the file."""
+        """Save the state, completely or not at all. An OSError names the file."""
         content = {"format": _FORMAT, **asdict(self)}
         write_whole(folder / STATE_FILE, json.dumps(content).encode())
 
@@ -87,7 +89,7 @@ class SlurmState:
         return [units[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
 
     def submission_of(self, part: int) -> Submission | None:
-        """What executes a part, or perhaps does; None if nothing."""
+        """The submission that runs a part, or perhaps does; None if there is none."""
         for submission in reversed(self.submissions):
             if submission.runs(part):
                 return submission

@@ -1,4 +1,4 @@
-"""Decides which parts of a batch SLURM does not execute any more."""
+"""Decides which parts of a batch SLURM does not run any more."""
 
 import time
 from collections.abc import Mapping
@@ -8,14 +8,15 @@ from flows.launchers.slurm.queue import ElementState, Snapshot
 from flows.launchers.slurm.record import FORGOTTEN, look_up
 from flows.process.transport import Transport
 
-# So many patiences after SLURM began not to tell of an element, nothing more is expected of it.
+# After this many times `patience` seconds without news of an element, nothing more is expected of
+# it.
 _MOST_PATIENCES = 10
 _LOOK_UPS_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
 class Element:
-    """An element of a job array as it was submitted; `name` is SLURM's, once its id is certain."""
+    """An element of a submitted job array. `name` is SLURM's; None until its id is certain."""
 
     token: str
     index: int
@@ -24,7 +25,11 @@ class Element:
 
 @dataclass
 class _Doubt:
-    """An element of which SLURM does not tell, since when, and what looking it up led to."""
+    """An element that SLURM does not list.
+
+    `since` and `ask_at` are the times when it was first missing and when to look it up next;
+    `forgotten` counts the look-ups in a row that found SLURM does not know it.
+    """
 
     since: float
     ask_at: float
@@ -32,12 +37,12 @@ class _Doubt:
 
 
 class Watch:
-    """Compares what was submitted with what SLURM tells.
+    """Compares what was submitted with what SLURM says.
 
-    An answer of `squeue` that lacks an element may be old, cut, or of a controller that lags. So
-    the element is in doubt. It has ended if it was missing for longer than `patience` seconds, and
-    SLURM, asked for it by its id, twice does not know it or tells its end. An answer that is older
-    than `oldest` seconds tells nothing.
+    If an answer of `squeue` lacks an element, the answer may be old, or cut, or from a controller
+    that lags behind. So the element is only in doubt at first. It has ended if it was missing for
+    longer than `patience` seconds, and SLURM, asked about its id, either names its end or says
+    twice that it does not know it. An answer older than `oldest` seconds is not used.
     """
 
     def __init__(self, transport: Transport, patience: float, oldest: float) -> None:
@@ -49,7 +54,7 @@ class Watch:
     async def ended(
         self, elements: Mapping[int, Element], snapshot: Snapshot | None
     ) -> dict[int, ElementState]:
-        """How those of some elements, by their parts, ended that did."""
+        """The elements that have ended, with their states. Keys are the numbers of the parts."""
         is_new = snapshot is not None and abs(time.time() - snapshot.asked_at) <= self._oldest
         ended = {}
         in_doubt = {}
@@ -67,7 +72,10 @@ class Watch:
     async def _look_up(
         self, elements: Mapping[int, Element], *, is_told: bool
     ) -> dict[int, ElementState]:
-        """What is known of elements that are missing in what SLURM tells, if it tells anything."""
+        """Look up elements that SLURM did not list; `is_told` says that there was a recent list.
+
+        Returns the elements that have ended, with their states.
+        """
         ended = {}
         look_ups = 0
         for part, element in elements.items():
