@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import anyio.to_thread
 import asyncssh
-import flows.launchers.of_job
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -27,6 +26,7 @@ from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import api.services
+import flows.launchers.choice
 from api.app import create_app
 from api.routes import ROUTERS
 from api.services import _engine, _spared_engine
