@@ -1,4 +1,4 @@
-"""What people do with a job that was submitted: hand it to Prefect, have it stop, or end it."""
+"""What people do with a submitted job: hand it to Prefect, stop it, or end it."""
 
 import asyncio
 import logging
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 def require_submitted(job: JobV2) -> None:
-    """Raises RefusedError if the job has ended."""
+    """Raise RefusedError if the job has ended."""
     if job.status != "submitted":
         raise RefusedError(f"Job {job.id} has ended already ({job.status}).")
 
 
 async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource: Resource) -> None:
-    """Have Prefect begin a new job. If that will take long, the job's log says why."""
+    """Make the flow run of a new job. If the job will have to wait, its log says why."""
     reason = None
     await release(session)
     try:
@@ -51,10 +51,11 @@ async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource:
 async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None:
     """Ask a job to stop.
 
-    Whoever executes it, now or after an interruption, will obey; Prefect only tells it sooner.
+    The process that runs the job, now or after an interruption, will read this from the database;
+    the message through Prefect only makes it faster.
 
     Raises:
-        RefusedError: it has ended.
+        RefusedError: the job has ended.
     """
     require_submitted(job)
     job_id = saved_id(job)
@@ -77,10 +78,11 @@ async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None
 async def end_as_failed(
     session: AsyncSession, engine: Engine, database_url: URL, job: JobV2, reason: str
 ) -> None:
-    """End a job that nobody executes. Its flow run is cancelled first, so that nobody ever will.
+    """End a job that no process runs. Its flow run is cancelled first, so that no process ever
+    will.
 
     Raises:
-        RefusedError: it is executed, or it has ended.
+        RefusedError: a process runs the job, or the job has ended.
         EngineUnavailableError: its flow run cannot be cancelled; nothing was changed.
     """
     try:

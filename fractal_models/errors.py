@@ -1,13 +1,13 @@
-"""Errors of which people read the message: what is wrong, and how to mend it.
+"""Errors whose messages are for people: what is wrong, and how to mend it.
 
-All errors of ours are below `FractalError`; those that one subject has stand beside it. The command
-line shows their messages without a traceback, and `api/errors.py` has the table that says which of
-them are answers to requests, with what status.
+All our errors derive from `FractalError`; an error that belongs to one subject is in the module of
+that subject. The command line shows their messages without a traceback. A table in `api/errors.py`
+says which errors are answers to requests, and with which status.
 """
 
 
 class FractalError(Exception):
-    """An error that was foreseen; its message is for the person who can mend it."""
+    """An error that was foreseen; the message is for the person who can mend it."""
 
 
 class NotFoundError(FractalError):
@@ -23,11 +23,11 @@ class ForbiddenError(FractalError):
 
 
 class UnavailableError(FractalError):
-    """Something that is needed does not answer now; it may do so later."""
+    """Something that is needed does not answer now, but may later."""
 
 
 class RefusedError(FractalError):
-    """The request is understood, but it cannot be done as things are."""
+    """A request is understood, but not possible as things are."""
 
 
 class ProfileError(RefusedError):

@@ -35,12 +35,12 @@ ReadArchive = Callable[[], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """What a user has done to task groups.
+    """The activities that a user can begin on task groups.
 
-    Each step commits an activity, which tells how it goes.
+    Each method commits an activity and returns it; a flow run then does the work.
 
     Raises:
-        RefusedError: the step is not possible now.
+        RefusedError: the activity is not possible now.
         UnavailableError: Prefect does not answer, and nothing was changed.
     """
 
@@ -51,7 +51,7 @@ class Lifecycle:
     async def collect(
         self, group: TaskGroupV2, read_archive: ReadArchive | None, **parameters: Any
     ) -> TaskGroupActivityRead:
-        """Make a new task group, and install it; from an archive, if that is given."""
+        """Record a new task group, and begin to install it; from an archive, if one is given."""
         await require_new(self.session, group)
         self.session.add(group)
         await self.session.flush()
@@ -69,7 +69,7 @@ class Lifecycle:
             ) from error
 
     async def deactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
-        """Let no new job use a task group, and remove its environment."""
+        """Close a task group for new jobs, and begin to remove its environment."""
         lost_archive = await _has_lost_archive(self.session, group)
         await _require_idle(self.session, group)
         if not group.active:
@@ -79,7 +79,7 @@ class Lifecycle:
         return await self._begin(group, "deactivate")
 
     async def reactivate(self, group: TaskGroupV2) -> TaskGroupActivityRead:
-        """Make the environment of a task group again, then let jobs use it."""
+        """Begin to make the environment of a task group again; after that, jobs may use it."""
         lost_archive = await _has_lost_archive(self.session, group)
         await _require_idle(self.session, group)
         if group.active:
@@ -88,7 +88,7 @@ class Lifecycle:
         return await self._begin(group, "reactivate")
 
     async def delete(self, group: TaskGroupV2) -> TaskGroupActivityRead:
-        """Delete a task group that nothing uses, with its environment. The activity stays."""
+        """Begin to delete an unused task group, with its environment. The activity's row stays."""
         await _require_idle(self.session, group)
         await _require_no_job(self.session, group)
         await _require_unused(self.session, group)
@@ -101,7 +101,11 @@ class Lifecycle:
         python_version: str | None = None,
         **parameters: Any,
     ) -> TaskGroupActivityRead:
-        """Install an inactive task group of one of these origins anew, and activate it."""
+        """Begin to install an inactive task group anew, and to activate it.
+
+        Raises:
+            RefusedError: also if the group's origin is not one of `origins`.
+        """
         lost_archive = await _has_lost_archive(self.session, group)
         await _require_idle(self.session, group)
         if group.origin not in origins:
@@ -118,9 +122,11 @@ class Lifecycle:
     async def _begin(
         self, group: TaskGroupV2, action: ActivityAction, **parameters: Any
     ) -> TaskGroupActivityRead:
-        """From now on no new job may use a group that is to be deactivated or deleted.
+        """Commit an activity and make its flow run.
 
-        One whose environment is not made by the platform needs no flow run.
+        From then on, no new job may use a group that is to be deactivated or deleted. If the
+        group's environment was not made by the platform, no flow run is needed, and the activity
+        ends at once.
         """
         activity = _new_activity(group, saved_id(self.user), action)
         self.session.add(activity)
@@ -163,7 +169,7 @@ class Lifecycle:
     async def _store(
         self, group: TaskGroupV2, activity: TaskGroupActivityV2, read_archive: ReadArchive
     ) -> None:
-        """Write an archive to where it will be installed."""
+        """Write an archive to the place from which it will be installed."""
         path = str(group.archive_path)
         try:
             async with open_site(self.session, group) as site:
@@ -177,7 +183,7 @@ class Lifecycle:
             raise
 
     async def _forget(self, group: TaskGroupV2, activity: TaskGroupActivityV2) -> None:
-        """Take a collection back that does not begin. A file that cannot be removed stays."""
+        """Delete a collection that cannot begin. An archive that cannot be removed stays."""
         if group.archive_path is not None:
             with suppress(TransportError, CommandError, ProfileError):
                 async with open_site(self.session, group) as site:
@@ -193,7 +199,7 @@ def _why(error: EngineUnavailableError) -> str:
 
 
 def _new_activity(group: TaskGroupV2, user_id: int, action: ActivityAction) -> TaskGroupActivityV2:
-    """An activity that is about to begin."""
+    """A pending activity, not added to the session."""
     return TaskGroupActivityV2(
         user_id=user_id,
         taskgroupv2_id=group.id,
@@ -205,10 +211,10 @@ def _new_activity(group: TaskGroupV2, user_id: int, action: ActivityAction) -> T
 
 
 async def _require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep others from a task group until the transaction ends, if nothing is done to it now.
+    """Lock a task group until the transaction ends, if it has no open activity.
 
     Raises:
-        NotFoundError: it has been deleted meanwhile.
+        NotFoundError: the task group has been deleted meanwhile.
         RefusedError: it has an activity that has not ended.
     """
     locked = await session.get(TaskGroupV2, group.id, with_for_update=True, populate_existing=True)
@@ -228,9 +234,9 @@ async def _require_idle(session: AsyncSession, group: TaskGroupV2) -> None:
 
 
 async def _has_lost_archive(session: AsyncSession, group: TaskGroupV2) -> bool:
-    """Whether the file that a task group was installed from is gone; this can take long.
+    """Whether the archive from which a task group was installed is gone; this can take long.
 
-    It is asked before the group is locked, and no connection to the database is held meanwhile.
+    It is checked before the group is locked, and without holding a connection to the database.
     """
     if group.archive_path is None:
         return False
@@ -242,10 +248,10 @@ async def _has_lost_archive(session: AsyncSession, group: TaskGroupV2) -> bool:
 async def _require_repeatable(
     session: AsyncSession, group: TaskGroupV2, *, lost_archive: bool
 ) -> None:
-    """An environment is removed, or made again, only if all that it takes is still there.
+    """Check that the environment can be made again, before it is removed or made again.
 
     Raises:
-        RefusedError: something is missing.
+        PackageError, RefusedError: something that this needs is missing.
     """
     if group.origin == "other":
         return  # it is not the platform's, and stays
@@ -264,7 +270,7 @@ async def _require_installable(
     *,
     lost_archive: bool,
 ) -> None:
-    """What its package is installed with, and from, is still there.
+    """Check that the interpreter or pixi, and the archive of a task group still exist.
 
     Raises:
         PackageError, RefusedError: something is missing.
@@ -282,7 +288,7 @@ async def _require_installable(
 
 
 async def _require_no_job(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep an environment as long as it is needed.
+    """Check that no open job needs the environment.
 
     Raises:
         RefusedError: a job that has not ended runs tasks of the group.
@@ -300,7 +306,7 @@ async def _require_no_job(session: AsyncSession, group: TaskGroupV2) -> None:
 
 
 async def _require_unused(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep the tasks of workflows.
+    """Check that no workflow uses the tasks of a task group.
 
     Raises:
         RefusedError: workflows use tasks of the group.

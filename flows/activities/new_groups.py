@@ -1,4 +1,4 @@
-"""New task groups: whose they are, what is in them, and that there is none like them yet."""
+"""New task groups: their owner and content, and the check that no equal one exists."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,9 +26,9 @@ from fractal_models.tables import Resource, TaskGroupV2, TaskV2, UserOAuth
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose new task groups are, with which user group they are shared, and where they are made.
+    """The owner of new task groups, the user group that shares them, and the resource for them.
 
-    `folder` is that of the environments of the user's tasks.
+    `folder` contains the environments of the user's tasks.
     """
 
     user: UserOAuth
@@ -37,7 +37,7 @@ class Owner:
     folder: PurePosixPath
 
     def group(self, **fields: Any) -> TaskGroupV2:
-        """A new task group of theirs."""
+        """A new task group of this owner."""
         return TaskGroupV2(
             user_id=saved_id(self.user),
             user_group_id=self.user_group_id,
@@ -46,7 +46,7 @@ class Owner:
         )
 
     async def package(self, wanted: PackageToCollect, wheel: str | None) -> TaskGroupV2:
-        """One for a package: of a wheel of this name, or else the newest that is asked for.
+        """A new task group for a package: from a wheel with this file name, or else from the index.
 
         Raises:
             PackageError: there is no such package, version, wheel or interpreter.
@@ -76,10 +76,10 @@ class Owner:
         )
 
     def pixi_project(self, pixi_version: str | None, archive: str) -> TaskGroupV2:
-        """One for a project of pixi, in an archive of this name.
+        """A new task group for a pixi project, from an archive with this file name.
 
         Raises:
-            PackageError: there is no such pixi, or the name is not that of an archive.
+            PackageError: the resource lacks this pixi, or the name is not that of an archive.
         """
         pixi_version = pixi_version_of(self.resource, pixi_version)
         name, version = name_and_version_of_archive(archive)
@@ -114,12 +114,13 @@ async def installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2
 
 
 async def require_new(session: AsyncSession, group: TaskGroupV2) -> None:
-    """Keep this package version unique per user, and per user group and resource, and its folder.
+    """Check that this package version is new for its user, its user group on the resource, and its
+    folder.
 
-    The lock is held until the transaction ends, against the same request twice at a time.
+    A lock is held until the transaction ends, so that two equal requests cannot both pass.
 
     Raises:
-        RefusedError: there is one already.
+        RefusedError: such a task group exists already.
     """
     same = await _lock_and_find_same(session, group)
     mine = await session.exec(

@@ -52,7 +52,7 @@ _PAGE = 200  # Prefect's limit
 
 
 class EngineError(FractalError):
-    """Prefect does not do what was asked of it."""
+    """Prefect did not fulfil a request."""
 
 
 class EngineUnavailableError(EngineError, UnavailableError):
@@ -60,7 +60,7 @@ class EngineUnavailableError(EngineError, UnavailableError):
 
 
 class EngineRefusedError(EngineError):
-    """The Prefect API answers, and refuses this: what is asked about is not as it was thought."""
+    """The Prefect API refuses a request: something in Prefect is not in the expected state."""
 
 
 class UnpublishedError(EngineUnavailableError):

@@ -84,7 +84,7 @@ async def _require_open(run: WorkflowTaskRun) -> None:
     continues in any case.
 
     Raises:
-        ResourceClosedError: the resource is closed.
+        WorkflowTaskRefusedError: the resource is closed.
     """
     if run.history_run_id is not None:
         return

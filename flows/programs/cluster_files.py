@@ -113,7 +113,7 @@ def collect(request: dict[str, Any], out: BinaryIO) -> None:
 
 
 def new_lines(path: str, offset: int) -> bytes:
-    """The next whole lines of a file, perhaps not all of them; of one too long its beginning."""
+    """The next complete lines of a file, up to a limit; of too long a line the beginning."""
     with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
         file.seek(offset)
         chunk = file.read(RESULTS_AT_ONCE)
@@ -123,7 +123,7 @@ def new_lines(path: str, offset: int) -> bytes:
 
 
 def files_of_unit(batch: dict[str, Any], name: str) -> Iterator[tuple[str, bytes]]:
-    """The files that a unit of this name has: of the attempt before, its log, its output."""
+    """A unit's existing files, by name: the log of the attempt before, its log, its output."""
     for ending in (".attempt-%d.log" % (batch.get("attempt", 1) - 1), ".log", ".out.json"):
         path = os.path.join(batch["units_dir"], name + ending)
         with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
@@ -132,7 +132,7 @@ def files_of_unit(batch: dict[str, Any], name: str) -> Iterator[tuple[str, bytes
 
 
 def log_of(file: BinaryIO) -> bytes:
-    """A log; of a long one the beginning and the end."""
+    """The content of a log; of a long one, only the beginning and the end."""
     if os.fstat(file.fileno()).st_size <= LONGEST_LOG:
         return file.read(LONGEST_LOG)
     begin = file.read(LONGEST_LOG // 2)
@@ -141,7 +141,7 @@ def log_of(file: BinaryIO) -> bytes:
 
 
 def index_in(line: bytes) -> int | None:
-    """The unit that a line of results is about; None if it is about none."""
+    """The index of the unit in a line of results; None if the line is about no unit."""
     try:
         index = json.loads(line)["index"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -157,7 +157,7 @@ def read_batch(folder: str) -> dict[str, Any]:
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file to read it. Raises FileNotFoundError if there is none of this name."""
+    """Open a regular file to read it. Raises FileNotFoundError if there is no such file."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -171,7 +171,10 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def begun(token: str, folders: list[str]) -> list[int]:
-    """The ids that the script of a submission left where it began, see `sbatch.py`."""
+    """The ids of the SLURM jobs that began a submission, as its script has written them.
+
+    See `sbatch_script` in `flows/launchers/slurm/script.py`.
+    """
     found = set()
     for folder in folders:
         path = os.path.join(folder, token + ".job")
@@ -181,7 +184,7 @@ def begun(token: str, folders: list[str]) -> list[int]:
 
 
 def void(token: str, folders: list[str]) -> None:
-    """Leave word where a submission is to begin that it must not."""
+    """Write a file into batch folders so that a submission never begins, unless it has."""
     if begun(token, folders):
         return
     for folder in folders:
@@ -190,14 +193,14 @@ def void(token: str, folders: list[str]) -> None:
 
 
 def stop(folders: list[str]) -> None:
-    """Leave word that the next SIGTERM stops these batches."""
+    """Write a file into each batch folder that makes the next SIGTERM stop the batch."""
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             open(os.path.join(folder, "stop"), "x").close()
 
 
 def tail(path: str) -> str:
-    """The end of a file; nothing if it is not there."""
+    """The end of a file; empty if the file does not exist."""
     with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         return file.read(TAIL).decode(errors="replace")
@@ -205,9 +208,10 @@ def tail(path: str) -> str:
 
 
 def unfinished(folder: str) -> list[int]:
-    """The units of a batch that were started and have no result.
+    """The indexes of a batch's units that were started and have no result.
 
-    A unit is started when its arguments are written: after the batch, if it is in this attempt.
+    When a unit is started, its arguments are written. If they were written after the `batch.json`,
+    the unit was started in this attempt.
     """
     path = os.path.join(folder, "batch.json")
     try:

@@ -2,5 +2,5 @@
 
 `jobs` is about the job itself, `runs` about the HistoryRuns of its workflow tasks, `units` about
 the HistoryUnits and the HistoryImageCache, `events` and `outbox` about the events for Prefect;
-`usage` sums up, `statuses` reads how tasks stand.
+`usage` sums up, `statuses` reads the statuses of workflow tasks.
 """

@@ -1,4 +1,4 @@
-"""SQL that tells how the tasks of a workflow stand on a dataset."""
+"""SQL that reads the statuses of a workflow's tasks on a dataset."""
 
 from typing import Any
 
@@ -17,16 +17,17 @@ from fractal_models.tables import (
     WorkflowV2,
 )
 
-# Task types of which units have warnings that are not those of an image.
+# Task types whose warnings belong to a unit as a whole, not to a single image.
 _AS_A_WHOLE = COMPOUND | CONVERTERS
 
 
 async def task_statuses(
     session: AsyncSession, workflow: WorkflowV2, dataset: DatasetV2
 ) -> dict[int, TaskStatusSimple | TaskStatusImages | None]:
-    """By id of a workflow task, how it stands on a dataset; None where it never ran.
+    """The statuses of a workflow's tasks on a dataset, by their ids; None for a task that never
+    ran.
 
-    Tasks that the running job has not begun yet are submitted, whatever they made of it before.
+    Tasks that the running job has not begun yet are `submitted`, whatever their earlier status was.
     """
     types = {saved_id(task): task.task_type for task in workflow.task_list}
     found = await session.execute(
@@ -47,12 +48,12 @@ def _task_status(row: Row[Any]) -> TaskStatusSimple | TaskStatusImages | None:
     status = TaskStatusImages.model_validate(row)
     if row.waits:
         status.status = "submitted"
-    if row.num_listed_images > row.num_available_images:  # it ran on others before
+    if row.num_listed_images > row.num_available_images:  # it ran on other images before
         status.num_available_images = None
     return status
 
 
-# A job that was retried runs those again that had failed by then.
+# A retried job runs again the tasks that had failed before the retry.
 _TASK_STATUSES = text(
     """
     WITH latest AS (

@@ -44,7 +44,7 @@ def words_of(error: BaseException) -> str:
 
 
 def told(error: Exception, what: str) -> str:
-    """The words of an error. If it is none of ours, its traceback is logged, too."""
+    """The words of an error. An error that is no FractalError is also logged with its traceback."""
     if not isinstance(error, FractalError):
         logger.error("%s", what, exc_info=error)
     return words_of(error)

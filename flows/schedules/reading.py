@@ -1,4 +1,4 @@
-"""Schedules as people read them: rows and what Prefect has, ids and names, put together."""
+"""Reads schedules for people: combines the rows with what Prefect has, and names with ids."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,14 +25,14 @@ from fractal_models.tables import DatasetV2, JobV2, ProjectV2, Schedule, UserOAu
 
 
 class _Names:
-    """Workflows or datasets of a project, by name and id, as parameters of flow runs name them."""
+    """The workflows or datasets of a project; flow runs' parameters give them by name or id."""
 
     def __init__(self, found: Sequence[tuple[int | None, str]]) -> None:
         self._ids = {id_ for id_, _ in found}
         self._named = {name: id_ for id_, name in found}
 
     def id_of(self, text: object) -> int | None:
-        """What has this name, or else this id; None if nothing has."""
+        """The id of the object with this name, or else with this id; None if there is none."""
         name = str(text)
         if name in self._named:
             return self._named[name]
@@ -47,7 +47,7 @@ class _InProject(NamedTuple):
 async def read_schedules(
     session: AsyncSession, engine: Engine, project: ProjectV2
 ) -> list[ScheduleRead]:
-    """The schedules of a project, by id, as far as Prefect has them."""
+    """The schedules of a project, in the order of their ids; those not in Prefect are left out."""
     rows = await _schedules_of(session, project)
     names = await _names_in(session, project)
     await release(session)
@@ -65,7 +65,7 @@ async def read_schedules(
 async def read_schedule(
     session: AsyncSession, engine: Engine, project: ProjectV2, schedule: Schedule
 ) -> ScheduleReadWithOccurrences:
-    """A schedule with its next times, and what became of the latest ones."""
+    """A schedule with its next times, and what happened at its latest times."""
     found = await in_prefect(engine, schedule)
     coming, latest = await ScheduleDeployments(engine).occurrences(found.deployment.id)
     jobs = await _jobs_of(session, [each.id for each in latest])
@@ -86,10 +86,10 @@ async def read_schedule(
 
 
 async def in_prefect(engine: Engine, schedule: Schedule) -> InPrefect:
-    """What Prefect has of a schedule.
+    """A schedule as it is in Prefect now.
 
     Raises:
-        NotFoundError: its deployment is gone.
+        NotFoundError: its deployment was deleted.
     """
     assert schedule.deployment_id is not None  # or the dependency had not found it
     automations = [schedule.automation_id] if schedule.automation_id else []
@@ -102,10 +102,10 @@ async def in_prefect(engine: Engine, schedule: Schedule) -> InPrefect:
 async def changed_job(
     session: AsyncSession, project: ProjectV2, found: InPrefect, given: dict[str, Any]
 ) -> ScheduledJob:
-    """What a schedule runs, after changes of what Prefect has now.
+    """The job of a schedule as it is in Prefect now, with the given changes.
 
     Raises:
-        RefusedError: that is nothing that can be run.
+        RefusedError: its workflow or dataset was deleted, or the job is not valid.
     """
     changed = _job_of(found, await _names_in(session, project)) | {
         key: value for key, value in given.items() if key in ScheduledJob.model_fields
@@ -140,7 +140,7 @@ def _read(schedule: Schedule, email: str, found: InPrefect, names: _InProject) -
 
 
 def _job_of(found: InPrefect, names: _InProject) -> dict[str, Any]:
-    """What a schedule runs, in the words of the REST API."""
+    """The job of a schedule, in the fields of the REST API."""
     request = JobRequest.model_validate(found.deployment.parameters)
     return {
         "workflow_id": names.workflows.id_of(request.workflow),
@@ -177,7 +177,7 @@ async def _schedules_of(session: AsyncSession, project: ProjectV2) -> list[tuple
 async def _jobs_of(
     session: AsyncSession, flow_run_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[int, str]]:
-    """The ids and states of jobs, by their flow runs."""
+    """The ids and statuses of jobs, by their flow runs."""
     found = await session.exec(
         select(JobV2.flow_run_id, JobV2.id, JobV2.status).where(
             col(JobV2.flow_run_id).in_(flow_run_ids)

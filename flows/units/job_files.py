@@ -1,4 +1,4 @@
-"""What a job leaves, for those who read it: logs as texts that a browser can take, its archive."""
+"""What a job leaves, for readers: logs as texts that a browser can show, and the archive."""
 
 import asyncio
 import errno
@@ -16,20 +16,20 @@ from flows.units.left_files import open_left, two_ends
 from fractal_models.tables import JobV2
 
 MAX_BYTES = 1 << 20
-_MOST_OF_A_MEMBER = 256 << 20  # which is unpacked to be read
+_MOST_OF_A_MEMBER = 256 << 20  # it must be unpacked to be read
 
 
 async def read_log(path: Path, *, folder: Path | None) -> str:
-    """The text of a log in the folder of a job, off the event loop; of a long one its two ends.
+    """The text of a log in a job's folder, read in a thread; of a long log, the beginning and end.
 
-    Where the folder was removed, it is read from the job's archive; with None for the folder, the
-    log is of no job. A file that is not there, or not to be read, gives a text that says so.
+    If the folder was removed, the log is read from the job's archive. `folder` is None for a log
+    that belongs to no job. If the file does not exist or cannot be read, the returned text says so.
     """
     return await asyncio.to_thread(_read, path, folder)
 
 
 async def log_so_far(job: JobV2) -> str | None:
-    """What is written in the folder of a job that has not ended, and then why it waits."""
+    """The log of a job that has not ended: the log in its folder, then the reasons why it waits."""
     path = Path(job.working_dir or "", JOB_LOG)
     if job.working_dir is None or not await asyncio.to_thread(path.is_file):
         return job.log
@@ -37,10 +37,10 @@ async def log_so_far(job: JobV2) -> str | None:
 
 
 def open_zip(folder: Path) -> IO[bytes]:
-    """The archive of a folder, or one that is made now, and gone when it is closed.
+    """The archive of a folder. If there is none, it is made now, and deleted when it is closed.
 
     Raises:
-        OSError: neither is there, or can be read or written.
+        OSError: neither archive nor folder exists, or they cannot be read or written.
     """
     archive = archive_path(folder)
     with suppress(FileNotFoundError):

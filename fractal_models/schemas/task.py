@@ -145,9 +145,9 @@ class TaskRead(TaskReadSlim):
 
 
 class PackageToCollect(BaseModel):
-    """A package on the package index, and how it is installed.
+    """A package on the package index, and options for installing it.
 
-    Pinned versions, as JSON objects of name and version, are installed before or after it.
+    Pinned versions, as JSON objects of name and version, are installed before or after the package.
     """
 
     package: PackageName | None = None
