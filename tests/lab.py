@@ -37,8 +37,14 @@ class Lab:
         return f"/api/v2/project/{self.project_id}"
 
     async def ok(self, method: str, url: str, **request: Any) -> Any:
-        """The answer's JSON; it must be a success."""
-        answer = await self.client.request(method, url, **request)
+        """The answer's JSON; it must be a success, if not at once.
+
+        While Prefect is busy, 503 says that nothing was changed, and that one may ask again.
+        """
+        answer = await eventually(
+            lambda: self.client.request(method, url, **request),
+            lambda answer: answer.status_code != httpx.codes.SERVICE_UNAVAILABLE,
+        )
         assert answer.is_success, f"{method} {url}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
