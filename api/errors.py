@@ -25,7 +25,7 @@ from fractal_models.errors import (
 from fractal_models.exact_json import JsonError
 
 _LOGGER = logging.getLogger("fractal.api")
-_MOST_SHOWN = 100
+_MOST_SHOWN = 100  # characters of an input, and problems of a request
 
 
 class Problem(BaseModel):
@@ -119,8 +119,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's list of problems."""
-    problems = [_problem(each) for each in error.errors()]
+    """FastAPI's list of problems: the first ones, as a body may have 100,000."""
+    found = error.errors()
+    problems = [_problem(each) for each in found[:_MOST_SHOWN]]
+    if left_out := len(found) - len(problems):
+        problems.append({"type": "more", "loc": [], "msg": f"{left_out:,} more problems."})
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, problems)
 
 

@@ -38,6 +38,16 @@ async def test_an_invalid_request_is_told_in_the_form_that_clients_read(owner: A
     assert problem["loc"] == ["body", "name"]
 
 
+async def test_of_many_problems_the_first_are_told_and_how_many_more_there_are(owner: Any) -> None:
+    body = {"name": "a project", **dict.fromkeys(map(str, range(1_234)), 1)}
+    answer = await owner.post("/api/v2/project/", json=body)
+
+    problems = answer.json()["detail"]
+    assert answer.status_code == 422
+    assert len(problems) == 101
+    assert problems[-1] == {"type": "more", "loc": [], "msg": "1,134 more problems."}
+
+
 async def test_where_one_of_a_few_texts_is_asked_for_the_answer_shows_what_was_sent(
     owner: Any, admin: Any, project: dict[str, Any]
 ) -> None:
