@@ -21,9 +21,9 @@ from urllib.parse import parse_qsl
 import asyncpg
 from sqlalchemy import URL
 
-from benchmarks.reference import ADMIN, PASSWORD, running_reference
 from deployments.demo.client import FractalClient
 from deployments.stack import StackOptions, running_stack
+from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 PROJECTS, TASKS, JOBS, PAGE_SIZE = 30, 100, 200, 50
 UNIT = "sh -c 'sleep 0.1'"

@@ -30,7 +30,6 @@ from signal import SIGINT, SIGKILL, SIGTERM, default_int_handler, signal
 
 import httpx
 
-from benchmarks.consistency import Findings, examine, examine_accounting
 from benchmarks.havoc import (
     CLUSTER_KINDS,
     KINDS,
@@ -52,6 +51,7 @@ from deployments.stack import Stack, StackError, StackOptions, running_stack
 from flows.launchers.local import is_running
 from flows.process.lock import locked_jobs
 from fractal_models.database import open_database
+from tests.consistency import Findings, examine, examine_accounting
 
 PARTS = ("postgres", "prefect", "worker", "api")
 ADMIN, PASSWORD = "chaos@example.org", "of the benchmark"

@@ -24,9 +24,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.consistency import task_bodies
 from deployments.demo.client import AwayError, FractalClient
 from deployments.stack import Stack, StackOptions, running_stack
+from tests.consistency import task_bodies
 
 ADMIN, PASSWORD = "schedules@example.org", "of the benchmark"
 

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import journal as program
-from benchmarks.consistency import THIS_PYTHON
 from deployments.services import Part
 from deployments.stack import Stack
+from tests import journal_tasks
 from tests.cluster import Cluster, running_cluster
+from tests.consistency import THIS_PYTHON
 from tests.lab import Lab, logged_in
 from tests.slurm_site import PASSWORD, running_site
 
@@ -21,7 +21,7 @@ KINDS = ("local", "slurm_sudo", "slurm_ssh")
 
 @dataclass(frozen=True)
 class Site:
-    """Who runs jobs, in which folder, by which command `journal.py` is executed there.
+    """Who runs jobs, in which folder, by which command `journal_tasks.py` is executed there.
 
     `parts` are those of the stack and, on a cluster, of that; the worker is the one that executes
     the jobs.
@@ -64,8 +64,8 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
             site = runner.run(
                 contexts.enter_async_context(running_site(cluster, stack, admin, kind))
             )
-            copy = cluster.root / "journal.py"
-            shutil.copy(program.__file__, copy)
+            copy = cluster.root / "journal_tasks.py"
+            shutil.copy(journal_tasks.__file__, copy)
             daemons = {name: Daemon(cluster, name, runner) for name in _DAEMONS}
             yield Site(
                 email=f"{kind}@example.org",

@@ -8,9 +8,9 @@ from json import loads
 from math import inf
 from signal import SIGSTOP
 
-from benchmarks.consistency import Findings
 from benchmarks.havoc import Act
 from benchmarks.workload import Job
+from tests.consistency import Findings
 
 
 @dataclass

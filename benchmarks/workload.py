@@ -9,9 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from benchmarks.consistency import TASKS, task_bodies
 from benchmarks.sites import Site
 from deployments.demo.client import AwayError, FractalClient
+from tests.consistency import TASKS, task_bodies
 
 _LOOK_SECONDS = 0.3
 _LONGEST_UNIT = 0.05
@@ -119,7 +119,7 @@ class Workload:
         return journal, {"workflow_id": workflow["id"], "dataset_id": dataset["id"]}
 
     def _workflow_tasks(self, journal: str) -> list[dict[str, Any]]:
-        """The tasks of `journal.py` in their order: two converters, then those on the images."""
+        """The tasks of `journal_tasks.py` in order: two converters, then those on the images."""
         numbers = range(self._images)
         own = [{"names": [f"a{i}" for i in numbers]}, {"names": [f"b{i}" for i in numbers]}]
         failing = [f"{letter}{i}" for letter in "ab" for i in range(_FAIL_FIRST)]

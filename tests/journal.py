@@ -13,12 +13,12 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from benchmarks.consistency import Unit, events, examine, task_bodies
 from deployments.stack import Stack
 from flows.launchers.local import is_running
 from flows.process.lock import locked_jobs
 from flows.units.job_folder import JobFolder
 from fractal_models.database import connection_pool, session_factory
+from tests.consistency import Unit, events, examine, task_bodies
 from tests.lab import Lab, eventually
 
 _numbers = count(1)

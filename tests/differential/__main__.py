@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from random import SystemRandom
 
-from benchmarks.reference import NoReferenceError
 from tests.differential.arena import Arena, running_arena
 from tests.differential.findings import Finding
 from tests.differential.play import Stage
+from tests.differential.reference import NoReferenceError
 from tests.differential.request_cases import RequestCases
 from tests.differential.workflow_cases import WorkflowCases
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reference import ADMIN, PASSWORD, installed_reference, running_reference
 from deployments.stack import Stack, StackOptions, running_stack
+from tests.differential.reference import ADMIN, PASSWORD, installed_reference, running_reference
 from tests.differential.servers import DIRECTORY, Id, Pair, Request
 from tests.differential.world import World
 

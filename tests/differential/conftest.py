@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from benchmarks.reference import NoReferenceError
 from tests.differential.arena import Arena, running_arena
+from tests.differential.reference import NoReferenceError
 
 SEED = 1
 

@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from benchmarks import journal as program
-from benchmarks.consistency import task_bodies
 from deployments.stack import Stack
 from fractal_models.tables import AccountingRecordSlurm
+from tests import journal_tasks
 from tests.cluster import Cluster
+from tests.consistency import task_bodies
 from tests.journal import Journal, process_of, require_consistent, summary_of
 from tests.lab import Lab, collected, ended_activity, eventually
 from tests.pixi import installed_fake_pixi, project
@@ -37,8 +37,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def slurm_lab(kind: str, cluster: Cluster, stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
     """A user of the cluster, with the tasks that keep a journal, and a worker for the cluster."""
     async with running_site(cluster, stack, lab, kind) as site:
-        copy = cluster.root / "journal.py"
-        shutil.copy(program.__file__, copy)
+        copy = cluster.root / "journal_tasks.py"
+        shutil.copy(journal_tasks.__file__, copy)
         for body in task_bodies(kind, ["/usr/bin/python3", "-I", "-S", str(copy)]):
             made = await site.lab.ok("POST", "/api/v2/task/", json=body)
             site.lab.tasks[body["name"]] = made["id"]

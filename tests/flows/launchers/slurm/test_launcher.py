@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import journal as program
-from benchmarks.consistency import events
 from flows.launchers.base import BatchEnd
 from flows.launchers.slurm import batch
 from flows.launchers.slurm.batching import BatchingError
@@ -35,7 +33,9 @@ from flows.process.transport import (
 from flows.units.batch import Batch, BatchUnit
 from flows.units.results import UnitResult
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from tests import journal_tasks
 from tests.cluster import Cluster, ClusterError
+from tests.consistency import events
 from tests.lab import eventually
 
 PYTHON = "/usr/bin/python3"
@@ -70,8 +70,8 @@ class Bench:
         self.journal = cluster.user_folder / f"journal-{next(_numbers)}.jsonl"
         self.journal.touch()
         shutil.chown(self.journal, cluster.user)
-        self.program = cluster.root / "journal.py"
-        shutil.copy(program.__file__, self.program)
+        self.program = cluster.root / "journal_tasks.py"
+        shutil.copy(journal_tasks.__file__, self.program)
         self.submitted: list[int] = []
         self.said: list[str] = []
         self.results: list[UnitResult] = []

@@ -12,7 +12,6 @@ from typing import Any
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from benchmarks import journal as program
 from fractal_models.image_list import read_images
 from fractal_models.images import Image
 from fractal_models.tables import (
@@ -24,8 +23,9 @@ from fractal_models.tables import (
     HistoryUnit,
     JobV2,
 )
+from tests import journal_tasks
 
-# The tasks of `journal.py`: name, type, commands.
+# The tasks of `journal_tasks.py`: name, type, commands.
 TASKS: dict[str, dict[str, Any]] = {
     "Journal convert": {"type": "converter_non_parallel", "command_non_parallel": "convert"},
     "Journal convert in two": {
@@ -46,12 +46,12 @@ TASKS: dict[str, dict[str, Any]] = {
 # What a unit is known by: the kind of task, and the image that it is for, or `all`.
 Unit = tuple[str, str]
 
-THIS_PYTHON = (sys.executable, "-I", "-S", program.__file__)
+THIS_PYTHON = (sys.executable, "-I", "-S", journal_tasks.__file__)
 _SHOWN = 3  # of many things that differ
 
 
 def task_bodies(version: str, command: Sequence[str] = THIS_PYTHON) -> list[dict[str, Any]]:
-    """The requests that make the tasks of `journal.py`, which is executed by a command."""
+    """The requests that make the tasks of `journal_tasks.py`, which is executed by a command."""
     python = shlex.join(command)
     return [
         {
@@ -123,7 +123,7 @@ class Expected:
 
 
 def expected_of(tasks: list[dict[str, Any]], zarr_dir: str, listed: list[Image]) -> Expected:
-    """What comes of workflow tasks (as a job keeps them), told by what `journal.py` does."""
+    """What comes of workflow tasks (as a job keeps them), told by what `journal_tasks.py` does."""
     units: Counter[Unit] = Counter()
     images = _before(listed)
     latest: dict[int, set[str]] = {}

@@ -75,6 +75,7 @@ def test_what_is_not_accounted_for_is_a_finding(
     assert finding in " ".join(examined(runs, jobs).findings)
 
 
+@pytest.mark.stack
 def test_every_occurrence_of_a_short_day_is_accounted_for() -> None:
     options = ["--seed", "7", "--seconds", "20", "--schedules", "2"]
     ended = subprocess.run(

@@ -1,6 +1,6 @@
 """Tasks of all types whose units write down when they began and ended.
 
-    python journal.py KIND --args-json A --out-json B
+    python journal_tasks.py KIND --args-json A --out-json B
 
 Standard library only, so that a unit takes milliseconds. Each unit appends two lines to the file
 that its argument `journal` names: `{"event": "begin" or "end", "kind", "unit", "pid", "at"}`, where

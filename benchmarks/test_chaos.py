@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos
-from benchmarks.consistency import Findings, Unit, compare
 from benchmarks.havoc import schedule
+from tests.consistency import Findings, Unit, compare
 
 # With this seed everything is killed: job, runner, worker, API, Prefect, PostgreSQL.
 SEED, ROUNDS = 767, 12
@@ -81,6 +81,8 @@ def test_a_unit_that_nobody_planned_is_a_finding(compared):
     assert compared(*lines, ("begin", unknown), ("end", unknown)).twice
 
 
+@pytest.mark.stack
+@pytest.mark.timeout(300)
 def test_jobs_outlive_that_everything_is_killed():
     options = (
         f"--seed {SEED} --rounds {ROUNDS} --jobs 2 --images 25 --pause 4 --patience 200".split()
