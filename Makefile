@@ -10,18 +10,38 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
 
+# All tests, or those of a tier: TIER=unit, api, stack or cluster. Most wait most of the time, so
+# that more processes run them than there are processors.
+WORKERS ?= 4
+
 test: $(READY) browser slurm
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n $(WORKERS) $(if $(TIER),-m $(TIER)) $(PYTEST)
 
 # Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50 --on slurm_sudo".
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
-# Hours: compare with fractal-server, and what else takes long, e.g. NIGHTLY="--seed 7".
-nightly: $(READY)
-	$(BIN)/python -m tests.differential --requests 5000 --workflows 2000 $(NIGHTLY)
-	LIES_ROUNDS=300 $(BIN)/pytest tests/flows/launchers/slurm/test_lying_site.py -s
-	$(BIN)/python benchmarks/chaos.py --rounds 50 $(CHAOS)
+# What tests do by day in a short form, for hours and with a new seed. What fails does not keep the
+# rest from being done. NIGHT=night-chaos does one of it, SEED=7 another night's again.
+NIGHT ?= night-examples night-differences night-schedules night-chaos
+SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d " "))
+
+.PHONY: $(NIGHT)
+nightly: $(READY) browser slurm
+	@echo "The seed of this night is $(SEED)."
+	$(MAKE) --keep-going $(NIGHT) SEED=$(SEED)
+
+night-examples: $(READY)
+	NIGHT_SEED=$(SEED) $(BIN)/pytest -n $(WORKERS) -m nightly --hypothesis-seed=$(SEED) --timeout=7200
+
+night-differences: $(READY)
+	$(BIN)/python -m tests.differential --requests 5000 --workflows 2000 --seed $(SEED)
+
+night-schedules: $(READY)
+	$(BIN)/python benchmarks/schedules.py --seconds 1200 --seed $(SEED)
+
+night-chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py --rounds 50 --seed $(SEED) $(CHAOS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -17,8 +17,21 @@ from fractal_models.database import connection_pool, session_factory
 from fractal_models.settings import Settings
 from tests.cluster_machine import KNOWN_HOSTS
 
-pytest_plugins = ["tests.lab", "tests.journal", "tests.cluster", "tests.people", "tests.os_user"]
+pytest_plugins = [
+    "tests.tiers",
+    "tests.lab",
+    "tests.journal",
+    "tests.cluster",
+    "tests.people",
+    "tests.os_user",
+]
 
+# A Prefect server that does sooner what it does every 5 seconds.
+PREFECT_SOON = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
 # Nothing listens on the discard port: the Prefect API is away.
 PREFECT_AWAY = "http://127.0.0.1:9/api"
 
@@ -94,6 +107,8 @@ def stack() -> Iterator[Stack]:
     ):
         environment.setenv("FRACTAL_SSH_KNOWN_HOSTS", str(KNOWN_HOSTS))
         environment.setenv("FRACTAL_STOP_SECONDS", "10")
+        for name, value in PREFECT_SOON.items():
+            environment.setenv(name, value)
         options = StackOptions(
             data_dir=Path(folder), port=0, prefect_port=0, admin_password="of the tests"
         )

@@ -19,6 +19,7 @@ from deployments.stack import Stack
 
 PACKAGES = Path(__file__).parent / "packages"
 PATIENCE_SECONDS = 60
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.3
 
 _numbers = count(1)
 
@@ -113,10 +114,12 @@ class Lab:
 
 
 async def eventually(read: Callable[[], Awaitable[Any]], good: Callable[[Any], object]) -> Any:
-    """What `read` gives, as soon as it is good."""
+    """What `read` gives, as soon as it is good; who waits long looks less often."""
+    pause = SHORTEST_PAUSE
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not good(value := await read()):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, LONGEST_PAUSE)
     return value
 
 

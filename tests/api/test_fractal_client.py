@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from deployments.initialise import default_resource
 from deployments.stack import Stack
-from tests.client import Client, commands
+from tests.client import Client, commands, forks
 from tests.lab import eventually
 
 PASSWORD = "a good password"
@@ -20,9 +20,10 @@ UNKNOWN = 999_999
 
 
 @pytest.fixture(scope="module")
-async def admin(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    folder = tmp_path_factory.mktemp("admin")
-    return await Client.of(stack.api_url, folder, stack.initialised.admin_email, "of the tests")
+async def admin(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    folder, email = tmp_path_factory.mktemp("admin"), stack.initialised.admin_email
+    with forks() as forking:
+        yield await Client.of(forking, stack.api_url, folder, email, "of the tests")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ async def new_user(
         email = f"{name}.of.the.client@example.org"
         user = await admin("user", "register", email, PASSWORD, folder / "data")
         await admin.shown("user", "edit", user, "--new-profile-id", profile)
-        return await Client.of(admin.server, folder, email, PASSWORD)
+        return await Client.of(admin.forks, admin.server, folder, email, PASSWORD)
 
     return make
 

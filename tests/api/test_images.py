@@ -297,7 +297,6 @@ IMAGES_BY_URL = st.dictionaries(
 
 
 @hypothesis_settings(
-    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -25,6 +25,7 @@ from flows.engine.client import open_engine
 from flows.engine.publication import publish_resource, withdraw_resource
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Profile, Resource
+from tests import night
 from tests.api.world import World, make_profile, make_world, raise_ids, serving
 
 CHECKS = [
@@ -57,7 +58,8 @@ def without_tuples(schema: Any) -> Any:
     return plain
 
 
-API = schemathesis.openapi.from_dict(described())
+# By day always the same cases.
+API = schemathesis.openapi.from_dict(described(), config=schemathesis.Config(seed=night.SEED or 0))
 # Its cases are hundreds where a body has many fields.
 API.config.phases.coverage.enabled = False
 
@@ -129,10 +131,10 @@ async def world(
     return worlds[kind]
 
 
+@pytest.mark.nightly
 @API.parametrize()
 @hypothesis_settings(
-    max_examples=8,
-    derandomize=True,
+    max_examples=night.examples(3, 8),
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),

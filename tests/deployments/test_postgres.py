@@ -16,6 +16,8 @@ from sqlalchemy import URL
 from deployments.postgres import EmbeddedPostgres, PostgresError, embedded_postgres
 from deployments.services import ServiceError, is_alive
 
+pytestmark = pytest.mark.api
+
 # A backend that computes does not notice that its server has died.
 LONG = "SELECT count(*) FROM generate_series(1, 1000000000)"
 

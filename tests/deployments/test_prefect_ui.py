@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright, expect
 from prefect.client.orchestration import PrefectClient
 
 from deployments.stack import Stack
@@ -31,20 +31,20 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-async def page(tmp_path: Path) -> AsyncIterator[Page]:
-    """A page of a browser with nothing remembered."""
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch_persistent_context(
-            tmp_path / "browser",
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-            viewport={"width": 1400, "height": 900},
-        )
-        page = browser.pages[0]
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def page(chromium: Browser) -> AsyncIterator[Page]:
+    """A page of a browser with nothing remembered."""
+    async with await chromium.new_context(viewport={"width": 1400, "height": 900}) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        yield await context.new_page()
 
 
 async def test_a_job_is_found_in_the_prefect_ui_with_its_task_runs(

@@ -23,6 +23,8 @@ from deployments.demo.client import FractalClient
 from deployments.services import answers, is_alive
 from tests.deployments.conftest import Up
 
+pytestmark = pytest.mark.stack
+
 
 @dataclass(frozen=True)
 class FirstStart:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import StatementError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.exact_json import JsonError, dumps, loads
+from tests import night
 
 # PostgreSQL takes no NUL character in a text, and knows no negative zero.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -47,7 +48,7 @@ def test_what_is_written_is_read_again(value: Any) -> None:
 
 @hypothesis_settings(
     deadline=None,
-    max_examples=200,
+    max_examples=night.examples(200, 2000),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(VALUES)

@@ -28,6 +28,8 @@ from fractal_models.tables import UserOAuth
 from tests.deployments import conftest
 from tests.deployments.conftest import Run, Up
 
+pytestmark = pytest.mark.api
+
 ADMIN = "admin@example.org"
 fractal_prefect = conftest.fractal_prefect
 

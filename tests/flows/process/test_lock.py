@@ -22,10 +22,13 @@ from flows.process.lock import locked_jobs
 from fractal_models.database import connection_pool
 from tests.lab import eventually
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,
-    reason="a network of one's own needs Linux, root and iproute2",
-)
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,
+        reason="a network of one's own needs Linux, root and iproute2",
+    ),
+]
 
 JOB = 42
 PROMISED_SECONDS = 60

@@ -65,7 +65,7 @@ async def test_a_command_that_takes_too_long_is_given_up(transport: Transport) -
 async def test_endless_output_ends_the_command(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LONGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr("flows.process.transport.LONGEST_ANSWER", 1 << 20)
     with pytest.raises(AnswerError, match="yes wrote more than 1 MiB"):
         await transport.run(("yes",))
     assert (await transport.run(("true",), b"not read" * 100_000)).exit_code == 0

@@ -87,7 +87,6 @@ def test_links_that_lead_down_are_kept(tmp_path: Path, python: str) -> None:
         (member("probe/large", size=9 * MIB), "more than 8 MiB"),
         (member("x", pax_headers={"path": "probe/" + 9 * MIB * "n"}), "more than 8 MiB"),
     ],
-    ids=repr,
 )
 def test_an_archive_with_a_hostile_member_is_refused(
     bad: tarfile.TarInfo, told: str, tmp_path: Path, python: str
@@ -128,6 +127,6 @@ def test_a_bomb_is_given_up_before_it_fills_the_disk(tmp_path: Path, python: str
 
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:
-    folder = member("probe", type=tarfile.DIRTYPE, mode=0).tobuf()
+    folder = member(".", type=tarfile.DIRTYPE, mode=0).tobuf()
     archive = gzip.compress(folder * (unpack.MAX_FILES + 1), 1)
     assert "100000 files" in unpacked(archive, tmp_path, sys.executable, 100 * MIB)

@@ -1,7 +1,7 @@
 """A cluster that lies: whatever is heard of its commands, work that goes well there does not fail.
 
-`LIES_ROUNDS` says how many rounds there are (12 by itself, about a minute), `LIES_SEED` which ones;
-the seed of a session is printed. A round takes some seconds on a real cluster of one node.
+By day there are 12 rounds, `LIES_SEED` says which ones; the seed of a session is printed. A round
+takes some seconds on a real cluster of one node.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.launcher import SlurmLauncher
 from flows.launchers.slurm.queue import SlurmQueue
 from flows.process.transport import LocalTransport
+from tests import night
 from tests.cluster import Cluster
 from tests.flows.launchers.slurm.test_launcher import PYTHON, Bench, config
 from tests.lab import eventually
 from tests.lying_site import LIES, KilledError, Lie, LyingSite, LyingTransport
 
-ROUNDS = int(os.environ.get("LIES_ROUNDS", "12"))
-SEED = int(os.environ.get("LIES_SEED", secrets.randbelow(2**32)))
+SEED = int(os.environ.get("LIES_SEED", night.SEED or secrets.randbelow(2**32)))
 PATIENCE = 1.0
 LONGEST_SECONDS = 60.0
 
@@ -86,14 +86,14 @@ class Round:
 
 @pytest.fixture
 async def idle_cluster(cluster: Cluster) -> AsyncIterator[Cluster]:
-    print(f"LIES_SEED={SEED} LIES_ROUNDS={ROUNDS}")
+    print(f"LIES_SEED={SEED}")
     yield cluster
     await cluster.cancel_all()
 
 
 @seed(SEED)
 @settings(
-    max_examples=ROUNDS,
+    max_examples=night.examples(12, 300),
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],  # a round is slow, and no two are the same
