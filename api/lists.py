@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
+from sqlalchemy import ColumnElement, DateTime, Select, Text, func, literal_column, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -125,8 +125,16 @@ class JsonDocument(Response):
 
 def json_object(schema: type[BaseModel], columns: Mapping[str, Any]) -> ColumnElement[Any]:
     """An object with the fields of a schema, each from the column of its name."""
-    parts = [part for name in schema.model_fields for part in (name, columns[name])]
+    parts = [part for name in schema.model_fields for part in (name, _told(columns[name]))]
     return func.json_build_object(*parts)
+
+
+def _told(column: Any) -> Any:
+    """Times are spelled as Python does, which keeps zeros at the end of a fraction."""
+    if not isinstance(column.type, DateTime):
+        return column
+    spelled = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+    return func.replace(spelled, ".000000", "")
 
 
 def json_array(element: ColumnElement[Any], order: Any) -> ColumnElement[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.units import job_files
 from fractal_models.tables import JobV2, Resource
@@ -115,6 +116,18 @@ async def test_jobs_are_listed_for_the_project_the_workflow_and_the_user(
     assert await owner.ok("GET", f"{base}/workflow/{runnable['id']}/job/") == [job]
     assert (await owner.ok("GET", "/api/v2/job/"))[0] == job
     assert await other.ok("GET", "/api/v2/job/") == []
+
+
+@pytest.mark.parametrize("microsecond", [509700, 0])
+async def test_lists_spell_times_as_a_job_alone_does(
+    owner: Any, job: dict[str, Any], session: AsyncSession, microsecond: int
+) -> None:
+    row = await session.get_one(JobV2, job["id"])
+    row.start_timestamp = row.start_timestamp.replace(microsecond=microsecond)
+    await session.commit()
+    base = f"/api/v2/project/{job['project_id']}/job/"
+
+    assert await owner.ok("GET", base) == [await owner.ok("GET", f"{base}{job['id']}/")]
 
 
 async def test_jobs_are_listed_for_all_who_have_joined_their_project(
