@@ -12,7 +12,7 @@ demo: $(READY)
 
 # All tests, or those of a tier: TIER=unit, api, stack or cluster. Most wait most of the time, so
 # that more processes run them than there are processors.
-WORKERS ?= 4
+WORKERS ?= 3
 
 test: $(READY) browser slurm
 	$(BIN)/pytest -n $(WORKERS) $(if $(TIER),-m $(TIER)) $(PYTEST)

@@ -82,7 +82,7 @@ def test_a_unit_that_nobody_planned_is_a_finding(compared):
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_jobs_outlive_that_everything_is_killed():
     options = (
         f"--seed {SEED} --rounds {ROUNDS} --jobs 2 --images 25 --pause 4 --patience 200".split()

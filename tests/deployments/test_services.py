@@ -195,6 +195,15 @@ def test_a_port_is_usable_if_nobody_listens_on_it() -> None:
             usable_port("127.0.0.1", free, "--port")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, though processes that run tests for another one may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_that_arrives_while_a_service_is_started_waits_until_it_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 
+from flows.engine.wait_reasons import PREFECT_AWAY
 from tests.lab import Lab, eventually
 
 POOL, RUN_JOB = "local", "run-job/local"
@@ -57,13 +58,19 @@ async def submit(lab: Lab, until: Path | None = None) -> dict[str, Any]:
     return await lab.submit(workflow, await lab.dataset("A"))
 
 
+def reasons(job: dict[str, Any]) -> list[str]:
+    """Why a job has waited so far; that Prefect was too busy to answer is not of interest."""
+    told = [line.split(" Waiting: ")[1] for line in _log(job).splitlines()]
+    return [reason for reason in told if reason != PREFECT_AWAY]
+
+
 async def waiting(lab: Lab, job: dict[str, Any]) -> list[str]:
     """The reasons that a job gives, when it gives one."""
-    told = await eventually(lambda: lab.job(job), lambda now: now["log"])
+    told = await eventually(lambda: lab.job(job), reasons)
     assert told["status"] == "submitted", told["log"]
     assert not Path(told["working_dir"]).exists()
     assert (await lab.job(job, show_tmp_logs=True))["log"] == told["log"]
-    return [line.split(" Waiting: ")[1] for line in told["log"].splitlines()]
+    return reasons(told)
 
 
 async def flow_run_of(prefect: PrefectClient, job: dict[str, Any]) -> FlowRun:
