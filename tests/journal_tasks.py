@@ -4,9 +4,9 @@
 
 Standard library only, so that a unit takes milliseconds. Each unit appends two lines to the file
 that its argument `journal` names: `{"event": "begin" or "end", "kind", "unit", "pid", "at"}`, where
-`unit` is the image that it is for (or `all`). It takes `seconds`; one whose image is named in
-`fail_first` fails when it runs for the first time, by its exit code; one that is named in
-`spoil_first` by an output that cannot be read.
+`unit` is the image that it is for (or `all`). It takes `seconds`, and longer until there is a file
+`until`; one whose image is named in `fail_first` fails when it runs for the first time, by its exit
+code; one that is named in `spoil_first` by an output that cannot be read.
 """
 
 import argparse
@@ -99,6 +99,8 @@ def main() -> int:
     name, is_first = Path(unit).name, not ran(path, options.kind, unit)
     note("begin")
     time.sleep(args.get("seconds", 0))
+    while "until" in args and not Path(args["until"]).exists():
+        time.sleep(0.05)
     if is_first and name in args.get("spoil_first", ()):
         options.out_json.write_text("spoilt")
         return 0

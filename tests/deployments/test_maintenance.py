@@ -1,8 +1,10 @@
 """A resource is paused for maintenance, and goes on afterwards."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -10,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from deployments.stack import Stack
 from tests.deployments.conftest import COMMAND, environment
 from tests.journal import Journal, process_of
-from tests.lab import Lab
+from tests.lab import Lab, eventually
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,22 +27,30 @@ def command(stack: Stack, tmp_path: Path) -> Command:
             env=environment(tmp_path) | stack.environment,
             capture_output=True,
             text=True,
-            timeout=60,
         )
 
     return run
 
 
+async def is_paused(prefect: PrefectClient, job: dict[str, Any]) -> bool:
+    """Whether a job was told to pause."""
+    state = (await prefect.read_flow_run(job["flow_run_id"])).state
+    return state is not None and state.is_paused()
+
+
 async def test_a_paused_resource_holds_no_process_and_goes_on_when_continued(
-    journal_lab: Lab, journal: Journal, prefect: PrefectClient, command: Command
+    journal_lab: Lab, journal: Journal, prefect: PrefectClient, command: Command, gate: Path
 ) -> None:
     lab = journal_lab
-    args = {**journal.args, "seconds": 6}
+    args = {**journal.args, "until": str(gate)}
     workflow = await lab.workflow(("Journal process", {"args_parallel": args}), "Combine")
     job = await lab.submit(workflow, await lab.dataset("A", "B", "C"))
     await journal.begins()
     process = await process_of(prefect, job)
-    told = command("pause", "--resource", "local")
+    pausing = asyncio.create_task(asyncio.to_thread(command, "pause", "--resource", "local"))
+    await eventually(lambda: is_paused(prefect, job), bool)
+    gate.touch()
+    told = await pausing
     assert told.returncode == 0, told.stderr
     assert "Nothing begins on resource 'local' any more." in told.stdout
     assert f"Pauses after its workflow task: job {job['id']} " in told.stdout

@@ -107,15 +107,17 @@ async def test_the_form_of_the_deployment_starts_a_job(
 
 
 async def test_a_run_is_suspended_resumed_and_cancelled_in_the_ui(
-    stack: Stack, journal_lab: Lab, journal: Journal, page: Page
+    stack: Stack, journal_lab: Lab, journal: Journal, page: Page, gate: Path
 ) -> None:
-    args = {"args_parallel": {**journal.args, "seconds": 15}}
-    workflow = await journal_lab.workflow(("Journal process", args), ("Journal process", args))
+    first = {"args_parallel": {**journal.args, "until": str(gate)}}
+    second = {"args_parallel": {**journal.args, "seconds": 60}}
+    workflow = await journal_lab.workflow(("Journal process", first), ("Journal process", second))
     job = await journal_lab.submit(workflow, await journal_lab.dataset("A"))
     await log_in(page, stack)
     await page.goto(f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}")
     await confirm(page, "Suspend")
     await expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=PATIENCE_MS)
+    gate.touch()
     await eventually(
         lambda: journal_lab.job(job, show_tmp_logs=True),
         lambda now: "Paused before 1 Journal process" in (now["log"] or ""),

@@ -374,7 +374,7 @@ async def test_history_and_accounting_count_each_workflow_task_once(lab: Lab, st
 
 
 async def test_a_job_is_accounted_for_when_its_user_got_another_email_meanwhile(
-    lab: Lab, stack: Stack
+    lab: Lab, stack: Stack, gate: Path
 ) -> None:
     body = {
         "email": "before@example.org",
@@ -392,11 +392,12 @@ async def test_a_job_is_accounted_for_when_its_user_got_another_email_meanwhile(
         theirs.tasks = lab.tasks
         theirs.project_id = (await theirs.ok("POST", "/api/v2/project/", json={"name": "x"}))["id"]
         dataset = await theirs.dataset("A")
-        workflow = await theirs.workflow(("Process", {"args_parallel": {"seconds": 2}}))
+        workflow = await theirs.workflow(("Process", {"args_parallel": {"until": str(gate)}}))
         job = await theirs.submit(workflow, dataset)
         await eventually(lambda: asyncio.to_thread(Path(job["working_dir"]).exists), bool)
         change = {"email": "after@example.org", "is_verified": True}
         await lab.ok("PATCH", f"/auth/users/{user['id']}/", json=change)
+        gate.touch()
         assert (await theirs.ended(job))["user_email"] == "after@example.org"
     url = make_url(stack.environment["FRACTAL_DATABASE_URL"])
     async with open_database(url) as sessions, sessions() as session:

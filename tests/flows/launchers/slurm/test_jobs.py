@@ -173,7 +173,8 @@ async def test_the_queue_of_the_cluster_is_shown(
 async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
     slurm_lab: Lab, slurm_journal: Journal, lab: Lab, cluster: Cluster, stack: Stack, kind: str
 ) -> None:
-    args = {**slurm_journal.args, "seconds": 1}
+    gate = slurm_journal.path.with_suffix(".gate")
+    args = {**slurm_journal.args, "until": str(gate)}
     workflow = await slurm_lab.workflow(
         ("Journal process", {"args_parallel": args}),
         ("Journal combine", {"args_non_parallel": args}),
@@ -186,6 +187,7 @@ async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
     url = f"/admin/v2/resource/{resource['id']}/"
     body = resource_body(cluster, stack, kind)
     await lab.ok("PUT", url, json={**body, "prevent_new_submissions": True})
+    gate.touch()
     ended = await slurm_lab.ended(job)
     await lab.ok("PUT", url, json=body)
     assert ended["status"] == "failed"
