@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from api.app import create_app
-from fractal_models.settings import Settings
+from tests.api.document import document
 
 BEYOND_BIGINT = str(2**70)
 TEXTS = ["%00", "abc", "-1", BEYOND_BIGINT, "%ED%A0%80", "x" * 5000, "1e999", "%FF"]
@@ -27,27 +26,20 @@ BODIES = [
 ]
 
 
-def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    settings = Settings(
-        database_url="postgresql://nobody@localhost/nothing",
-        prefect_api_url="http://127.0.0.1:9/api",
-        jwt_secret="a secret of the tests, which is long enough",
-    )
-    for path, methods in create_app(settings).openapi()["paths"].items():
-        for method, operation in methods.items():
-            yield method, path, operation
-
-
-OPERATIONS = list(operations())
+OPERATIONS = [
+    (method, path, operation)
+    for path, methods in document()["paths"].items()
+    for method, operation in methods.items()
+]
 NAMES = [f"{method} {path}" for method, path, _ in OPERATIONS]
 
 
-def in_fields(app: FastAPI, operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def in_fields(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Bodies whose fields all have the same nasty value."""
     content = operation.get("requestBody", {}).get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
     name = schema.get("$ref", "").rpartition("/")[2]
-    fields = app.openapi()["components"]["schemas"].get(name, {}).get("properties", {})
+    fields = document()["components"]["schemas"].get(name, {}).get("properties", {})
     for value in ("\0", "\ud800", 2**70, -(2**70), 1e308, [], {}, {"\0": "\0"}, "../../../etc"):
         if fields:
             yield dict.fromkeys(fields, value)
@@ -72,7 +64,7 @@ async def answers(app: FastAPI, admin: Any, method: str, path: str, operation: A
                 headers = {"Content-Type": kind}
                 answer = await admin.request(method, plain, content=body, headers=headers)
                 found[kind, body[:20], len(body)] = answer.status_code
-        for fields in in_fields(app, operation):
+        for fields in in_fields(operation):
             encoded = json.dumps(fields).encode()
             headers = {"Content-Type": "application/json"}
             answer = await admin.request(method, plain, content=encoded, headers=headers)

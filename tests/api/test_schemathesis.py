@@ -1,7 +1,7 @@
 """Whatever is asked of the API, it answers as its OpenAPI document says, and never with 500."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -19,13 +19,13 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.app import create_app
 from deployments.stack import Stack
 from flows.engine.client import open_engine
 from flows.engine.publication import publish_resource, withdraw_resource
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Profile, Resource
 from tests import night
+from tests.api.document import document
 from tests.api.world import World, make_profile, make_world, raise_ids, serving
 
 CHECKS = [
@@ -34,16 +34,6 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-
-
-def described() -> dict[str, Any]:
-    """The OpenAPI document, which needs neither a database nor Prefect."""
-    settings = Settings(
-        database_url="postgresql://nobody@localhost/nothing",
-        prefect_api_url="http://127.0.0.1:9/api",
-        jwt_secret="a secret that signs nothing, as none is given",
-    )
-    return cast(dict[str, Any], without_tuples(create_app(settings).openapi()))
 
 
 def without_tuples(schema: Any) -> Any:
@@ -59,7 +49,9 @@ def without_tuples(schema: Any) -> Any:
 
 
 # By day always the same cases.
-API = schemathesis.openapi.from_dict(described(), config=schemathesis.Config(seed=night.SEED or 0))
+API = schemathesis.openapi.from_dict(
+    without_tuples(document()), config=schemathesis.Config(seed=night.SEED or 0)
+)
 # Its cases are hundreds where a body has many fields.
 API.config.phases.coverage.enabled = False
 
