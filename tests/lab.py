@@ -18,7 +18,7 @@ from prefect.client.orchestration import PrefectClient
 from deployments.stack import Stack
 
 PACKAGES = Path(__file__).parent / "packages"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 100
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 0.3
 
 _numbers = count(1)
@@ -79,6 +79,10 @@ class Lab:
             params={"workflow_id": workflow["id"], "dataset_id": dataset["id"]},
             json=request,
         )
+
+    async def handed_over(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The job when it has its flow run: who submits it does not wait for a busy Prefect."""
+        return await eventually(lambda: self.job(job), lambda now: now["flow_run_id"])
 
     async def job(self, job: dict[str, Any], **query: Any) -> dict[str, Any]:
         """The job as it is now."""
