@@ -10,9 +10,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
 
-# All tests, or those of a tier: TIER=unit, api, stack or cluster. Most wait most of the time, so
-# that more processes run them than there are processors.
-WORKERS ?= 3
+# All tests, or those of a tier: TIER=unit, api, stack or cluster. WORKERS processes run them: more
+# than there are processors make tests on real servers wait for each other.
+WORKERS ?= 2
 
 test: $(READY) browser slurm
 	$(BIN)/pytest -n $(WORKERS) $(if $(TIER),-m $(TIER)) $(PYTEST)

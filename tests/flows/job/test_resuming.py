@@ -81,8 +81,8 @@ async def test_workflow_tasks_that_are_recorded_are_not_run_again(
 async def test_a_copy_of_a_flow_run_does_not_touch_its_job(
     journal_lab: Lab, journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:
-    job = await _submit(journal_lab, journal, seconds=0.4)
-    await journal.reaches(1)
+    job = await _submit(journal_lab, journal, seconds=2)
+    await journal.begins()
     deployment = await prefect.read_deployment_by_name("run-job/local")
     first = await prefect.read_flow_run(job["flow_run_id"])
     second = await prefect.create_flow_run_from_deployment(

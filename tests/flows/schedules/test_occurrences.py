@@ -183,10 +183,11 @@ async def test_a_worker_that_ends_just_before_an_occurrence_does_not_begin_it_ea
     made = await schedules.post(workflow, dataset, when=daily)
     occurrence = (await schedules.flow_runs(made))[0]
 
-    async def state() -> str | None:
-        return (await prefect.read_flow_run(occurrence.id)).state_name
+    async def is_being_submitted() -> bool:
+        state = (await prefect.read_flow_run(occurrence.id)).state
+        return state is not None and state.is_pending()
 
-    await eventually(state, lambda now: now == "Pending")
+    await eventually(is_being_submitted, bool)
     worker.stop()
     stack.start("worker")
     latest = await schedules.outcomes(made, lambda now: count(now, "run"))
