@@ -6,7 +6,7 @@ from tests.differential.play import Stage
 from tests.differential.request_cases import RequestCases
 from tests.differential.workflow_cases import WorkflowCases
 
-REQUESTS, WORKFLOWS = 140, 6
+REQUESTS, WORKFLOWS = 100, 4
 
 
 def test_requests_are_answered_as_by_the_reference(arena: Arena) -> None:
