@@ -1,6 +1,6 @@
 """The parameters of a flow run of `run-job`: what the job is to do."""
 
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
@@ -30,31 +30,28 @@ class JobRequest(BaseModel):
     @classmethod
     def of(cls, job: JobV2) -> "JobRequest":
         """The parameters for another job like this one."""
-        return cls(
-            user=job.user_email,
-            project=str(job.project_id),
-            workflow=str(job.workflow_id),
-            dataset=str(job.dataset_id),
-            first_task=job.first_task_index,
-            last_task=job.last_task_index,
-            images="not done" if job.only_not_done else "all",
-            attribute_filters=job.attribute_filters,
-            type_filters=job.type_filters,
-            slurm_account=job.slurm_account,
-            worker_init=job.worker_init,
-        )
+        images: Images = "not done" if job.only_not_done else "all"
+        return cls._like(job, job.user_email, job.project_id, images)
 
     @classmethod
-    def for_schedule(cls, user: UserOAuth, project: ProjectV2, wanted: ScheduledJob) -> Self:
+    def for_schedule(
+        cls, user: UserOAuth, project: ProjectV2, wanted: ScheduledJob
+    ) -> "JobRequest":
         """The parameters for the jobs of a schedule."""
+        return cls._like(wanted, user.email, project.id, wanted.images)
+
+    @classmethod
+    def _like(
+        cls, wanted: JobV2 | ScheduledJob, user: str, project_id: int | None, images: Images
+    ) -> "JobRequest":
         return cls(
-            user=user.email,
-            project=str(project.id),
+            user=user,
+            project=str(project_id),
             workflow=str(wanted.workflow_id),
             dataset=str(wanted.dataset_id),
             first_task=wanted.first_task_index,
             last_task=wanted.last_task_index,
-            images=wanted.images,
+            images=images,
             attribute_filters=wanted.attribute_filters,
             type_filters=wanted.type_filters,
             slurm_account=wanted.slurm_account,
