@@ -30,22 +30,15 @@ async def pause(engine: Engine, flow_run_id: UUID, reason: str) -> None:
     if state is None or not (state.is_running() or state.is_scheduled()):
         raise PauseRefusedError(f"It is {state.name}." if state else "It has no flow run.")
     # Prefect suspends only running flow runs, unless forced.
-    await _suspend(engine, flow_run_id, reason, force=state.is_scheduled())
+    await suspend(engine, flow_run_id, reason, force=state.is_scheduled())
 
 
-async def prolong_pauses(engine: Engine, pool: str) -> None:
-    """Make the pauses of jobs on a resource last until somebody resumes the jobs.
+async def suspend(engine: Engine, flow_run_id: UUID, message: str, *, force: bool) -> None:
+    """Set the state of a flow run to suspended, without a time limit.
 
-    The Prefect UI limits a pause, by default to five minutes. Then the flow run fails, even if its
-    workflow task is still running.
+    Raises:
+        PauseRefusedError: Prefect does not accept this.
     """
-    for flow_run in await engine.paused_jobs(pool):
-        if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
-            message = flow_run.state.message or "Suspended until it is resumed."
-            await _suspend(engine, flow_run.id, message, force=True)
-
-
-async def _suspend(engine: Engine, flow_run_id: UUID, message: str, *, force: bool) -> None:
     async with engine.asking() as client:
         result: OrchestrationResult[Any] = await client.set_flow_run_state(
             flow_run_id, Suspended(message=message), force=force

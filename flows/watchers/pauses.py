@@ -1,12 +1,16 @@
 """Makes pauses of jobs last until somebody resumes them."""
 
 from flows.engine.client import Engine
-from flows.engine.pauses import prolong_pauses
+from flows.engine.pauses import suspend
 from flows.watchers.watcher import Watcher
 
 
 class Pauses(Watcher):
-    """Watches the paused jobs of one resource."""
+    """Watches the paused jobs of one resource.
+
+    The Prefect UI limits a pause, by default to five minutes. Then the flow run fails, even if its
+    workflow task is still running.
+    """
 
     seconds = 5.0
 
@@ -15,4 +19,7 @@ class Pauses(Watcher):
         self._pool = pool
 
     async def look(self) -> None:
-        await prolong_pauses(self._engine, self._pool)
+        for flow_run in await self._engine.paused_jobs(self._pool):
+            if flow_run.state and flow_run.state.state_details.pause_timeout is not None:
+                message = flow_run.state.message or "Suspended until it is resumed."
+                await suspend(self._engine, flow_run.id, message, force=True)
