@@ -25,7 +25,7 @@ from fractal_models.errors import (
 from fractal_models.exact_json import JsonError
 
 _LOGGER = logging.getLogger("fractal.api")
-_MOST_SHOWN = 100  # characters of an input, and problems of a request
+_MOST_PROBLEMS, _MOST_OF_AN_INPUT = 100, 100  # those of a request, and its characters
 
 
 class Problem(BaseModel):
@@ -121,7 +121,7 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     """FastAPI's list of problems: the first ones, as a body may have 100,000."""
     found = error.errors()
-    problems = [_problem(each) for each in found[:_MOST_SHOWN]]
+    problems = [_problem(each) for each in found[:_MOST_PROBLEMS]]
     if left_out := len(found) - len(problems):
         problems.append({"type": "more", "loc": [], "msg": f"{left_out:,} more problems."})
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, problems)
@@ -139,7 +139,7 @@ def _problem(error: Mapping[str, Any]) -> dict[str, Any]:
     }
     sent = error.get("input")
     if error["type"] == "literal_error" and isinstance(sent, str):
-        problem["input"] = _encodable(sent[:_MOST_SHOWN])
+        problem["input"] = _encodable(sent[:_MOST_OF_AN_INPUT])
     return problem
 
 
