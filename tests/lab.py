@@ -80,6 +80,11 @@ class Lab:
             json=request,
         )
 
+    async def submit_process(self, **args: Any) -> dict[str, Any]:
+        """A job of one unit of the task `Process`, with these arguments."""
+        workflow = await self.workflow(("Process", {"args_parallel": args}))
+        return await self.submit(workflow, await self.dataset("A"))
+
     async def handed_over(self, job: dict[str, Any]) -> dict[str, Any]:
         """The job when it has its flow run: who submits it does not wait for a busy Prefect."""
         return await eventually(lambda: self.job(job), lambda now: now["flow_run_id"])

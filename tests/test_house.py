@@ -39,9 +39,14 @@ ROOMS = {
 }
 
 
+def files_of(place: Path) -> list[Path]:
+    """The files of a folder; or the module with this name."""
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+
+
 def imports(place: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Each file with each module, or name in a module, that it imports, as parts of its name."""
-    for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+    for file in files_of(place):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((file, tuple(each.name.split("."))) for each in node.names)
@@ -72,8 +77,9 @@ def test_a_room_of_flows_imports_only_rooms_below_it(room: str) -> None:
 
 
 def test_every_module_of_flows_is_in_a_room() -> None:
-    found = {path.stem for path in (ROOT / "flows").iterdir() if not path.name.startswith("_")}
-    assert found == set(ROOMS)
+    flows = ROOT / "flows"
+    found = {Path(file.relative_to(flows).parts[0]).stem for file in files_of(flows)}
+    assert found == {"__init__", *ROOMS}
 
 
 def test_programs_that_run_elsewhere_import_nothing_of_ours() -> None:
@@ -111,9 +117,8 @@ def picture() -> str:
 def table(room: str) -> str:
     """The files of a room, each with the first paragraph of its docstring."""
     place = ROOT / "flows" / room
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     rows = ["| file | what it is |", "|---|---|"]
-    for file in files:
+    for file in files_of(place):
         docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
         told = " ".join(docstring.partition("\n\n")[0].split())
         name = file.relative_to(place).as_posix() if place.is_dir() else file.name

@@ -148,16 +148,11 @@ def test_what_runs_at_once_is_what_the_machine_can_bear_unless_it_is_set(
 MANY = 12
 
 
-async def submit(lab: Lab, seconds: float) -> dict[str, Any]:
-    workflow = await lab.workflow(("Process", {"args_parallel": {"seconds": seconds}}))
-    return await lab.submit(workflow, await lab.dataset("A"))
-
-
 async def test_many_jobs_of_one_user_keep_neither_jobs_of_another_nor_collections_waiting(
     stack: Stack, lab: Lab, bob: Lab
 ) -> None:
-    jobs = [await submit(lab, seconds=3) for _ in range(MANY)]
-    bobs = await submit(bob, seconds=0)
+    jobs = [await lab.submit_process(seconds=3) for _ in range(MANY)]
+    bobs = await bob.submit_process(seconds=0)
     wheel = {"file": ("no_tasks-1.0-py3-none-any.whl", b"this is no wheel")}
     activity = await bob.ok("POST", "/api/v2/task/collect/pip/", files=wheel)
 

@@ -52,12 +52,6 @@ async def pool(prefect: PrefectClient, lab: Lab) -> AsyncIterator[Pool]:
     await pool.set(is_paused=False, concurrency_limit=None)
 
 
-async def submit(lab: Lab, until: Path | None = None) -> dict[str, Any]:
-    args = {} if until is None else {"until": str(until)}
-    workflow = await lab.workflow(("Process", {"args_parallel": args}))
-    return await lab.submit(workflow, await lab.dataset("A"))
-
-
 def reasons(job: dict[str, Any]) -> list[str]:
     """Why a job has waited so far; that Prefect was too busy to answer is not of interest."""
     told = [line.split(" Waiting: ")[1] for line in _log(job).splitlines()]
@@ -90,9 +84,9 @@ async def test_the_limit_of_the_work_pool_has_jobs_run_one_after_the_other(
 ) -> None:
     reason = "The work pool 'local' runs 1 flow run, as many as its concurrency limit allows."
     await pool.set(concurrency_limit=1)
-    first = await submit(lab, until=gate)
+    first = await lab.submit_process(until=str(gate))
     await began(lab, first)
-    second = await submit(lab)
+    second = await lab.submit_process()
     assert await waiting(lab, second) == [reason]
     gate.touch()
     ended = [await lab.ended(job) for job in (first, second)]
@@ -110,7 +104,7 @@ async def test_a_job_says_each_reason_once_and_begins_without_it(
     pool_paused = "The work pool 'local' is paused."
     queue_paused = "The queue 'default' of work pool 'local' is paused."
     await pool.set(is_paused=True)
-    job = await submit(lab, until=gate)
+    job = await lab.submit_process(until=str(gate))
     assert await waiting(lab, job) == [pool_paused]
     await pool.set_queue("default", is_paused=True)
     await pool.set(is_paused=False)
@@ -135,9 +129,9 @@ async def test_a_job_on_the_queue_with_the_better_priority_begins_first(
     await pool.set(is_paused=True, concurrency_limit=1)
     await pool.set_queue("urgent", priority=1)
     await pool.set_queue("default", priority=2)
-    patient = await submit(lab)
+    patient = await lab.submit_process()
     await pool.put_jobs_on("urgent")
-    urgent = await submit(lab)
+    urgent = await lab.submit_process()
     await pool.set(is_paused=False)
     runs = {}
     for job in (patient, urgent):
@@ -152,11 +146,11 @@ async def test_the_limit_of_a_queue_holds_for_the_jobs_on_it_alone(
 ) -> None:
     await pool.set_queue("narrow", concurrency_limit=1)
     await pool.put_jobs_on("narrow")
-    first = await submit(lab, until=gate)
+    first = await lab.submit_process(until=str(gate))
     await began(lab, first)
-    second = await submit(lab)
+    second = await lab.submit_process()
     await pool.put_jobs_on("default")
-    assert (await lab.ended(await submit(lab)))["status"] == "done"
+    assert (await lab.ended(await lab.submit_process()))["status"] == "done"
     (reason,) = await waiting(lab, second)
     assert reason.startswith("The queue 'narrow' of work pool 'local' runs 1 flow run,")
     assert (await lab.job(first))["status"] == "submitted"
@@ -166,9 +160,9 @@ async def test_the_limit_of_a_queue_holds_for_the_jobs_on_it_alone(
 
 async def test_the_limit_of_the_deployment_is_told(lab: Lab, pool: Pool, gate: Path) -> None:
     await pool.set_deployment(concurrency_limit=1)
-    first = await submit(lab, until=gate)
+    first = await lab.submit_process(until=str(gate))
     await began(lab, first)
-    second = await submit(lab)
+    second = await lab.submit_process()
     assert await waiting(lab, second) == ["The concurrency limit of its deployment is reached."]
     await lab.ok("GET", f"{lab.base}/job/{second['id']}/stop/")
     log = (await lab.ended(second))["log"]

@@ -50,18 +50,16 @@ def _restart(stack: Stack, worker: Service, environment: Any) -> None:
     stack.start("worker")
 
 
-async def submit(lab: Lab, until: Path | None = None) -> dict[str, Any]:
-    args = {} if until is None else {"until": str(until)}
-    workflow = await lab.workflow(("Process", {"args_parallel": args}))
-    return await lab.submit(workflow, await lab.dataset("A"))
-
-
 async def test_a_user_at_the_limit_waits_and_leaves_the_slots_to_others(
     one_job_per_user: PrefectClient, lab: Lab, bob: Lab, stack: Stack, gate: Path
 ) -> None:
     reason = f"{stack.initialised.admin_email} runs 1 job on this resource, as many as one user may"
-    jobs = [await submit(lab, until=gate), await submit(lab), await submit(lab)]
-    bobs = await bob.ended(await submit(bob))
+    jobs = [
+        await lab.submit_process(until=str(gate)),
+        await lab.submit_process(),
+        await lab.submit_process(),
+    ]
+    bobs = await bob.ended(await bob.submit_process())
     assert bobs["status"] == "done"
     assert "Waiting" not in bobs["log"]
     told = await eventually(lambda: lab.job(jobs[2]), lambda now: now["log"])
