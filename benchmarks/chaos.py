@@ -51,6 +51,7 @@ from deployments.stack import Stack, StackError, StackOptions, running_stack
 from flows.launchers.local import is_running
 from flows.process.lock import locked_jobs
 from fractal_models.database import open_database
+from tests.cluster_machine import KNOWN_HOSTS
 from tests.consistency import Findings, examine, examine_accounting
 
 PARTS = ("postgres", "prefect", "worker", "api")
@@ -115,6 +116,7 @@ def run(
     story: Story,
 ) -> None:
     """Live through the rounds on a new stack, with jobs on a site, and examine what is left."""
+    os.environ["FRACTAL_SSH_KNOWN_HOSTS"] = str(KNOWN_HOSTS)
     options = StackOptions(
         data_dir=folder, port=0, prefect_port=0, admin_email=ADMIN, admin_password=PASSWORD
     )
@@ -137,7 +139,6 @@ def run(
             havoc.thaw()
             story.recovery = recovery_of(story)
         _examine_prefect(stack, workload, story.findings)
-        site.parts["worker"].stop()
         stack.stop_services()
         asyncio.run(_examine_all(stack, story))
 

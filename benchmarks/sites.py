@@ -14,7 +14,7 @@ from tests import journal_tasks
 from tests.cluster import Cluster, running_cluster
 from tests.consistency import THIS_PYTHON
 from tests.lab import Lab, logged_in
-from tests.slurm_site import PASSWORD, running_site
+from tests.slurm_site import PASSWORD, lab_at
 
 KINDS = ("local", "slurm_sudo", "slurm_ssh")
 
@@ -23,8 +23,7 @@ KINDS = ("local", "slurm_sudo", "slurm_ssh")
 class Site:
     """Who runs jobs, in which folder, by which command `journal_tasks.py` is executed there.
 
-    `parts` are those of the stack and, on a cluster, of that; the worker is the one that executes
-    the jobs.
+    `parts` are those of the stack and, on a cluster, of that.
     """
 
     email: str
@@ -46,7 +45,7 @@ class Site:
 
 @contextmanager
 def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
-    """A site of a stack, with a worker of its own on a cluster."""
+    """A site of a stack."""
     if kind == "local":
         email = stack.initialised.admin_email
         yield Site(email, admin_password, stack.data_dir, THIS_PYTHON, stack.parts)
@@ -61,9 +60,7 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
                 )
             )
             admin = Lab(client, stack.data_dir)
-            site = runner.run(
-                contexts.enter_async_context(running_site(cluster, stack, admin, kind))
-            )
+            runner.run(contexts.enter_async_context(lab_at(cluster, stack, admin, kind)))
             copy = cluster.root / "journal_tasks.py"
             shutil.copy(journal_tasks.__file__, copy)
             daemons = {name: Daemon(cluster, name, runner) for name in _DAEMONS}
@@ -72,7 +69,7 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
                 password=PASSWORD,
                 folder=cluster.user_folder,
                 command=("/usr/bin/python3", "-I", "-S", str(copy)),
-                parts={**stack.parts, **daemons, "worker": site.worker},
+                parts={**stack.parts, **daemons},
                 cluster=cluster,
             )
         finally:

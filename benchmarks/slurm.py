@@ -9,6 +9,7 @@ Beside each job the same units run as a job array of their own: as many SLURM jo
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -21,14 +22,14 @@ from typing import Any
 
 import psutil
 
-from deployments.services import Service
+from deployments.services import Part
 from deployments.stack import Stack, StackOptions, running_stack
 from flows.launchers.slurm.batching import Batching, plan_batching
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes
 from tests.cluster import Cluster, running_cluster
-from tests.cluster_machine import ClusterError, check_machine
+from tests.cluster_machine import KNOWN_HOSTS, ClusterError, check_machine
 from tests.lab import Lab, logged_in
-from tests.slurm_site import RUNNER_CONFIG, SlurmSite, running_site
+from tests.slurm_site import RUNNER_CONFIG, lab_at
 
 ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 
@@ -63,6 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         check_machine()
+        os.environ["FRACTAL_SSH_KNOWN_HOSTS"] = str(KNOWN_HOSTS)
         with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
             stack_options = StackOptions(
                 data_dir=Path(folder),
@@ -82,10 +84,10 @@ async def measure_all(stack: Stack, transports: list[str], sizes: list[int]) -> 
         log = cluster.root / "state" / "slurmctld.log"
         async with cluster.configured(SlurmctldLogFile=log):
             for transport in transports:
-                async with running_site(
+                async with lab_at(
                     cluster, stack, Lab(client, stack.data_dir), f"slurm_{transport}"
-                ) as site:
-                    benchmark = Benchmark(cluster, site, stack, log)
+                ) as lab:
+                    benchmark = Benchmark(cluster, lab, stack, log)
                     await benchmark.run(1)  # the first job after a start is slower
                     for units in sizes:
                         measured = await benchmark.run(units)
@@ -95,19 +97,18 @@ async def measure_all(stack: Stack, transports: list[str], sizes: list[int]) -> 
 class Benchmark:
     """Runs jobs of one workflow task, `true`, and looks at them from outside."""
 
-    def __init__(self, cluster: Cluster, site: SlurmSite, stack: Stack, log: Path) -> None:
+    def __init__(self, cluster: Cluster, lab: Lab, stack: Stack, log: Path) -> None:
         self._cluster = cluster
-        self._lab = site.lab
+        self._lab = lab
         self._log = log
-        (api,) = (service for service in stack.services if service.name == "api")
-        self._processes = {"worker and job": site.worker, "API": api}
+        self._parts = {"workers and job": stack.parts["worker"], "API": stack.parts["api"]}
 
     async def run(self, units: int) -> Measured:
         """A job of so many units."""
         workflow, dataset = await self._prepare(units)
         await self._cluster.run("sdiag", "--reset")
         log_begin = self._log.stat().st_size
-        cpu = {name: cpu_seconds(service) for name, service in self._processes.items()}
+        cpu = {name: cpu_seconds(part) for name, part in self._parts.items()}
         began = time.time()
         job = await self._lab.submit(workflow, dataset)
         seen: list[tuple[float, int]] = []
@@ -124,7 +125,7 @@ class Benchmark:
             after_slurm=done - await self._end_of_slurm_jobs(log_begin),
             unseen=await self._longest_unseen(workflow, dataset, seen),
             commands=commands,
-            cpu={name: cpu_seconds(self._processes[name]) - cpu[name] for name in cpu},
+            cpu={name: cpu_seconds(self._parts[name]) - cpu[name] for name in cpu},
         )
 
     async def _prepare(self, units: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -165,10 +166,9 @@ class Benchmark:
             return datetime.fromisoformat(_SLURM_JOB_ENDED.findall(log.read())[-1]).timestamp()
 
 
-def cpu_seconds(service: Service) -> float:
-    """User and system time of a service with all its descendants, also of those that ended."""
-    assert service.process is not None
-    process = psutil.Process(service.process.pid)
+def cpu_seconds(part: Part) -> float:
+    """User and system time of a part with all its descendants, also of those that ended."""
+    process = psutil.Process(part.pid)
     return sum(sum(each.cpu_times()[:4]) for each in (process, *process.children(recursive=True)))
 
 

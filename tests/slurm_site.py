@@ -1,11 +1,9 @@
-"""The cluster of the tests as a resource of a stack, with a user of it and a worker."""
+"""The cluster of the tests as a resource of a stack, with a user of it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from deployments.services import Service, python_module
 from deployments.stack import Stack
 from tests.cluster import Cluster
 from tests.lab import Lab, logged_in
@@ -24,37 +22,20 @@ RUNNER_CONFIG = {
 }
 
 
-@dataclass(frozen=True)
-class SlurmSite:
-    """The user at work in a project of theirs, and the worker that runs their jobs."""
-
-    lab: Lab
-    worker: Service
-
-
 @asynccontextmanager
-async def running_site(
-    cluster: Cluster, stack: Stack, admin: Lab, kind: str
-) -> AsyncIterator[SlurmSite]:
-    """The cluster as a resource of type and name `kind`, with a worker while the block runs."""
+async def lab_at(cluster: Cluster, stack: Stack, admin: Lab, kind: str) -> AsyncIterator[Lab]:
+    """A user at work on the cluster, which is a resource of type and name `kind`.
+
+    The stack must have been started with `KNOWN_HOSTS` as its FRACTAL_SSH_KNOWN_HOSTS.
+    """
     user = {"email": f"{kind}@example.org", "password": PASSWORD}
     project_dir = cluster.user_folder / "projects"
     await _register(cluster, stack, admin, kind, {**user, "project_dirs": [str(project_dir)]})
     cluster.known_hosts.write_text(cluster.host_key)
-    worker = Service(
-        f"worker {kind}",
-        python_module("deployments.cli", "worker", "--resource", kind),
-        {**stack.environment, "FRACTAL_SSH_KNOWN_HOSTS": str(cluster.known_hosts)},
-        stack.data_dir / "logs" / f"worker-{kind}.log",
-    )
-    worker.start()
-    try:
-        async with logged_in(stack, **user) as client:
-            lab = Lab(client, project_dir)
-            lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": kind}))["id"]
-            yield SlurmSite(lab, worker)
-    finally:
-        worker.stop()
+    async with logged_in(stack, **user) as client:
+        lab = Lab(client, project_dir)
+        lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": kind}))["id"]
+        yield lab
 
 
 async def _register(

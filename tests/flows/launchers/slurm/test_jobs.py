@@ -20,7 +20,7 @@ from tests.consistency import task_bodies
 from tests.journal import Journal, process_of, require_consistent, summary_of
 from tests.lab import Lab, collected, ended_activity, eventually
 from tests.pixi import installed_fake_pixi, project
-from tests.slurm_site import RUNNER_CONFIG, resource_body, running_site
+from tests.slurm_site import RUNNER_CONFIG, lab_at, resource_body
 
 Sessions = async_sessionmaker[AsyncSession]
 NAMES = [f"image-{number:02d}" for number in range(12)]
@@ -35,14 +35,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 async def slurm_lab(kind: str, cluster: Cluster, stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
-    """A user of the cluster, with the tasks that keep a journal, and a worker for the cluster."""
-    async with running_site(cluster, stack, lab, kind) as site:
+    """A user of the cluster, with the tasks that keep a journal."""
+    async with lab_at(cluster, stack, lab, kind) as slurm_lab:
         copy = cluster.root / "journal_tasks.py"
         shutil.copy(journal_tasks.__file__, copy)
         for body in task_bodies(kind, ["/usr/bin/python3", "-I", "-S", str(copy)]):
-            made = await site.lab.ok("POST", "/api/v2/task/", json=body)
-            site.lab.tasks[body["name"]] = made["id"]
-        yield site.lab
+            made = await slurm_lab.ok("POST", "/api/v2/task/", json=body)
+            slurm_lab.tasks[body["name"]] = made["id"]
+        yield slurm_lab
 
 
 @pytest.fixture
