@@ -50,22 +50,29 @@ class Progress:
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
         """Keep the artifact up to date while this block runs."""
-        showing = asyncio.create_task(self._keep_showing())
+        over = asyncio.Event()
+        showing = asyncio.create_task(self._keep_showing(over))
         try:
             yield
         finally:
-            showing.cancel()
-            with suppress(asyncio.CancelledError):
-                await showing
+            over.set()
             with _patiently("progress"):
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await self._show()
+                    await showing
 
-    async def _keep_showing(self) -> None:
-        while True:
+    async def _keep_showing(self, over: asyncio.Event) -> None:
+        """Show the progress until it is over, and then once more.
+
+        A request that is under way is not given up: it would make an artifact of which nothing is
+        known here, and that would stay at 0 %.
+        """
+        while not over.is_set():
             with _patiently("progress"):
                 await self._show()
-            await asyncio.sleep(_SHOW_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _SHOW_SECONDS)
+        with _patiently("progress"):
+            await self._show()
 
     async def _show(self) -> None:
         percent = 100.0 * min(self._ended / self._expected, 1.0) if self._expected else 0.0
