@@ -29,7 +29,7 @@ from prefect.client.schemas.filters import (
     WorkQueueFilter,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolStatus
-from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
+from prefect.client.schemas.responses import DeploymentResponse, OrchestrationResult, SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.events.schemas.events import Event
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
@@ -119,13 +119,15 @@ class Engine:
             tags=_tags(job, resource.name),
         )
 
-    async def is_paused(self, deployment_id: UUID) -> bool:
-        """Whether a deployment is paused, or deleted, so that nothing begins by itself."""
+    async def deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
+        """A deployment; None if it was deleted."""
+        if deployment_id is None:
+            return None
         async with self.asking():
             try:
-                return (await self._client.read_deployment(deployment_id)).paused
+                return await self._client.read_deployment(deployment_id)
             except ObjectNotFound:
-                return True
+                return None
 
     async def entitle(self, flow_run: FlowRun, job: JobV2, resource_name: str) -> None:
         """Give a flow run that began in Prefect the name and the tags of its job."""

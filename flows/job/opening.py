@@ -20,7 +20,7 @@ from flows.parameters import JobRequest
 from flows.process.lock import LockedError, lock_job
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_SUPERFLUOUS, leave
 from flows.records import runs
-from flows.schedules.occurrences import TAG
+from flows.schedules.occurrences import TAG, parameters_now
 from flows.submission import profile_of, reopen_job
 from flows.units.job_folder import JobFolder
 from fractal_models.database import is_outage, open_database, release, saved_id
@@ -125,7 +125,7 @@ async def _job_of(
     if (job := await _claim(session, flow_run)) is not None:
         return job
     if TAG in flow_run.tags and flow_run.auto_scheduled:
-        await _require_active(engine, flow_run)
+        request = await _request_now(engine, flow_run) or request
     try:
         return await make_job(session, request, flow_run)
     except DatasetBusyError:
@@ -134,14 +134,23 @@ async def _job_of(
         return job
 
 
-async def _require_active(engine: Engine, flow_run: FlowRun) -> None:
-    """Refuse a flow run whose schedule is paused: Prefect made it ahead of time."""
+async def _request_now(engine: Engine, flow_run: FlowRun) -> JobRequest | None:
+    """What a flow run that Prefect made ahead of time is to do, as its schedule says now.
+
+    None if Prefect does not answer, or if the schedule has other times now. Then it is to do what
+    the schedule said when the flow run was made.
+
+    Raises:
+        NotNowError: the schedule is paused.
+    """
     try:
-        paused = flow_run.deployment_id is None or await engine.is_paused(flow_run.deployment_id)
+        deployment = await engine.deployment(flow_run.deployment_id)
     except EngineError:
-        return  # it was active when this began
-    if paused:
+        return None
+    if deployment is None or deployment.paused:
         raise NotNowError("The schedule is paused.")
+    parameters = parameters_now(flow_run, deployment)
+    return None if parameters is None else JobRequest(**parameters)
 
 
 async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 
 from fractal_models.schemas.schedule import Occurrence
 
@@ -25,6 +26,19 @@ def begins_by_itself(flow_run: FlowRun) -> bool:
     """Whether a schedule or an automation made a flow run, rather than a person or the REST API."""
     creator = flow_run.created_by.type if flow_run.created_by else None
     return flow_run.auto_scheduled or creator == "AUTOMATION"
+
+
+def parameters_now(flow_run: FlowRun, deployment: DeploymentResponse) -> dict[str, Any] | None:
+    """What a flow run that Prefect made for a time would be told if it was made now.
+
+    None if its deployment has no such time any more. When a deployment is changed, Prefect deletes
+    the flow runs that it made ahead, but may be making others just then, from what was before.
+    """
+    maker = flow_run.created_by.id if flow_run.created_by else None
+    for times in deployment.schedules:
+        if times.id == maker and times.active:
+            return {**deployment.parameters, **times.parameters}
+    return None
 
 
 def due(flow_runs: Collection[FlowRun], moment: datetime) -> list[FlowRun]:

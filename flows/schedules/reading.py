@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine.client import Engine
 from flows.parameters import JobRequest
 from flows.schedules.deployments import InPrefect, ScheduleDeployments
-from flows.schedules.occurrences import outcome_of
+from flows.schedules.occurrences import outcome_of, parameters_now
 from fractal_models.database import release
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.schemas.base import problems_of
@@ -79,7 +79,12 @@ async def read_schedule(
     return ScheduleReadWithOccurrences.model_validate(
         {
             **read.model_dump(),
-            "next": [each.expected_start_time for each in coming if read.active],
+            "next": [
+                each.expected_start_time
+                for each in coming
+                if read.active
+                and not (each.auto_scheduled and parameters_now(each, found.deployment) is None)
+            ],
             "occurrences": [outcome_of(each, jobs) for each in latest],
         }
     )
