@@ -72,4 +72,4 @@ def test_an_unknown_resource_is_named_with_those_that_there_are(
     for action in ("pause", "continue"):
         told = command(action, "--resource", "lokal")
         assert told.returncode == 1
-        assert told.stderr.strip().endswith("There is no resource 'lokal'; there are: local.")
+        assert "There is no resource 'lokal'; there are: local" in told.stderr

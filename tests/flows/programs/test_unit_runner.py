@@ -320,7 +320,11 @@ def test_a_runner_whose_results_are_removed_ends_with_its_units(
 ) -> None:
     """Nobody would see what they do."""
     removed = what.format(batch=batch.folder)
-    batch.fill_with_shell(f"echo $1 >> ran; test $1 = 1 || exec sleep 60; rm -r {removed}", units=9)
+    batch.fill_with_shell(
+        f"echo $1 >> ran; test $1 = 1 || exec sleep 60;"
+        f" until grep -q 0 ran; do sleep 0.01; done; rm -r {removed}",
+        units=9,
+    )
     ended = batch.run()
     assert ended.returncode == unit_runner.EXIT_NOT_WRITTEN
     assert f"{batch.folder}/results.jsonl" in ended.stderr
