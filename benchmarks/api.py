@@ -261,7 +261,6 @@ async def _multiply(subject: Subject, job: int) -> None:
             " SELECT zarr_urls[1], $3, $4, id FROM units",
             *(run, [image["zarr_url"] for image in images], dataset, subject.task),
         )
-    await connection.execute("VACUUM ANALYZE")
     await connection.close()
 
 

@@ -2,13 +2,13 @@
 
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
 import asyncpg
-from sqlalchemy import URL, event
+from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -21,7 +21,14 @@ from fractal_models.exact_json import dumps, loads
 _OUTAGES = ("08", "53", "57")
 _SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
 
+# Of PostgreSQL, for all sessions of an engine, e.g. `statement_timeout`.
+Parameters = Mapping[str, str]
+
+_MANY_ROWS = 10_000
 _CONNECT_SECONDS = 10.0
+# Pages are read along an index, up to their end, also where PostgreSQL expects so few rows that it
+# would fetch and sort them all: what it expects is wrong for a dataset that has just been made.
+_PLANNING = {"enable_bitmapscan": "off", "random_page_cost": "1.1", "jit": "off"}
 # A silent host is probed after 10 s, and given up after 40 s. A host that does not confirm data is
 # given up after 30 s. (A statement may take any time.)
 _IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES, _UNCONFIRMED_SECONDS = 10, 10, 3, 30
@@ -86,11 +93,13 @@ def _watch_host(connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def connection_pool(url: URL, *, pool_size: int = 5) -> AsyncEngine:
+def connection_pool(
+    url: URL, *, pool_size: int = 5, parameters: Parameters | None = None
+) -> AsyncEngine:
     """An engine that stores numbers in JSON exactly, and whose errors do not contain parameters."""
     engine = create_async_engine(
         url,
-        async_creator=partial(connect, url),
+        async_creator=partial(connect, url, server_settings={**_PLANNING, **(parameters or {})}),
         pool_size=pool_size,
         hide_parameters=True,
         json_serializer=_dump_json,
@@ -107,6 +116,26 @@ def _discard_closed(connection: Any, *_: Any) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("The connection was closed while it was not used.")
+
+
+def is_too_slow(error: DBAPIError) -> bool:
+    """Whether PostgreSQL ended a statement that took longer than it may."""
+    return getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED
+
+
+async def allow_seconds(session: AsyncSession, seconds: float) -> None:
+    """Let the statements of this transaction take so long, whatever others may."""
+    await session.execute(text(f"SET LOCAL statement_timeout = {round(1000 * seconds)}"))
+
+
+async def analyse(session: AsyncSession, changed: int, *tables: str) -> None:
+    """Have PostgreSQL take its statistics of tables anew, if many rows were changed (committed).
+
+    Its autovacuum waits for a tenth of a table to change, which on a large site takes for ever.
+    """
+    if changed >= _MANY_ROWS:
+        await session.execute(text(f"ANALYZE {', '.join(tables)}"))
+        await session.commit()
 
 
 async def release(session: AsyncSession) -> None:
@@ -143,9 +172,11 @@ def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 @asynccontextmanager
-async def open_database(url: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+async def open_database(
+    url: URL, parameters: Parameters | None = None
+) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """A session factory for the duration of a block, e.g. of one flow run."""
-    engine = connection_pool(url)
+    engine = connection_pool(url, parameters=parameters)
     try:
         yield session_factory(engine)
     finally:

@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from fractal_models.exact_json import loads
 from fractal_models.images import Image
 
+IMAGE_TABLES = ("datasetimage", "imagefacet")
 # An image of the table as a JSON object, with its fields in their order.
 IMAGE_JSON = """json_build_object(
     'zarr_url', image.zarr_url, 'origin', image.origin,

@@ -20,10 +20,15 @@ from fractal_models.tables import DatasetImage, DatasetV2, ImageFacet
 
 _STATUS = "coalesce(unit.status, 'unset')"
 
+# LIMIT keeps PostgreSQL from joining all units with all images: it looks up that of each image.
 _WITH_UNITS = """
-    LEFT JOIN historyimagecache AS cache ON cache.dataset_id = image.dataset_id
-        AND cache.workflowtask_id = :workflowtask_id AND cache.zarr_url = image.zarr_url
-    LEFT JOIN historyunit AS unit ON unit.id = cache.latest_history_unit_id"""
+    LEFT JOIN LATERAL (
+        SELECT unit.status, unit.has_warnings FROM historyimagecache AS cache
+        JOIN historyunit AS unit ON unit.id = cache.latest_history_unit_id
+        WHERE cache.dataset_id = :dataset_id AND cache.workflowtask_id = :workflowtask_id
+            AND cache.zarr_url = image.zarr_url
+        LIMIT 1
+    ) AS unit ON true"""
 
 _IMAGE_WITH_STATUS_JSON = f"""json_build_object(
     'zarr_url', image.zarr_url, 'origin', image.origin, 'types', image.types,
@@ -42,24 +47,24 @@ class _Search:
     dataset_id: int | None
     workflowtask_id: int | None = None  # whose latest units are joined
     conditions: list[str] = field(default_factory=list)
+    by_status: bool = False  # whether one of the conditions is about the units
     counts: list[str] = field(default_factory=list)  # how many pass each of them, if that is known
     parameters: list[BindParameter[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parameters.append(bindparam("dataset_id", self.dataset_id))
-        if self.workflowtask_id is not None:
-            self.parameters.append(bindparam("workflowtask_id", self.workflowtask_id))
-
-    @property
-    def listed(self) -> str:
-        """All images of the dataset."""
-        units = "" if self.workflowtask_id is None else _WITH_UNITS
-        return f"FROM datasetimage AS image{units} WHERE image.dataset_id = :dataset_id"
 
     @property
     def found(self) -> str:
-        """Those that pass."""
-        return " AND ".join([self.listed, *self.conditions])
+        """The images of the dataset that pass."""
+        units = _WITH_UNITS if self.by_status else ""
+        listed = f"FROM datasetimage AS image{units} WHERE image.dataset_id = :dataset_id"
+        return " AND ".join([listed, *self.conditions])
+
+    @property
+    def units(self) -> str:
+        """The join of the latest units to images that have been found."""
+        return "" if self.workflowtask_id is None else _WITH_UNITS
 
     @property
     def count(self) -> str:
@@ -68,7 +73,12 @@ class _Search:
             return _COUNT_ALL
         if len(self.conditions) == len(self.counts) == 1:
             return self.counts[0]
-        return "SELECT count(*) FROM found"
+        return f"SELECT count(*) {self.found}"
+
+    def look_at_units(self) -> None:
+        """Have the latest units joined to all images, for a condition."""
+        self.by_status = True
+        self.parameters.append(bindparam("workflowtask_id", self.workflowtask_id))
 
     def where(self, condition: str, *parameters: BindParameter[Any]) -> None:
         self.conditions.append(condition)
@@ -84,6 +94,7 @@ class _Search:
             value = f"image.attributes -> :key_{n}"
             if key == STATUS_ATTRIBUTE and self.workflowtask_id is not None:
                 value = f"to_jsonb({_STATUS})"
+                self.look_at_units()
             else:
                 self.parameters.append(bindparam(f"key_{n}", key, String))
                 having = f"{_COUNT} 'attribute' AND key = :key_{n} AND :values_{n} @> value"
@@ -127,7 +138,10 @@ async def page_of_images_with_status(
     task on it, or `unset`. It can be filtered by.
     """
     search = _Search(dataset_id, workflowtask_id)
-    search.parameters.append(bindparam("include_warnings", include_warnings))
+    search.parameters += (
+        bindparam("workflowtask_id", workflowtask_id),
+        bindparam("include_warnings", include_warnings),
+    )
     search.filter_by(query)
     return await _page(session, search, paging, _IMAGE_WITH_STATUS_JSON, _AND_STATUSES)
 
@@ -149,6 +163,7 @@ async def images_not_done(
     search = _Search(dataset_id, workflowtask_id)
     search.filter_by(query)
     search.where(f"{_STATUS} <> 'done'")
+    search.look_at_units()
     found = await search.run(session, f"SELECT image.zarr_url {search.found} ORDER BY image.id")
     return list(found.scalars())
 
@@ -188,7 +203,7 @@ async def _page(
         found=search.found,
         count=search.count,
         image=image,
-        listed=search.listed,
+        units=search.units,
         statuses=statuses,
     )
     place = (
@@ -202,23 +217,24 @@ async def _page(
 _AND_STATUSES = f"""|| jsonb_build_object(
     '{STATUS_ATTRIBUTE}', jsonb_build_array('done', 'submitted', 'failed', 'unset'))"""
 
-# A page after the last one is the last one.
+# A page after the last one is the last one. The page is read along the primary key, up to its end.
 _PAGE = """
-WITH found AS (SELECT image.id {found}),
-total AS MATERIALIZED (SELECT coalesce(({count}), 0)::int AS count),
-place AS (
+WITH total AS MATERIALIZED (SELECT coalesce(({count}), 0)::int AS count),
+place AS MATERIALIZED (
     SELECT count, least(:page, greatest(1, ceil(count::numeric / :page_size)))::int AS page
     FROM total
+),
+listed AS MATERIALIZED (
+    SELECT image.* {found} ORDER BY image.id
+    LIMIT :page_size OFFSET (SELECT (page - 1) * coalesce(:page_size, 0) FROM place)
 )
 SELECT json_build_object(
     'current_page', page,
     'page_size', coalesce(:page_size, count),
     'total_count', count,
     'items', (
-        SELECT coalesce(json_agg({image} ORDER BY image.id), '[]') {listed} AND image.id IN (
-            SELECT id FROM found ORDER BY id
-            LIMIT :page_size OFFSET (SELECT (page - 1) * coalesce(:page_size, 0) FROM place)
-        )
+        SELECT coalesce(json_agg({image} ORDER BY image.id), '[]')
+        FROM listed AS image{units}
     ),
     'attributes', (
         SELECT coalesce(jsonb_object_agg(key, values), '{{}}') FROM (

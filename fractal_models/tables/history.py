@@ -42,10 +42,13 @@ class HistoryUnit(SQLModel, table=True):
     """
 
     __tablename__ = "historyunit"
-    __table_args__ = (CheckConstraint(STATUS_CHECK, name="correct_unit_status"),)
+    __table_args__ = (
+        CheckConstraint(STATUS_CHECK, name="correct_unit_status"),
+        Index("ix_historyunit_history_run_id_id", "history_run_id", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
-    history_run_id: int = Field(foreign_key="historyrun.id", ondelete="CASCADE", index=True)
+    history_run_id: int = Field(foreign_key="historyrun.id", ondelete="CASCADE")
     logfile: str | None = None
     status: str
     has_warnings: bool = flag()
@@ -68,13 +71,11 @@ class HistoryImageCache(SQLModel, table=True):
 
     __tablename__ = "historyimagecache"
 
-    zarr_url: str = Field(primary_key=True)
-    dataset_id: int = Field(
-        primary_key=True, foreign_key="datasetv2.id", ondelete="CASCADE", index=True
-    )
+    dataset_id: int = Field(primary_key=True, foreign_key="datasetv2.id", ondelete="CASCADE")
     workflowtask_id: int = Field(
         primary_key=True, foreign_key="workflowtaskv2.id", ondelete="CASCADE", index=True
     )
+    zarr_url: str = Field(primary_key=True)
     latest_history_unit_id: int = Field(
         foreign_key="historyunit.id", ondelete="CASCADE", index=True
     )
