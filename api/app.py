@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api.errors import REFUSALS, add_error_handlers
+from api.gone_clients import GoneClients
 from api.oauth_provider import OAuthProvider
 from api.request_body import RequestBodies
 from api.routes import ROUTERS
@@ -31,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            open_database(settings.async_database_url) as sessions,
+            open_database(settings.async_database_url, _limits(settings)) as sessions,
             open_engine(settings) as engine,
         ):
             app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
@@ -49,10 +50,17 @@ def create_app(settings: Settings) -> FastAPI:
         responses=REFUSALS,
     )
     app.add_middleware(RequestBodies, settings=settings)
+    app.add_middleware(GoneClients)
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _limits(settings: Settings) -> dict[str, str]:
+    """How long PostgreSQL lets a statement take, and a transaction wait for the next one."""
+    longest = f"{settings.statement_seconds}s"
+    return {"statement_timeout": longest, "idle_in_transaction_session_timeout": longest}
 
 
 def _operation_id(route: APIRoute) -> str:

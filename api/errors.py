@@ -9,12 +9,12 @@ from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from flows.engine.client import EngineUnavailableError, UnpublishedError
 from flows.process.transport import CommandError, TransportError
-from fractal_models.database import DatabaseAwayError, is_outage
+from fractal_models.database import DatabaseAwayError, is_outage, is_too_slow
 from fractal_models.errors import (
     ForbiddenError,
     FractalError,
@@ -89,6 +89,16 @@ def database_away(error: BaseException) -> HTTPException:
     the reading of a body for a body that cannot be read.)"""
     _LOGGER.error("The database cannot serve a request: %s", error)
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, _DATABASE_AWAY)
+
+
+class TooSlowError(UnavailableError):
+    """PostgreSQL took too long for a statement."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The database took too long for {what}, so that was given up. Ask for less at once, "
+            "e.g. for a smaller page, or have an administrator raise FRACTAL_STATEMENT_SECONDS."
+        )
 
 
 class ErrorWithData(RefusedError):
@@ -192,6 +202,8 @@ async def _database_error(request: Request, error: StatementError) -> JSONRespon
             status.HTTP_422_UNPROCESSABLE_CONTENT,
             "Something that this depends on was changed at the same time. Look again.",
         )
+    if isinstance(error, DBAPIError) and is_too_slow(error):
+        return await _foreseen(request, TooSlowError(f"{request.method} {request.url.path}"))
     if is_outage(error):
         return await _database_away(request, error)
     raise error

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import UserManager, active_user, token_of
 from api.errors import database_away, not_logged_in
+from api.gone_clients import has_body
 from fractal_models.database import is_outage
 from fractal_models.settings import Settings
 
@@ -87,7 +88,7 @@ class RequestBodies:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _has_body(Headers(scope=scope)):
+        if scope["type"] == "http" and has_body(scope):
             receive = _GuardedBody(scope, receive, self._settings).receive
         await self._app(scope, receive, send)
 
@@ -135,10 +136,6 @@ class _GuardedBody:
         if announced.isdecimal() and int(announced) > limit.bytes:
             raise limit.too_many_bytes()
         return limit
-
-
-def _has_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 async def _require_login(request: Request, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from api.errors import not_logged_in
 from api.oauth_provider import OAuthProvider
 from flows.activities.begin import Lifecycle
 from flows.engine.client import Engine
+from fractal_models.database import allow_seconds
 from fractal_models.errors import ForbiddenError, NotFoundError
 from fractal_models.rights import require_no_guest, require_profile, require_verified
 from fractal_models.settings import Settings
@@ -21,6 +22,7 @@ from fractal_models.tables import UserOAuth
 # Fractal's clients give up after 5 s. What a request can do without Prefect waits less for it: a
 # worker makes up for it later.
 _SECONDS_FOR_PREFECT, _SECONDS_IF_SPARED = 3.0, 1.2
+_PATIENCE = 10  # how many times longer a statement may take that reads or writes a whole list
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,38 @@ async def _services(request: Request) -> Services:
     return services
 
 
-_Services = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
-async def _settings(services: _Services) -> Settings:
+async def _settings(services: ServicesDep) -> Settings:
     return services.settings
 
 
-async def _engine(services: _Services) -> Engine:
+async def _engine(services: ServicesDep) -> Engine:
     return services.engine.within(_SECONDS_FOR_PREFECT)
 
 
-async def _spared_engine(services: _Services) -> Engine:
+async def _spared_engine(services: ServicesDep) -> Engine:
     return services.engine.within(_SECONDS_IF_SPARED)
 
 
-async def _session(services: _Services) -> AsyncIterator[AsyncSession]:
+async def _session(services: ServicesDep) -> AsyncIterator[AsyncSession]:
     async with services.sessions() as session:
         yield session
 
 
-async def _oauth_provider(client_name: str, services: _Services) -> OAuthProvider:
+async def _oauth_provider(client_name: str, services: ServicesDep) -> OAuthProvider:
     if client_name != services.oauth.name:
         raise NotFoundError("Login by", client_name)
     return services.oauth
+
+
+async def _patient_session(
+    session: Annotated[AsyncSession, Depends(_session, scope="function")],
+    settings: Annotated[Settings, Depends(_settings)],
+) -> AsyncSession:
+    await allow_seconds(session, _PATIENCE * settings.statement_seconds)
+    return session
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
@@ -69,6 +79,8 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SparedEngineDep = Annotated[Engine, Depends(_spared_engine)]
 # Closed before the answer is sent: a slow download holds no connection.
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
+# For whole image lists.
+PatientSessionDep = Annotated[AsyncSession, Depends(_patient_session)]
 OAuthProviderDep = Annotated[OAuthProvider, Depends(_oauth_provider)]
 
 

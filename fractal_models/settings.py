@@ -246,6 +246,12 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         ge=1,
         description="MiB that a request may have which brings a file or a list of images",
     )
+    statement_seconds: int = Field(
+        default=30,
+        ge=1,
+        description="How long PostgreSQL may take for a statement of the REST API; ten times as "
+        "long to import or export a dataset",
+    )
     stop_seconds: float = Field(
         default=150.0,
         ge=1.0,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, BackgroundTasks, Depends, Response, status
 from sqlalchemy import Select
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
@@ -15,10 +15,10 @@ from api.queries.jobs import require_no_submitted_job
 from api.queries.sharing import owner_email
 from api.request_body import Body, takes
 from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
-from api.services import SessionDep, VerifiedUser
-from fractal_models.database import saved_id
+from api.services import PatientSessionDep, Services, ServicesDep, SessionDep, VerifiedUser
+from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
-from fractal_models.image_list import write_images
+from fractal_models.image_list import IMAGE_TABLES, write_images
 from fractal_models.rights import WITHOUT_HISTORY
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
@@ -94,7 +94,12 @@ async def create_dataset(
 @router.post("/import/", status_code=status.HTTP_201_CREATED)
 @takes(Body.IMAGES)
 async def import_dataset(
-    request: DatasetImport, project: WritableProject, user: VerifiedUser, session: SessionDep
+    request: DatasetImport,
+    project: WritableProject,
+    user: VerifiedUser,
+    session: PatientSessionDep,
+    services: ServicesDep,
+    later: BackgroundTasks,
 ) -> DatasetRead:
     """Make a dataset with images that are there already."""
     if not lies_in(request.zarr_dir, user.project_dirs):
@@ -110,7 +115,13 @@ async def import_dataset(
     await session.flush()
     await write_images(session, dataset.id, images)
     await session.commit()
+    later.add_task(_analyse, services, len(images))
     return DatasetRead.model_validate(dataset)
+
+
+async def _analyse(services: Services, images: int) -> None:
+    async with services.sessions() as session:
+        await analyse(session, images, *IMAGE_TABLES)
 
 
 @router.get("/{dataset_id}/")
@@ -136,7 +147,7 @@ async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 
 
 @router.get("/{dataset_id}/export/", response_model=DatasetExport)
-async def export_dataset(dataset: ReadableDataset, session: SessionDep) -> Response:
+async def export_dataset(dataset: ReadableDataset, session: PatientSessionDep) -> Response:
     """The dataset with its images, as `import/` takes it."""
     return lists.JsonDocument(await images.export_dataset(session, dataset.id))
 

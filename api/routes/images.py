@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Response, status
 
+from api.gone_clients import only_reads
 from api.lists import JsonDocument, PagingDep
 from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
 from api.queries.jobs import require_no_submitted_job
@@ -21,6 +22,7 @@ router = APIRouter(
 
 
 @router.post("/query/", response_model=ImagePage)
+@only_reads
 async def query_images(
     dataset: ReadableDataset,
     session: SessionDep,
@@ -34,6 +36,7 @@ async def query_images(
 
 
 @router.post("/verify-unique-types/")
+@only_reads
 async def list_types_that_differ(
     dataset: ReadableDataset,
     workflowtask_id: int,
@@ -48,6 +51,7 @@ async def list_types_that_differ(
 
 
 @router.post("/non-processed/")
+@only_reads
 async def list_images_not_processed(
     dataset: ReadableDataset,
     workflow: ReadableWorkflow,

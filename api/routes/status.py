@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.gone_clients import only_reads
 from api.lists import JsonDocument, PagingDep, page_of
 from api.queries.images import page_of_images_with_status
 from api.rights import (
@@ -85,6 +86,7 @@ async def list_history_units(
 
 
 @router.post("/images/", response_model=ImagePageWithWarnings)
+@only_reads
 async def list_history_images(
     dataset: ReadableDataset,
     workflowtask_id: ReadableWorkflowTaskId,
@@ -112,6 +114,7 @@ async def read_unit_log(run: ReadableHistoryRun, history_unit_id: int, session: 
 
 
 @router.post("/image-log/")
+@only_reads
 async def read_image_log(
     request: schemas.ImageLogsRequest, project: ReadableProject, session: SessionDep
 ) -> str:
