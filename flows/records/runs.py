@@ -14,8 +14,8 @@ from flows.records import outbox
 from flows.records.jobs import note_progress
 from flows.records.units import units_of_run
 from flows.reports.text import printable
-from fractal_models.database import saved_id
-from fractal_models.image_list import remove_images, write_images
+from fractal_models.database import analyse, saved_id
+from fractal_models.image_list import IMAGE_TABLES, remove_images, write_images
 from fractal_models.images import Image
 from fractal_models.tables import HistoryRun, JobV2
 from fractal_models.tables.columns import now
@@ -135,6 +135,7 @@ async def close_run(
         counts=end.counts,
     )
     await session.commit()
+    await analyse(session, len(end.written) + len(end.removed), *IMAGE_TABLES)
 
 
 _APPEND_HISTORY = text(

@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.records.jobs import note_progress
 from flows.units.plan import PlannedUnit
 from flows.units.results import UnitResult
+from fractal_models.database import analyse
 from fractal_models.tables import HistoryImageCache, HistoryUnit
 
 _UNIT_ID = col(HistoryUnit.id)
@@ -110,6 +111,7 @@ async def create_units(
     if point_images:
         await session.execute(_UPSERT_IMAGE_CACHE, {"run_id": run_id})
     await session.commit()
+    await analyse(session, len(units), "historyunit", "historyimagecache")
     return [ids[logfile] for logfile in logfiles]
 
 
