@@ -8,6 +8,7 @@ compared in the rows and pages that PostgreSQL had in hand.
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ class Site:
         method = "GET" if question.body is None else "POST"
         self.costs.plans.clear()
         await self.person.ok(method, url, json=_filled(question.body, ids))
+        assert self.costs.plans, "PostgreSQL tells nothing of its plans."
         return self.costs.total
 
 
@@ -115,13 +117,13 @@ def _filled(body: Any, ids: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-async def site(app: FastAPI, new_person: Any, sessions: Any, settings: Any) -> AsyncIterator[Site]:
+async def site(app: FastAPI, new_person: Any, sessions: Any) -> AsyncIterator[Site]:
     owner = await new_person(is_superuser=True, project_dirs=["/data"])
     engine = app.state.services.sessions.kw["bind"]
     async with sessions() as session:
         await _let_be(session)
-        known = [await _make(owner, session, n, IMAGES_OF_OTHERS) for n in range(OTHERS)]
-        await session.commit()
+        for number in range(OTHERS):
+            await _make(owner, session, number, IMAGES_OF_OTHERS)
         await _all_tables(session, "ANALYZE {}")
         ids = {size: await _make(owner, session, size, size) for size in (SMALL, LARGE)}
         for name, value in TELLING.items():
@@ -129,54 +131,49 @@ async def site(app: FastAPI, new_person: Any, sessions: Any, settings: Any) -> A
                 text(f"ALTER DATABASE {engine.url.database} SET {name} = '{value}'")
             )
         await session.commit()
-    assert len(known) == OTHERS
     with explained(engine) as costs:
         yield Site(owner, engine, costs, ids)
 
 
-@pytest.fixture(scope="module", params=["other data", "all data", "nothing"])
-async def known(request: pytest.FixtureRequest, site: Site, sessions: Any) -> str:
-    """What PostgreSQL has statistics of."""
+# What PostgreSQL has statistics of, in this order, and how it plans what it has prepared.
+_KNOWN = ("other data", "all data", "nothing")
+_PLANNED = ("force_custom_plan", "force_generic_plan")
+
+
+@pytest.fixture(scope="module", params=product(_KNOWN, _PLANNED), ids=", ".join)
+async def planned(request: pytest.FixtureRequest, site: Site, sessions: Any) -> None:
+    """From now on, all plans are made like this."""
+    known, mode = request.param
     async with sessions() as session:
-        if request.param == "all data":
+        if known == "all data":
             await _all_tables(session, "ANALYZE {}")
-        if request.param == "nothing":
+        if known == "nothing":
             await _all_tables(session, "SELECT pg_clear_relation_stats('public', '{}')")
             await session.execute(text("DELETE FROM pg_statistic"))
-            await session.commit()
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=["force_custom_plan", "force_generic_plan"])
-async def planned(request: pytest.FixtureRequest, site: Site, known: str, sessions: Any) -> str:
-    """How PostgreSQL plans what it has prepared."""
-    async with sessions() as session:
         name = site.engine.url.database
-        await session.execute(text(f"ALTER DATABASE {name} SET plan_cache_mode = {request.param}"))
+        await session.execute(text(f"ALTER DATABASE {name} SET plan_cache_mode = {mode}"))
         await session.commit()
     await site.engine.dispose()
-    return f"{known}, {request.param}"
 
 
+@pytest.mark.usefixtures("planned")
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
-async def test_an_answer_costs_what_it_returns_or_must_read(
-    site: Site, planned: str, question: Question
-) -> None:
+async def test_an_answer_costs_what_it_returns_or_must_read(site: Site, question: Question) -> None:
     for size in (SMALL, LARGE):
         cost = await site.cost(question, size)
-        print(f"{planned:35} {size:6} {cost:8} {cost / size:8.1f} {question}")
         bound = _ALWAYS + (_EACH * size if question.reads else 0)
         assert cost <= bound, f"{cost} for {size} images\n{site.costs.dearest}"
 
 
 # These answer without PostgreSQL, or not without what is not here: files, Prefect, SLURM.
 _ELSEWHERE = re.compile(
-    "schedule|download|squeue|authorize|callback|stop|-log/|template_id|activity_id|csv"
+    "alive|schedule|download|squeue|authorize|callback|stop|-log/|template_id|activity_id|csv"
 )
 
 
+@pytest.mark.usefixtures("planned")
 async def test_every_list_and_every_object_costs_what_is_returned(
-    site: Site, planned: str, ours: dict[str, Any]
+    site: Site, ours: dict[str, Any]
 ) -> None:
     for path, methods in ours["paths"].items():
         if "get" not in methods or _ELSEWHERE.search(path):
@@ -188,7 +185,6 @@ async def test_every_list_and_every_object_costs_what_is_returned(
         )
         for size in (SMALL, LARGE):
             cost = await site.cost(question, size)
-            print(f"{planned:35} {size:6} {cost:8} {cost / size:8.1f} {question}")
             assert cost <= _ALWAYS + _EACH * size, f"{path}: {cost}\n{site.costs.dearest}"
 
 
