@@ -63,6 +63,12 @@ _WRITE = text(
 _REMOVE = text(
     "DELETE FROM datasetimage WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
 )
+# By the whole key, of which the index has the workflow task before the image.
 _FORGET = text(
-    "DELETE FROM historyimagecache WHERE dataset_id = :dataset_id AND zarr_url = ANY(:zarr_urls)"
+    """
+    DELETE FROM historyimagecache AS cache
+    USING (SELECT DISTINCT workflowtask_id FROM historyrun WHERE dataset_id = :dataset_id) AS ran
+    WHERE cache.dataset_id = :dataset_id AND cache.workflowtask_id = ran.workflowtask_id
+        AND cache.zarr_url = ANY(:zarr_urls)
+    """
 )
