@@ -21,6 +21,12 @@ def only_reads(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
+def changes_something(endpoint: Endpoint) -> Endpoint:
+    """Say that an endpoint does not only read, although it is asked by GET."""
+    endpoint.__dict__["only_reads"] = False
+    return endpoint
+
+
 def has_body(scope: Scope) -> bool:
     """Whether the head of a request announces a body."""
     headers = Headers(scope=scope)
@@ -97,7 +103,8 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone.set()
-        reads = scope["method"] in ("GET", "HEAD") or hasattr(scope.get("endpoint"), "only_reads")
+        by_method = scope["method"] in ("GET", "HEAD")
+        reads = getattr(scope.get("endpoint"), "only_reads", by_method)
         if reads and not self._is_answered:
             self.is_abandoned = True
             working.cancel()

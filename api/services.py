@@ -22,7 +22,7 @@ from fractal_models.tables import UserOAuth
 # Fractal's clients give up after 5 s. What a request can do without Prefect waits less for it: a
 # worker makes up for it later.
 _SECONDS_FOR_PREFECT, _SECONDS_IF_SPARED = 3.0, 1.2
-_PATIENCE = 10  # how many times longer a statement may take that reads or writes a whole list
+_PATIENCE = 10  # how many times longer a statement on a whole image list may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,21 @@ async def _oauth_provider(client_name: str, services: ServicesDep) -> OAuthProvi
     return services.oauth
 
 
-async def _patient_session(
-    session: Annotated[AsyncSession, Depends(_session, scope="function")],
-    settings: Annotated[Settings, Depends(_settings)],
-) -> AsyncSession:
-    await allow_seconds(session, _PATIENCE * settings.statement_seconds)
-    return session
-
-
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EngineDep = Annotated[Engine, Depends(_engine)]
 SparedEngineDep = Annotated[Engine, Depends(_spared_engine)]
 # Closed before the answer is sent: a slow download holds no connection.
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
-# For whole image lists.
-PatientSessionDep = Annotated[AsyncSession, Depends(_patient_session)]
 OAuthProviderDep = Annotated[OAuthProvider, Depends(_oauth_provider)]
+
+
+async def _patient_session(session: SessionDep, settings: SettingsDep) -> AsyncSession:
+    await allow_seconds(session, _PATIENCE * settings.statement_seconds)
+    return session
+
+
+# Its statements may take longer: they read or write a whole image list.
+PatientSessionDep = Annotated[AsyncSession, Depends(_patient_session)]
 
 
 # --- users -------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists, rights
+from api.gone_clients import changes_something
 from api.lists import at_least, at_most, equals
 from api.queries import jobs
 from api.services import (
@@ -146,6 +147,7 @@ async def read_job(
 
 
 @router.get("/project/{project_id}/job/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
+@changes_something
 async def stop_job(job: rights.ExecutableJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     await control.request_end(session, engine, job)
@@ -252,6 +254,7 @@ async def end_any_job(
 
 
 @router_of_all.get("/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
+@changes_something
 async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     await control.request_end(session, engine, job)

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from api.auth import LOGIN_COOKIE, login_tokens
 from api.errors import bad_request
+from api.gone_clients import changes_something
 from api.oauth_provider import Identity
 from api.services import OAuthProviderDep, SettingsDep, UserManagerDep
 from fractal_models.schemas.user import OAuthLoginUrl
@@ -55,6 +56,7 @@ async def begin_oauth_login(
 
 
 @router.get("/callback/", status_code=status.HTTP_204_NO_CONTENT, response_model=None)
+@changes_something
 async def finish_oauth_login(
     provider: OAuthProviderDep,
     back: _RedirectUrl,
