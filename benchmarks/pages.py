@@ -24,6 +24,7 @@ from api.lists import Paging
 from api.queries.images import page_of_images, page_of_images_with_status
 from fractal_models.database import connection_pool, session_factory
 from fractal_models.schemas.dataset import ImageQuery
+from tests.api.history_rows import write_done_units
 
 OTHERS, IMAGES_OF_OTHERS, PAGE_SIZE, PER_PLATE = 20, 2000, 50, 5000
 LARGE = OTHERS + 1  # the id of the dataset that comes later, and of its workflow task and run
@@ -89,20 +90,7 @@ async def _fill(session: AsyncSession, dataset: int, images: int) -> None:
             """
         )
     )
-    await session.execute(
-        text(
-            f"""
-            WITH units AS (
-                INSERT INTO historyunit (history_run_id, status, logfile, has_warnings, zarr_urls)
-                SELECT {dataset}, 'done', '/log', false, ARRAY[zarr_url]
-                FROM datasetimage WHERE dataset_id = {dataset} RETURNING id, zarr_urls
-            )
-            INSERT INTO historyimagecache
-                (dataset_id, workflowtask_id, zarr_url, latest_history_unit_id)
-            SELECT {dataset}, {dataset}, zarr_urls[1], id FROM units
-            """
-        )
-    )
+    await write_done_units(session, dataset, dataset, dataset)
 
 
 async def medians(sessions: Sessions, images: int, repeat: int) -> dict[str, float]:

@@ -20,6 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.tables import JobV2
 from tests.api.explained import TELLING, Costs, explained
+from tests.api.history_rows import write_done_units
 from tests.people import Person
 
 OTHERS, IMAGES_OF_OTHERS = 20, 500
@@ -245,7 +246,7 @@ async def _make(owner: Person, session: AsyncSession, number: int, images: int) 
     for workflow_task in (first["id"], second["id"]):
         given["workflow_task"] = workflow_task
         runs.append((await session.execute(_RUN, given)).scalar_one())
-        await session.execute(_UNITS, given | {"run": runs[-1]})
+        await write_done_units(session, dataset["id"], workflow_task, runs[-1])
     await session.commit()
     return {
         **both,
@@ -271,16 +272,5 @@ _RUN = text(
         timestamp_started, status, num_available_images)
     VALUES (:dataset, :workflow_task, :job, :task, '{"alias": null}', now(), 'done', :images)
     RETURNING id
-    """
-)
-_UNITS = text(
-    """
-    WITH units AS (
-        INSERT INTO historyunit (history_run_id, status, logfile, has_warnings, zarr_urls)
-        SELECT :run, 'done', '/log', false, ARRAY[zarr_url] FROM datasetimage
-        WHERE dataset_id = :dataset ORDER BY id RETURNING id, zarr_urls
-    )
-    INSERT INTO historyimagecache (zarr_url, dataset_id, workflowtask_id, latest_history_unit_id)
-    SELECT zarr_urls[1], :dataset, :workflow_task, id FROM units
     """
 )
