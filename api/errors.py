@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from flows.engine.client import EngineUnavailableError, UnpublishedError
@@ -89,16 +89,6 @@ def database_away(error: BaseException) -> HTTPException:
     the reading of a body for a body that cannot be read.)"""
     _LOGGER.error("The database cannot serve a request: %s", error)
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, _DATABASE_AWAY)
-
-
-class TooSlowError(UnavailableError):
-    """PostgreSQL took too long for a statement."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"The database took too long for {what}, so that was given up. Ask for less at once, "
-            "e.g. for a smaller page, or have an administrator raise FRACTAL_STATEMENT_SECONDS."
-        )
 
 
 class ErrorWithData(RefusedError):
@@ -202,8 +192,14 @@ async def _database_error(request: Request, error: StatementError) -> JSONRespon
             status.HTTP_422_UNPROCESSABLE_CONTENT,
             "Something that this depends on was changed at the same time. Look again.",
         )
-    if isinstance(error, DBAPIError) and is_too_slow(error):
-        return await _foreseen(request, TooSlowError(f"{request.method} {request.url.path}"))
+    if is_too_slow(error):
+        asked = f"{request.method} {request.url.path}"
+        _LOGGER.warning("A statement for %s took too long, and was ended.", asked)
+        return _answer(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            f"The database took too long for {asked}, so that was given up. Ask for less at once, "
+            "e.g. for a smaller page, or have an administrator raise FRACTAL_STATEMENT_SECONDS.",
+        )
     if is_outage(error):
         return await _database_away(request, error)
     raise error

@@ -5,14 +5,11 @@ changes something comes to its end, as clients that gave up look later what beca
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+from api.request_body import Endpoint, has_body
 
 
 def only_reads(endpoint: Endpoint) -> Endpoint:
@@ -25,12 +22,6 @@ def changes_something(endpoint: Endpoint) -> Endpoint:
     """Say that an endpoint does not only read, although it is asked by GET."""
     endpoint.__dict__["only_reads"] = False
     return endpoint
-
-
-def has_body(scope: Scope) -> bool:
-    """Whether the head of a request announces a body."""
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 class GoneClients:

@@ -17,8 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import UserManager, active_user, token_of
 from api.errors import database_away, not_logged_in
-from api.gone_clients import has_body
-from fractal_models.database import is_outage
+from fractal_models.database import is_outage, is_too_slow
 from fractal_models.settings import Settings
 
 _MIB, _KIB = 1 << 20, 1 << 10
@@ -138,6 +137,12 @@ class _GuardedBody:
         return limit
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether the head of a request announces a body."""
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
 async def _require_login(request: Request, settings: Settings) -> None:
     """The connection to the database is free again before the body is read."""
     token = await token_of(request)
@@ -145,7 +150,7 @@ async def _require_login(request: Request, settings: Settings) -> None:
         async with request.app.state.services.sessions() as session:
             user = await active_user(token, UserManager(session, settings), settings)
     except Exception as error:
-        if is_outage(error):
+        if is_outage(error) or is_too_slow(error):
             raise database_away(error) from error
         raise
     if user is None:

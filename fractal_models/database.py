@@ -56,6 +56,12 @@ def _passes(sqlstate: str | None) -> bool:
     return sqlstate[:2] in _OUTAGES or sqlstate in (_SERIALIZATION_FAILURE, _DEADLOCK)
 
 
+def is_too_slow(error: BaseException) -> bool:
+    """Whether PostgreSQL ended a statement, which took longer than it may."""
+    orig = getattr(error, "orig", None)
+    return getattr(orig, "sqlstate", None) == _QUERY_CANCELED
+
+
 async def connect(url: URL, **options: Any) -> asyncpg.Connection:
     """Open a connection outside of any engine. It breaks if the host vanishes.
 
@@ -116,11 +122,6 @@ def _discard_closed(connection: Any, *_: Any) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("The connection was closed while it was not used.")
-
-
-def is_too_slow(error: DBAPIError) -> bool:
-    """Whether PostgreSQL ended a statement that took longer than it may."""
-    return getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED
 
 
 async def allow_seconds(session: AsyncSession, seconds: float) -> None:
