@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from flows.process.signals import EXIT_INTERRUPTED, leave, on_signals
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 1.0
@@ -94,6 +96,7 @@ async def run_flow(flow_run_id: UUID) -> None:
     async with AsyncClientContext.get_or_create() as context:
         flow_run = await context.client.read_flow_run(flow_run_id)
         have_states_wait(context.client)
+        await _wait_for_its_time(flow_run)
         flow: Flow[..., Any] = load_flow_from_entrypoint(
             os.environ[ENTRYPOINT_VARIABLE], use_placeholder_flow=False
         )
@@ -103,6 +106,14 @@ async def run_flow(flow_run_id: UUID) -> None:
         await run_flow_async(
             flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
         )
+
+
+async def _wait_for_its_time(flow_run: "FlowRun") -> None:
+    """Wait here until a flow run is due: Prefect rounds the rest of its own wait to a second, and
+    lets it begin up to half a second early."""
+    due = flow_run.state.state_details.scheduled_time if flow_run.state else None
+    if due is not None:
+        await asyncio.sleep(due.timestamp() - time.time())
 
 
 def have_states_wait(client: "PrefectClient") -> None:
