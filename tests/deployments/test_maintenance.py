@@ -66,10 +66,12 @@ async def test_a_paused_resource_holds_no_process_and_goes_on_when_continued(
     assert len(journal.began()) == 3
 
 
-def test_an_unknown_resource_is_named_with_those_that_there_are(
-    command: Command,
+async def test_an_unknown_resource_is_named_with_those_that_there_are(
+    lab: Lab, command: Command
 ) -> None:
+    resources = await lab.ok("GET", "/admin/v2/resource/")
+    names = ", ".join(resource["name"] for resource in resources)
     for action in ("pause", "continue"):
         told = command(action, "--resource", "lokal")
         assert told.returncode == 1
-        assert "There is no resource 'lokal'; there are: local" in told.stderr
+        assert told.stderr.strip().endswith(f"There is no resource 'lokal'; there are: {names}.")
