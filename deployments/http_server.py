@@ -53,9 +53,11 @@ class BoundedProtocol(H11Protocol):
             self._deadline.cancel()
 
 
-# Options of uvicorn. The API has no websockets.
+# Options of uvicorn. The API has no websockets. It starts programs with a umask and as other users,
+# which uvloop cannot.
 OPTIONS: dict[str, Any] = {
     "http": BoundedProtocol,
+    "loop": "asyncio",
     "ws": "none",
     "limit_concurrency": MAX_CONNECTIONS,
 }

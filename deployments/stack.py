@@ -317,6 +317,10 @@ def _environment(
         "FRACTAL_DATA_DIR": str(data_dir),
         "PREFECT_API_URL": f"{prefect_url}/api",
         "PREFECT_API_AUTH_STRING": secret["prefect_auth"],
+        # Two questions less whenever a client is opened: this server has no such protection, and
+        # is of the same version.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_HOME": str(data_dir / "prefect"),
     }
 
