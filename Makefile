@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Servers and tests import many modules again and again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test chaos nightly lint lock clean
 
 demo: $(READY)
