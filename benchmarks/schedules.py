@@ -77,7 +77,9 @@ def main() -> int:
         data_dir=folder, port=0, prefect_port=0, admin_email=ADMIN, admin_password=PASSWORD
     )
     with running_stack(stack_options) as stack:
-        story = Day(stack, random.Random(options.seed)).live(options.schedules, options.seconds)
+        client = FractalClient(stack.api_url, ADMIN, PASSWORD)
+        day = Day(stack, client, random.Random(options.seed))
+        story = day.live(options.schedules, options.seconds)
     report(story)
     if story.findings:
         print(f"\nEverything is kept in {folder}.")
@@ -89,11 +91,11 @@ def main() -> int:
 class Day:
     """The schedules of a stack, and what happens to it."""
 
-    def __init__(self, stack: Stack, chance: random.Random) -> None:
+    def __init__(self, stack: Stack, client: FractalClient, chance: random.Random) -> None:
         self._stack = stack
+        self._client = client
         self._chance = chance
         self._story = Story()
-        self._client = FractalClient(stack.api_url, ADMIN, PASSWORD)
         project = self._client.post("/api/v2/project/", {"name": "day"})
         self._base = f"/api/v2/project/{project['id']}"
         (body,) = [each for each in task_bodies("1") if each["name"] == "Journal process"]

@@ -1,14 +1,14 @@
 """The benchmark of schedules: what it finds, and a short run of it."""
 
-import subprocess
-import sys
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from benchmarks import schedules
-from benchmarks.schedules import Made, Story, examine
+from benchmarks.schedules import Day, Made, Story, examine, report
+from deployments.demo.client import FractalClient
+from deployments.stack import Stack
 
 NIGHTLY = Made(id=1, name="nightly", deployment_id="d", interval=60, dataset_id=1)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -75,12 +75,10 @@ def test_what_is_not_accounted_for_is_a_finding(
     assert finding in " ".join(examined(runs, jobs).findings)
 
 
-@pytest.mark.stack
-def test_every_occurrence_of_a_short_day_is_accounted_for() -> None:
-    options = ["--seed", "7", "--seconds", "20", "--schedules", "2"]
-    ended = subprocess.run(
-        [sys.executable, schedules.__file__, *options], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "0 findings" in ended.stdout
-    assert "worker killed" in ended.stdout
+def test_every_occurrence_of_a_short_day_is_accounted_for(stack: Stack) -> None:
+    client = FractalClient(stack.api_url, stack.initialised.admin_email, "of the tests")
+    story = Day(stack, client, random.Random(7)).live(count=2, seconds=20)
+    report(story)
+    assert story.findings == []
+    assert story.kills > 0
+    assert story.outcomes["run"] > 0

@@ -12,13 +12,12 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import migrations
-from deployments.stack import Stack, StackOptions, running_stack
 from fractal_models.database import connection_pool, session_factory
 from fractal_models.settings import Settings
-from tests.cluster_machine import KNOWN_HOSTS
 
 pytest_plugins = [
     "tests.tiers",
+    "tests.embedded_stack",
     "tests.lab",
     "tests.journal",
     "tests.cluster",
@@ -26,12 +25,6 @@ pytest_plugins = [
     "tests.os_user",
 ]
 
-# A Prefect server that does sooner what it does every 5 seconds.
-PREFECT_SOON = {
-    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-}
 # Nothing listens on the discard port: the Prefect API is away.
 PREFECT_AWAY = "http://127.0.0.1:9/api"
 
@@ -96,24 +89,6 @@ async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[A
     """A session on the module's database."""
     async with sessions() as session:
         yield session
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The whole embedded stack, as `fractal-prefect up` starts it: it takes some seconds."""
-    with (
-        tempfile.TemporaryDirectory(prefix="fractal-stack-") as folder,
-        pytest.MonkeyPatch.context() as environment,
-    ):
-        environment.setenv("FRACTAL_SSH_KNOWN_HOSTS", str(KNOWN_HOSTS))
-        environment.setenv("FRACTAL_STOP_SECONDS", "10")
-        for name, value in PREFECT_SOON.items():
-            environment.setenv(name, value)
-        options = StackOptions(
-            data_dir=Path(folder), port=0, prefect_port=0, admin_password="of the tests"
-        )
-        with running_stack(options) as stack:
-            yield stack
 
 
 @pytest.fixture(scope="session")

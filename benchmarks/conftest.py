@@ -1,0 +1,3 @@
+"""What tests of the benchmarks use."""
+
+pytest_plugins = ["tests.embedded_stack"]
