@@ -73,6 +73,14 @@ class Lab:
     async def submit(
         self, workflow: dict[str, Any], dataset: dict[str, Any], **request: Any
     ) -> dict[str, Any]:
+        """A job when it has its flow run: who submits it does not wait for a busy Prefect."""
+        job = await self.ask_for_job(workflow, dataset, **request)
+        return await eventually(lambda: self.job(job), lambda now: now["flow_run_id"])
+
+    async def ask_for_job(
+        self, workflow: dict[str, Any], dataset: dict[str, Any], **request: Any
+    ) -> dict[str, Any]:
+        """A job as it is when it has just been submitted."""
         return await self.ok(
             "POST",
             f"{self.base}/job/submit/",
@@ -84,10 +92,6 @@ class Lab:
         """A job of one unit of the task `Process`, with these arguments."""
         workflow = await self.workflow(("Process", {"args_parallel": args}))
         return await self.submit(workflow, await self.dataset("A"))
-
-    async def handed_over(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job when it has its flow run: who submits it does not wait for a busy Prefect."""
-        return await eventually(lambda: self.job(job), lambda now: now["flow_run_id"])
 
     async def job(self, job: dict[str, Any], **query: Any) -> dict[str, Any]:
         """The job as it is now."""

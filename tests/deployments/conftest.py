@@ -112,7 +112,10 @@ class Up:
     def find_parts(self) -> None:
         """Which processes the parts are now."""
         for child in psutil.Process(self.process.pid).children():
-            words = " ".join(child.cmdline())
+            try:
+                words = " ".join(child.cmdline())
+            except psutil.NoSuchProcess:  # it has just ended
+                continue
             for name in ("prefect.server", "cli worker", "cli api"):
                 if name in words:
                     self.parts[name.split(".")[0].split()[-1]] = child

@@ -113,7 +113,6 @@ async def test_a_run_is_suspended_resumed_and_cancelled_in_the_ui(
     second = {"args_parallel": {**journal.args, "seconds": 60}}
     workflow = await journal_lab.workflow(("Journal process", first), ("Journal process", second))
     job = await journal_lab.submit(workflow, await journal_lab.dataset("A"))
-    job = await journal_lab.handed_over(job)
     await log_in(page, stack)
     await page.goto(f"{stack.prefect_url}/runs/flow-run/{job['flow_run_id']}")
     await confirm(page, "Suspend")

@@ -59,7 +59,7 @@ async def test_the_variables_of_a_flow_run_reach_its_units(
     prefect: PrefectClient, lab: Lab
 ) -> None:
     dataset = await lab.dataset("A", "B", "C")
-    job = await lab.handed_over(await lab.submit(await lab.workflow("Process"), dataset))
+    job = await lab.submit(await lab.workflow("Process"), dataset)
     await prefect.update_flow_run(job["flow_run_id"], job_variables={"parallel_tasks_per_job": 7})
     await resume(prefect)
     assert (await lab.ended(job))["status"] == "done"

@@ -7,7 +7,7 @@ not answer, and a pool of three connections.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +34,25 @@ from deployments.stack import Stack
 from flows.engine.client import Engine, open_engine
 from flows.engine.publication import publish_resource, withdraw_resource
 from flows.units.job_folder import JOB_LOG
+from flows.watchers.unattended import UnattendedJobs
 from fractal_models.database import connection_pool, saved_id, session_factory
 from fractal_models.settings import Settings
 from fractal_models.tables import Profile, Resource, TaskGroupV2
 from tests.people import Person
 
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_requests() -> Iterator[None]:
+    """The application does nothing by itself: that would hold connections beside the requests."""
+
+    async def look(_: UnattendedJobs) -> None:
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UnattendedJobs, "look", look)
+        yield
 
 
 @pytest.fixture(scope="module")

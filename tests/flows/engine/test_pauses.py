@@ -20,7 +20,7 @@ async def two_tasks(lab: Lab, journal: Journal, seconds: float = 0.5) -> dict[st
     """A job of two workflow tasks, the first of which is at work."""
     args = {**journal.args, "seconds": seconds}
     workflow = await lab.workflow(("Journal process", {"args_parallel": args}), "Combine")
-    job = await lab.handed_over(await lab.submit(workflow, await lab.dataset(*NAMES)))
+    job = await lab.submit(workflow, await lab.dataset(*NAMES))
     await journal.begins()
     return job
 

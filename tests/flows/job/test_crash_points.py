@@ -73,7 +73,7 @@ async def _crash(lab: Lab, journal: Journal, crasher: Crasher, point: str) -> di
         ("Journal process", retried),
         ("Journal copy", {"args_non_parallel": args, "args_parallel": args}),
     )
-    job = await lab.handed_over(await lab.submit(workflow, await lab.dataset(*NAMES)))
+    job = await lab.submit(workflow, await lab.dataset(*NAMES))
     exit_code = await asyncio.to_thread(crasher.execute, job["flow_run_id"], point)
     assert exit_code == -signal.SIGKILL, "the point was not reached"
     return job
@@ -110,7 +110,6 @@ async def test_a_filter_by_status_means_the_same_after_a_crash(
     job = await journal_lab.submit(
         workflow, dataset, attribute_filters={STATUS_ATTRIBUTE: ["failed"]}
     )
-    job = await journal_lab.handed_over(job)
     point = "after flows.records.runs:open_run"
     exit_code = await asyncio.to_thread(crasher.execute, job["flow_run_id"], point)
     assert exit_code == -signal.SIGKILL
@@ -125,7 +124,7 @@ async def test_what_units_did_since_a_crash_counts_when_the_job_is_stopped(
 ) -> None:
     workflow = await journal_lab.workflow(("Journal process", {"args_parallel": journal.args}))
     dataset = await journal_lab.dataset(*NAMES)
-    job = await journal_lab.handed_over(await journal_lab.submit(workflow, dataset))
+    job = await journal_lab.submit(workflow, dataset)
     point = "after flows.launchers.local:_Runner.start"
     exit_code = await asyncio.to_thread(crasher.execute, job["flow_run_id"], point)
     assert exit_code == -signal.SIGKILL

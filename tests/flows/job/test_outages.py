@@ -46,7 +46,7 @@ async def _submit(lab: Lab, journal: Journal, seconds: float = 0.4) -> dict[str,
         ("Journal process", {"args_parallel": args}),
         ("Journal combine", {"args_non_parallel": journal.args}),
     )
-    return await lab.submit(workflow, await lab.dataset(*NAMES))
+    return await lab.ask_for_job(workflow, await lab.dataset(*NAMES))
 
 
 @pytest.mark.parametrize("name", ["postgres", "prefect", "worker", "api"])

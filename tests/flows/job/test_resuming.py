@@ -227,7 +227,7 @@ async def _submit(lab: Lab, journal: Journal, seconds: float) -> dict[str, Any]:
     args = {**journal.args, "seconds": seconds}
     workflow = await lab.workflow(("Journal process", {"args_parallel": args}))
     dataset = await lab.dataset(*NAMES)
-    job = await lab.handed_over(await lab.submit(workflow, dataset))
+    job = await lab.submit(workflow, dataset)
     return {**job, "workflow": workflow, "dataset": dataset}
 
 
