@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -37,6 +38,7 @@ from flows.engine.client import Engine, EngineError, open_engine
 from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.records.waiting import something_waits
 from flows.watchers.jobs import Reconciler
 from flows.watchers.missed import MissedOccurrences
 from flows.watchers.of_resource import watchers_of
@@ -52,6 +54,9 @@ logger = logging.getLogger(__name__)
 # Seconds that a flow run has, once stopped, to end its units and record them; then it is killed.
 _GRACE_SECONDS = 60
 _QUERY_SECONDS = 0.5
+# Prefect is asked for flow runs so often only while something waits here for its process. What
+# began in Prefect itself is found later; occurrences of schedules are given seconds ahead.
+_SELDOM_SECONDS = 2.0
 # A job that found the database away tries again after this time.
 _RETRY_SECONDS = 5.0
 
@@ -75,6 +80,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
     def __init__(
         self,
+        sessions: async_sessionmaker[AsyncSession],
         engine: Engine,
         reconciler: Reconciler,
         pool: str,
@@ -86,6 +92,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         super().__init__(
             work_pool_name=pool, name=socket.gethostname(), create_pool_if_not_found=False
         )
+        self.sessions = sessions
         self.engine = engine
         self.reconciler = reconciler
         self.missed = MissedOccurrences(engine)
@@ -93,6 +100,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.turns = turns
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
+        self._asked = -math.inf
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -129,6 +137,8 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         Of the occurrences that a schedule has missed, this is only the latest; and only flow runs
         whose turn it is.
         """
+        if not await self._is_time_to_ask():
+            return []
         found = await super()._get_scheduled_flow_runs()
         begun = self._submitting_flow_run_ids
         left_out = await self.missed.skip(
@@ -137,6 +147,17 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         due = [each.flow_run for each in found if each.flow_run.id not in left_out]
         left_out |= await self.turns.put_off(due, begun | self.reconciler.executing)
         return [each for each in found if each.flow_run.id not in left_out]
+
+    async def _is_time_to_ask(self) -> bool:
+        """Whether there may be a flow run to start; from the database, as that takes less."""
+        moment = time.monotonic()
+        if moment - self._asked < _SELDOM_SECONDS:
+            async with self.sessions() as session:
+                pool, executing = self._work_pool_name, self.reconciler.executing
+                if not await something_waits(session, pool, executing):
+                    return False
+        self._asked = moment
+        return True
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. If Prefect does not answer, the worker goes on."""
@@ -336,7 +357,7 @@ async def _work(
     kind = LocalWorker if resource.type == "local" else SlurmWorker
     turns = Turns(sessions, engine, pool, limits_of(settings, resource))
     stop_seconds = settings.stop_seconds
-    worker = kind(engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
+    worker = kind(sessions, engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
     watchers = watchers_of(sessions, engine, settings, pool, reconciler)
     async with asyncio.TaskGroup() as group:
         watching = [
