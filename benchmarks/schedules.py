@@ -134,7 +134,8 @@ class Day:
 
     def _workflow(self, name: str, seconds: float) -> int:
         workflow = self._client.post(f"{self._base}/workflow/", {"name": name})
-        journal = self._stack.data_dir / f"journal-{name}.jsonl"
+        journal = self._stack.data_dir / "projects" / f"journal-{name}.jsonl"
+        journal.parent.mkdir(exist_ok=True)
         journal.touch()
         task = {
             "task_id": self._task_id,

@@ -193,15 +193,25 @@ async def test_a_job_is_stopped_by_the_state_of_its_flow_run(
 
 
 async def test_what_ended_before_a_stop_is_in_the_image_list(
-    journal_lab: Lab, journal: Journal
+    journal_lab: Lab, journal: Journal, gate: Path
 ) -> None:
-    job = await _submit(journal_lab, journal, seconds=0.3)
+    gate.touch()
+    job = await _submit(journal_lab, journal, seconds=0.1, until=str(gate))
     await journal.reaches(3)
+    gate.unlink()  # a unit that the stop met at its very end would be in the journal alone
+    await eventually(lambda: _end_within_a_second(journal), lambda ends: not ends)
     await journal_lab.ok("GET", f"{journal_lab.base}/job/{job['id']}/stop/")
     assert (await journal_lab.ended(job))["status"] == "failed"
     images = await journal_lab.images(job["dataset"])
     processed = {name for name, image in images.items() if "processed" in image["attributes"]}
     assert processed == {Path(url).name for _, url in journal.ended()}
+
+
+async def _end_within_a_second(journal: Journal) -> int:
+    """How many units end in this second."""
+    before = len(journal.ended())
+    await asyncio.sleep(1)
+    return len(journal.ended()) - before
 
 
 async def test_a_flow_run_of_a_done_job_that_is_executed_again_ends_as_completed(
@@ -222,9 +232,9 @@ async def test_a_flow_run_of_a_done_job_that_is_executed_again_ends_as_completed
     await require_consistent(fractal, job, journal)
 
 
-async def _submit(lab: Lab, journal: Journal, seconds: float) -> dict[str, Any]:
-    """A job of 12 units that take so long each; with its workflow and its dataset."""
-    args = {**journal.args, "seconds": seconds}
+async def _submit(lab: Lab, journal: Journal, **args: Any) -> dict[str, Any]:
+    """A job of 12 units with these arguments; with its workflow and its dataset."""
+    args = {**journal.args, **args}
     workflow = await lab.workflow(("Journal process", {"args_parallel": args}))
     dataset = await lab.dataset(*NAMES)
     job = await lab.submit(workflow, dataset)

@@ -136,7 +136,7 @@ async def test_a_job_that_is_stopped_before_it_began_is_told_of_as_stopped(
     lab: Lab, prefect: PrefectClient, fractal: Sessions, stack: Stack
 ) -> None:
     async with away(stack, "prefect"):
-        job = await lab.submit(await lab.workflow("Process"), await lab.dataset("A01"))
+        job = await lab.ask_for_job(await lab.workflow("Process"), await lab.dataset("A01"))
         await lab.ok("GET", f"{lab.base}/job/{job['id']}/stop/")
         assert (await lab.job(job))["status"] == "failed"
         assert await waiting(fractal) == 2
@@ -164,7 +164,7 @@ async def test_what_prefect_took_and_lost_is_sent_again(
         async def emit(self, events: Sequence[EventOutbox]) -> None: ...
 
     async with away(stack, "worker"):
-        job = await lab.submit(await lab.workflow("Process"), await lab.dataset("A01"))
+        job = await lab.ask_for_job(await lab.workflow("Process"), await lab.dataset("A01"))
         await EventSender(fractal, Forgetful(prefect)).look()
         async with fractal() as session:
             assert len(await outbox.read_sent(session, 50)) == 1
@@ -206,6 +206,6 @@ async def test_two_workers_do_not_send_the_same_event(
             await asyncio.sleep(0.5)
 
     async with away(stack, "worker"):
-        await lab.submit(await lab.workflow("Process"), await lab.dataset("A01"))
+        await lab.ask_for_job(await lab.workflow("Process"), await lab.dataset("A01"))
         await asyncio.gather(*[EventSender(fractal, Slow(prefect)).look() for _ in range(2)])
     assert len(sent) == len(set(sent)) == 1
