@@ -23,6 +23,7 @@ import migrations
 from api.lists import Paging
 from api.queries.images import page_of_images, page_of_images_with_status
 from fractal_models.database import connection_pool, session_factory
+from fractal_models.image_list import IMAGE_TABLES
 from fractal_models.schemas.dataset import ImageQuery
 from tests.api.history_rows import write_done_units
 
@@ -66,7 +67,7 @@ async def measure(url: URL, images: int, repeat: int) -> None:
 async def fill(sessions: Sessions, images: int) -> None:
     """The images of all datasets, each with a unit that is done; without what these belong to."""
     async with sessions() as session:
-        for table in ("datasetimage", "imagefacet", "historyunit", "historyimagecache"):
+        for table in (*IMAGE_TABLES, "historyunit", "historyimagecache"):
             await session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         await session.execute(text("SET session_replication_role = replica"))  # no foreign keys
         trigger = "count_image_facets_on_insert"
@@ -104,6 +105,7 @@ async def medians(sessions: Sessions, images: int, repeat: int) -> dict[str, flo
         "last page": (ImageQuery(), last),
         "one filter": (ImageQuery(attribute_filters=wells), 1),
         "one filter, found at the end": (ImageQuery(attribute_filters=last_plate), 1),
+        "one filter, last page": (ImageQuery(attribute_filters=wells), last),
         "two filters": (ImageQuery(attribute_filters=wells, type_filters={"is_3D": True}), 1),
     }
     found = {}

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.records import jobs, outbox, units
+from flows.records import jobs, outbox
 from flows.units.plan import CONVERTERS, Component, meta_name, meta_of
 from fractal_models.database import saved_id
 from fractal_models.errors import (
@@ -20,8 +20,9 @@ from fractal_models.errors import (
     NothingToDoError,
     ResourceClosedError,
 )
-from fractal_models.image_list import read_images
-from fractal_models.images import STATUS_ATTRIBUTE, filter_images, task_type_filters
+from fractal_models.image_list import finds_any
+from fractal_models.image_search import NOT_DONE, ImageSearch
+from fractal_models.images import STATUS_ATTRIBUTE, task_type_filters
 from fractal_models.rights import names_not_shared_with, project_with_right, user_named
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.job import JobCreate
@@ -346,16 +347,15 @@ async def _require_work(
     session: AsyncSession, dataset: DatasetV2, tasks: list[WorkflowTaskV2], request: JobCreate
 ) -> None:
     """Refuse a job if its tasks are done with all images that they would see now."""
-    listed = await read_images(session, dataset.id)
-    attributes = {k: v for k, v in request.attribute_filters.items() if k != STATUS_ATTRIBUTE}
+    attributes = {**request.attribute_filters, STATUS_ATTRIBUTE: NOT_DONE}
     type_filters = dict(request.type_filters)
     for task in tasks:
         if task.task_type in CONVERTERS:
             return
         wanted = task_type_filters(type_filters, task.task.input_types, task.type_filters)
-        images = filter_images(listed, wanted, attributes)
-        statuses = await units.image_statuses(session, dataset.id, saved_id(task))
-        if any(statuses.get(image["zarr_url"]) != "done" for image in images):
+        search = ImageSearch(dataset.id, saved_id(task))
+        search.filter_by(wanted, attributes)
+        if await finds_any(session, search):
             return
         type_filters |= task.task.output_types
     raise NothingToDoError(

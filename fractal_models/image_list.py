@@ -1,27 +1,52 @@
-"""The image lists of datasets in their table: read as a whole, written only where they change.
+"""The image lists of datasets in their table: only what is asked for is read, or changes written.
 
-A list can have 100,000 images, so each statement takes or returns all of them as one JSON document.
+A list can have a million images, so each statement takes or returns many as one JSON document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Result, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.exact_json import loads
+from fractal_models.image_search import ImageSearch
 from fractal_models.images import Image
 
-IMAGE_TABLES = ("datasetimage", "imagefacet")
+IMAGE_TABLES = ("datasetimage", "imagefacet", "facetblock")
 # An image of the table as a JSON object, with its fields in their order.
 IMAGE_JSON = """json_build_object(
     'zarr_url', image.zarr_url, 'origin', image.origin,
     'attributes', image.attributes, 'types', image.types)"""
 
 
-async def read_images(session: AsyncSession, dataset_id: int | None) -> list[Image]:
-    """The images of a dataset, in the order of the list."""
-    found = await session.execute(_READ, {"dataset_id": dataset_id})
+async def read_images(session: AsyncSession, search: ImageSearch) -> list[Image]:
+    """The images that are found, in the order of the list."""
+    return _images(await search.run(session, f"{_LISTED} {search.found}"))
+
+
+async def read_named_images(
+    session: AsyncSession, dataset_id: int | None, zarr_urls: Collection[str]
+) -> list[Image]:
+    """Those of these images that are in the list, in its order."""
+    given = {"dataset_id": dataset_id, "zarr_urls": list(zarr_urls)}
+    return _images(await session.execute(_READ_NAMED, given))
+
+
+async def count_images(session: AsyncSession, search: ImageSearch) -> int:
+    """How many images are found."""
+    counted = f"SELECT coalesce(sum(count), 0) FROM ({search.blocks}) AS blocks"
+    return int((await search.run(session, counted)).scalar_one())
+
+
+async def finds_any(session: AsyncSession, search: ImageSearch) -> bool:
+    """Whether there is an image that is found."""
+    found = await search.run(session, f"SELECT 1 {search.found} LIMIT 1")
+    return found.first() is not None
+
+
+def _images(found: Result[Any]) -> list[Image]:
     images: list[Image] = loads(found.scalar_one())
     return images
 
@@ -41,10 +66,16 @@ async def remove_images(
         await session.execute(statement, {"dataset_id": dataset_id, "zarr_urls": zarr_urls})
 
 
-_READ = text(
-    f"SELECT coalesce(json_agg({IMAGE_JSON} ORDER BY id), '[]')::text "
-    "FROM datasetimage AS image WHERE dataset_id = :dataset_id"
-)
+_LISTED = f"SELECT coalesce(json_agg({IMAGE_JSON} ORDER BY image.id), '[]')::text"
+# OFFSET keeps PostgreSQL from reading the whole list: it looks up each image.
+_READ_NAMED = text(
+    f"""
+    {_LISTED} FROM unnest(:zarr_urls) AS named(url), LATERAL (
+        SELECT * FROM datasetimage
+        WHERE dataset_id = :dataset_id AND zarr_url = named.url OFFSET 0
+    ) AS image
+    """
+).bindparams(bindparam("zarr_urls", type_=ARRAY(TEXT)))
 
 _WRITE = text(
     """

@@ -13,6 +13,7 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.image_list import read_images
+from fractal_models.image_search import ImageSearch
 from fractal_models.images import Image
 from fractal_models.tables import (
     AccountingRecord,
@@ -171,7 +172,7 @@ async def examine(session: AsyncSession, job_id: int, journal: Path) -> Findings
     job = await session.get_one(JobV2, job_id)
     dataset = await session.get_one(DatasetV2, job.dataset_id)
     tasks = job.workflow_dump["task_list"]
-    listed = await read_images(session, dataset.id)
+    listed = await read_images(session, ImageSearch(dataset.id))
     expected = expected_of(tasks, dataset.zarr_dir, listed)
     findings.num_units = expected.units.total()
     may_fail = {

@@ -25,7 +25,6 @@ from flows.submission import profile_of, reopen_job
 from flows.units.job_folder import JobFolder
 from fractal_models.database import is_outage, open_database, release, saved_id
 from fractal_models.errors import DatasetBusyError, NotNowError
-from fractal_models.image_list import read_images
 from fractal_models.settings import Settings, get_settings
 from fractal_models.tables import (
     DatasetV2,
@@ -93,7 +92,6 @@ async def _open(
             job.log = None
             await session.commit()
         dataset = await session.get_one(DatasetV2, job.dataset_id)
-        images = await read_images(session, dataset.id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
         profile = await profile_of(session, job)
@@ -103,7 +101,6 @@ async def _open(
     run = JobRun(
         job,
         dataset.zarr_dir,
-        images,
         recorded,
         resource,
         profile,

@@ -1,4 +1,4 @@
-"""A job while it runs: its row, images and folder, and how it is stopped or interrupted."""
+"""A job while it runs: its row and folder, and how it is stopped or interrupted."""
 
 import asyncio
 import atexit
@@ -25,7 +25,8 @@ from flows.units.job_folder import MOST_OF_A_LOG, JobFolder
 from flows.units.left_files import open_left, two_ends
 from fractal_models.database import is_outage, saved_id
 from fractal_models.errors import FractalError
-from fractal_models.images import STATUS_ATTRIBUTE, Image, Scalar
+from fractal_models.image_search import NOT_DONE
+from fractal_models.images import STATUS_ATTRIBUTE, Scalar
 from fractal_models.tables import (
     HistoryRun,
     JobV2,
@@ -35,8 +36,6 @@ from fractal_models.tables import (
 
 # The worker passes the runner configuration of a flow run to its process in this variable.
 RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
-
-_NOT_DONE = ("unset", "submitted", "failed")
 
 _LAST_WORDS_SECONDS = 5
 _OBEY_SECONDS = 2.0
@@ -57,16 +56,14 @@ class JobStoppedError(FractalError):
 class JobRun:
     """One job while it passes through its workflow tasks.
 
-    `images` is the dataset's image list as last recorded. `type_filters` are those of the job plus
-    the output types of the tasks that are done. `recorded` are the HistoryRuns that earlier
-    processes of the job wrote, oldest first.
+    `type_filters` are those of the job plus the output types of the tasks that are done. `recorded`
+    are the HistoryRuns that earlier processes of the job wrote, oldest first.
     """
 
     def __init__(
         self,
         job: JobV2,
         zarr_dir: str,
-        images: list[Image],
         recorded: Sequence[HistoryRun],
         resource: Resource,
         profile: Profile | None,
@@ -77,7 +74,6 @@ class JobRun:
     ) -> None:
         self.job = job
         self.zarr_dir = zarr_dir
-        self.images = images
         self.recorded = recorded
         self.type_filters: dict[str, bool] = dict(job.type_filters)
         self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
@@ -128,7 +124,7 @@ class JobRun:
         only to the first task, as clients know it.
         """
         if self.job.only_not_done:
-            return _NOT_DONE
+            return NOT_DONE
         return self._statuses if order == self.workflow_tasks[0]["order"] else None
 
     def say(self, message: str, level: int = logging.INFO) -> None:

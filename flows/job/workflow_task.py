@@ -1,6 +1,5 @@
 """The Prefect task that runs one workflow task: plan units, launch, collect, merge."""
 
-import asyncio
 import logging
 from functools import partial
 from pathlib import Path
@@ -51,7 +50,7 @@ class NotRecordedError(FractalError):
 
 
 async def run_workflow_task(job: JobRun, workflow_task: dict[str, object]) -> None:
-    """Run one workflow task of a job as a Prefect task, and update the job's image list.
+    """Run one workflow task of a job as a Prefect task, and update the dataset's image list.
 
     A task whose end is recorded does not run again; a task that was begun is continued.
 
@@ -98,7 +97,6 @@ async def _require_open(run: WorkflowTaskRun) -> None:
 
 async def _take_up(run: WorkflowTaskRun) -> None:
     """Find what an earlier process recorded about a workflow task, and choose the task's images."""
-    statuses: dict[str, str] = {}
     done_before: set[str] = set()
     async with run.job.database() as session:
         if run.failed_runs and run.type == "parallel":  # the units of others fail together
@@ -107,10 +105,7 @@ async def _take_up(run: WorkflowTaskRun) -> None:
             run.history_run_id = saved_id(run.earlier)
             run.recorded_status = run.earlier.status
             run.recorded_units = await unit_records.units_of_run(session, run.history_run_id)
-        if run.wanted_statuses is not None and not run.recorded_units:
-            dataset_id = run.job.job.dataset_id
-            statuses = await unit_records.image_statuses(session, dataset_id, run.dump["id"])
-    run.take_inputs(statuses, done_before)
+        await run.take_inputs(session, done_before)
 
 
 async def _run(run: WorkflowTaskRun) -> None:
@@ -126,8 +121,6 @@ async def _run(run: WorkflowTaskRun) -> None:
         raise run.why_it_failed
     if not run.recorded:
         raise NotRecordedError(f"{run.title}: its end could not be recorded. {_why(run)}")
-    if run.merged is not None:
-        run.job.images = run.merged.images
 
 
 def _why(run: WorkflowTaskRun) -> str:
@@ -174,10 +167,10 @@ async def _execute(run: WorkflowTaskRun) -> None:
         try:
             await _run_phase(run, last_phase, progress)
         except Exception:  # what had ended before counts
-            await asyncio.to_thread(run.merge, last_phase)
+            await run.merge(last_phase)
             run.job.say(f"{run.title} was broken off {how_far(run)}")
             raise
-    await asyncio.to_thread(run.merge, last_phase)
+    await run.merge(last_phase)
     await _raise_for_failures(run)
     run.job.say(f"{run.title} ended {how_far(run)}")
     warn(run)

@@ -29,7 +29,7 @@ def how_it_begins(run: WorkflowTaskRun) -> str:
         return "begins, on no images"
     filters = job_log.Filters(run.type_filters, run.job.attribute_filters, run.wanted_statuses)
     how = "runs again" if run.failed_runs else "begins"
-    return f"{how}, on {job_log.chosen(len(run.inputs), len(run.job.images), filters)}"
+    return f"{how}, on {job_log.chosen(len(run.inputs), run.num_images, filters)}"
 
 
 def how_far(run: WorkflowTaskRun) -> str:

@@ -1,7 +1,10 @@
 """One workflow task of a job: the images that it gets, and the changes that its units make."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.job.phase import Failure, Output, Phase
 from flows.job.run import JobRun
@@ -22,7 +25,10 @@ from flows.units.plan import (
     processed,
 )
 from fractal_models.database import saved_id
+from fractal_models.image_list import count_images, read_images, read_named_images
+from fractal_models.image_search import ImageSearch
 from fractal_models.images import (
+    STATUS_ATTRIBUTE,
     FilterError,
     Image,
     ImageListError,
@@ -30,8 +36,8 @@ from fractal_models.images import (
     MergeResult,
     Scalar,
     TaskOutput,
-    filter_images,
     merge_images,
+    named_images,
     task_type_filters,
 )
 from fractal_models.schemas.meta import Retry, retry_of
@@ -72,6 +78,7 @@ class WorkflowTaskRun:
         self.not_recorded: Exception | None = None  # why, if the database refused
         self.type_filters: dict[str, bool] = {}
         self.inputs: list[Image] = []  # a converter has none
+        self.num_images = 0  # of the dataset
         self.num_available_images = 0  # that pass the type filters
         self.problem: FilterError | None = None
         try:
@@ -81,26 +88,29 @@ class WorkflowTaskRun:
         except FilterError as error:
             self.problem = error
 
-    def take_inputs(self, statuses: Mapping[str, str], done_before: Collection[str] = ()) -> None:
-        """Choose the images that the task sees.
+    async def take_inputs(self, session: AsyncSession, done_before: Collection[str]) -> None:
+        """Read the images that the task sees; no others, since a dataset can have a million.
 
-        `statuses` has the status of the task's latest unit on each image, if that matters. A task
-        that was begun before an interruption keeps the images with which it began. A task that runs
-        again leaves out the images in `done_before`.
+        A task that was begun before an interruption keeps the images with which it began. A task
+        that runs again leaves out the images in `done_before`.
         """
         if self.problem is not None or self.type in CONVERTERS:
             return
+        dataset_id = self.job.job.dataset_id
         if self.recorded_units:
             first = self.recorded_units[: None if self.type == "parallel" else 1]
             began_with = {url for unit in first for url in unit.zarr_urls}
-            self.inputs = [i for i in self.job.images if i["zarr_url"] in began_with]
+            self.inputs = await read_named_images(session, dataset_id, began_with)
             return
-        available = filter_images(self.job.images, self.type_filters, {})
-        self.num_available_images = len(available)
-        self.inputs = filter_images(available, {}, self.job.attribute_filters)
-        self.inputs = [image for image in self.inputs if image["zarr_url"] not in done_before]
+        self.num_images = await count_images(session, ImageSearch(dataset_id))
+        search = ImageSearch(dataset_id, self.dump["id"])
+        search.filter_by(self.type_filters, {})
+        self.num_available_images = await count_images(session, search)
+        search.filter_by({}, self.job.attribute_filters)
         if (wanted := self.wanted_statuses) is not None:
-            self.inputs = [i for i in self.inputs if statuses.get(i["zarr_url"], "unset") in wanted]
+            search.filter_by({}, {STATUS_ATTRIBUTE: wanted})
+        found = await read_images(session, search)
+        self.inputs = [image for image in found if image["zarr_url"] not in done_before]
 
     @property
     def wanted_statuses(self) -> Sequence[Scalar] | None:
@@ -187,7 +197,7 @@ class WorkflowTaskRun:
     def num_succeeded(self) -> int:
         return sum(len(phase.outputs) for phase in self.phases)
 
-    def merge(self, last_phase: Phase[TaskOutput]) -> None:
+    async def merge(self, last_phase: Phase[TaskOutput]) -> None:
         """Merge the outputs of the units that succeeded into the image list.
 
         Raises:
@@ -196,9 +206,18 @@ class WorkflowTaskRun:
         outputs = last_phase.outputs
         if not outputs and last_phase.plan.units:
             return
+        known = {image["zarr_url"]: image for image in self.inputs}
+        others = named_images(outputs.values()).difference(known)
+        async with self.job.database() as session:
+            for image in await read_named_images(session, self.job.job.dataset_id, others):
+                known[image["zarr_url"]] = image
+        await asyncio.to_thread(self._merge, list(known.values()), last_phase)
+
+    def _merge(self, images: Sequence[Image], last_phase: Phase[TaskOutput]) -> None:
+        outputs = last_phase.outputs
         try:
             self.merged = merge_images(
-                self.job.images,
+                images,
                 [outputs[index] for index in sorted(outputs)],
                 input_images=processed(self.inputs, last_phase.plan.units, outputs),
                 zarr_dir=self.job.zarr_dir,

@@ -17,24 +17,9 @@ from flows.records.jobs import note_progress
 from flows.units.plan import PlannedUnit
 from flows.units.results import UnitResult
 from fractal_models.database import analyse
-from fractal_models.tables import HistoryImageCache, HistoryUnit
+from fractal_models.tables import HistoryUnit
 
 _UNIT_ID = col(HistoryUnit.id)
-
-
-async def image_statuses(
-    session: AsyncSession, dataset_id: int | None, workflow_task_id: int
-) -> dict[str, str]:
-    """The status of a workflow task on each image, by URL: that of its latest unit on the image."""
-    found = await session.execute(
-        select(HistoryImageCache.zarr_url, HistoryUnit.status)
-        .join(HistoryUnit, col(HistoryImageCache.latest_history_unit_id) == _UNIT_ID)
-        .where(
-            HistoryImageCache.dataset_id == dataset_id,
-            HistoryImageCache.workflowtask_id == workflow_task_id,
-        )
-    )
-    return dict(found.tuples().all())
 
 
 @dataclass(frozen=True, slots=True)

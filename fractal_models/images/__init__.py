@@ -9,13 +9,12 @@ from fractal_models.images.filters import (
     AttributeFilters,
     FilterError,
     TypeFilters,
-    filter_images,
     is_beyond_64_bits,
     merge_type_filters,
     task_type_filters,
 )
 from fractal_models.images.identity import identity
-from fractal_models.images.merge import ImageListError, MergeResult, merge_images
+from fractal_models.images.merge import ImageListError, MergeResult, merge_images, named_images
 from fractal_models.images.outputs import (
     ImageListUpdate,
     InitOutput,
@@ -58,11 +57,11 @@ __all__ = [
     "TypeFilters",
     "ZarrUrl",
     "check_keys",
-    "filter_images",
     "identity",
     "is_beyond_64_bits",
     "merge_images",
     "merge_type_filters",
+    "named_images",
     "parse_init_output",
     "parse_task_output",
     "task_type_filters",

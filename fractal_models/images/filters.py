@@ -1,12 +1,11 @@
-"""Filters: which images a task sees."""
+"""Filters: which images a task sees. (`fractal_models.image_search` looks for these.)"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, TypeGuard
 
 from pydantic import AfterValidator, BeforeValidator
 
-from fractal_models.images.identity import identity
-from fractal_models.images.schema import Image, ImageError, ImageTypes, Scalar, check_keys
+from fractal_models.images.schema import ImageError, ImageTypes, Scalar, check_keys
 
 # The attribute by which clients see and filter the status of an image's latest unit of a workflow
 # task: `submitted`, `done`, `failed`, or `unset`. It is not stored in any image.
@@ -45,28 +44,6 @@ AttributeFilters = Annotated[
     dict[str, Annotated[list[Scalar], AfterValidator(_check_values)]], BeforeValidator(check_keys)
 ]
 """Attribute names with the values to keep: at least one value, all of one kind."""
-
-
-def filter_images(
-    images: Iterable[Image],
-    type_filters: Mapping[str, bool],
-    attribute_filters: Mapping[str, Sequence[Scalar]],
-) -> list[Image]:
-    """The images that pass every filter, in their order. The filters must be valid.
-
-    An image passes a type filter if its type has this value; a missing type counts as `False`. It
-    passes an attribute filter if it has the attribute with one of the values.
-    """
-    wanted_types = list(type_filters.items())
-    wanted_values = [
-        (key, {identity(value) for value in values}) for key, values in attribute_filters.items()
-    ]
-    return [
-        image
-        for image in images
-        if all(image["types"].get(key, False) is value for key, value in wanted_types)
-        and all(identity(image["attributes"].get(key)) in values for key, values in wanted_values)
-    ]
 
 
 def merge_type_filters(

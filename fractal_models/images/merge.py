@@ -43,6 +43,8 @@ def merge_images(
 ) -> MergeResult:
     """Merge the outputs of a task's successful units into a dataset's image list.
 
+    Of a long list, `images` need only have the input images and those that the outputs name.
+
     An update starts from the attributes and types of its `origin`, if this is another image;
     otherwise from the image's own. In both cases these are the values before the task, so the order
     of outputs matters only for new images, which are appended in the order in which they first
@@ -82,6 +84,16 @@ def merge_images(
         updated=[url for url in updates if url in known],
         removed=list(removals),
     )
+
+
+def named_images(outputs: Iterable[TaskOutput]) -> set[str]:
+    """The URLs of the images that outputs are about, and of those from which they were made."""
+    named: set[str] = set()
+    for output in outputs:
+        named.update(output.image_list_removals)
+        for update in output.image_list_updates:
+            named.update({update.zarr_url, update.origin or update.zarr_url})
+    return named
 
 
 def _all_updated(

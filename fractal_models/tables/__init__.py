@@ -4,7 +4,7 @@ So an existing Fractal database can be adopted. Columns that Fractal does not ha
 """
 
 from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm
-from fractal_models.tables.dataset import DatasetImage, DatasetV2, ImageFacet
+from fractal_models.tables.dataset import DatasetImage, DatasetV2, FacetBlock, ImageFacet
 from fractal_models.tables.event import EventOutbox
 from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
 from fractal_models.tables.job import JobV2
@@ -21,6 +21,7 @@ __all__ = [
     "DatasetImage",
     "DatasetV2",
     "EventOutbox",
+    "FacetBlock",
     "HistoryImageCache",
     "HistoryRun",
     "HistoryUnit",

@@ -112,3 +112,18 @@ class ImageFacet(SQLModel, table=True):
     key: str
     value: Any = Field(default=None, sa_column=Column(JSONB, nullable=False))
     count: int
+
+
+class FacetBlock(SQLModel, table=True):
+    """How many images of a facet are in a block of the list: those whose ids are of one 1024.
+
+    The same trigger keeps the counts. So a page is found wherever in the list its images are, and
+    only the blocks in which they are must be read.
+    """
+
+    __tablename__ = "facetblock"
+
+    dataset_id: int = Field(primary_key=True, foreign_key="datasetv2.id", ondelete="CASCADE")
+    digest: str = Field(primary_key=True)
+    block: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    count: int

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from api.lists import Paging
 from api.queries.images import page_of_images
+from fractal_models.database import saved_id
 from fractal_models.image_list import read_images, remove_images, write_images
-from fractal_models.images import (
-    STATUS_ATTRIBUTE,
-    Image,
-    filter_images,
-)
+from fractal_models.image_search import ImageSearch
+from fractal_models.images import STATUS_ATTRIBUTE, Image
 from fractal_models.schemas.dataset import ImagePage, ImageQuery
 from fractal_models.tables import DatasetV2
+from tests.passing import passing
 
 IMAGES = [
     {
@@ -324,14 +324,16 @@ async def test_the_database_keeps_and_filters_lists_like_a_job_does(
         await write_images(session, dataset.id, list(before.values()))
         await write_images(session, dataset.id, list(edits.values()))
         await remove_images(session, dataset.id, list(removed))
-        listed = await read_images(session, dataset.id)
+        listed = await read_images(session, ImageSearch(dataset.id))
         page = ImagePage.model_validate_json(
             await page_of_images(session, dataset.id, query, Paging())
         )
+        differing = await session.execute(_COUNTS_THAT_DIFFER, {"dataset_id": dataset.id})
+        counts_that_differ = list(differing.scalars())
 
     images = [image for url, image in (before | edits).items() if url not in removed]
     assert listed == images
-    assert [image.model_dump() for image in page.items] == filter_images(
+    assert [image.model_dump() for image in page.items] == passing(
         images, type_filters, attribute_filters
     )
     assert page.total_count == len(page.items)
@@ -344,6 +346,79 @@ async def test_the_database_keeps_and_filters_lists_like_a_job_does(
         for key in {key for image in images for key in image["attributes"]}
     }
     assert page.types == sorted({key for image in images for key in image["types"]})
+    assert counts_that_differ == []
+
+
+# Facets whose images are not as many as there are in all blocks; and blocks of no facet.
+_COUNTS_THAT_DIFFER = text(
+    """
+    SELECT digest FROM (
+        SELECT digest, count FROM imagefacet WHERE dataset_id = :dataset_id
+        UNION ALL
+        SELECT digest, -count FROM facetblock WHERE dataset_id = :dataset_id
+    ) AS counted GROUP BY digest HAVING sum(count) <> 0 OR max(count) <= 0
+    """
+)
+
+
+@pytest.fixture(scope="module")
+async def long_list(sessions: Any, owner: Any) -> tuple[int, list[Image]]:
+    """A dataset whose images are in several blocks, between which there are gaps; its images."""
+    project = await owner.ok("POST", "/api/v2/project/", json={"name": "of a long list"})
+    images: list[Image] = [
+        {
+            "zarr_url": f"/d/{n}",
+            "origin": None,
+            "attributes": {"well": n % 7} | ({"plate": "rare"} if n in (5, 2900) else {}),
+            "types": {"late": True} if n >= 2500 else {},
+        }
+        for n in range(3000)
+    ]
+    gone = [image["zarr_url"] for n, image in enumerate(images) if 700 <= n < 2300 or n % 11 == 0]
+    async with sessions() as session:
+        dataset = DatasetV2(name="d", project_id=project["id"], zarr_dir="/d")
+        session.add(dataset)
+        await session.flush()
+        await write_images(session, dataset.id, images)
+        await remove_images(session, dataset.id, gone)
+        for n in (20, 2950):
+            images[n] = {**images[n], "types": {"edited": True}}
+        await write_images(session, dataset.id, [images[20], images[2950]])
+        await session.commit()
+    return saved_id(dataset), [image for image in images if image["zarr_url"] not in {*gone}]
+
+
+@pytest.mark.parametrize("page_size", [1, 50, 333, 5000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        ImageQuery(),
+        ImageQuery(attribute_filters={"plate": ["rare"]}),
+        ImageQuery(attribute_filters={"well": [1, 3]}),
+        ImageQuery(attribute_filters={"plate": ["none"]}),
+        ImageQuery(type_filters={"late": True}),
+        ImageQuery(type_filters={"late": False}),
+        ImageQuery(type_filters={"edited": True, "late": False}),
+        ImageQuery(type_filters={"late": False}, attribute_filters={"well": [0]}),
+    ],
+    ids=str,
+)
+async def test_pages_are_the_parts_of_a_long_list(
+    long_list: tuple[int, list[Image]], query: ImageQuery, page_size: int, sessions: Any
+) -> None:
+    dataset_id, images = long_list
+    wanted = passing(images, query.type_filters, query.attribute_filters)
+    last = max(1, -(-len(wanted) // page_size))
+    async with sessions() as session:
+        for number in {1, 2, last // 2 + 1, last - 1, last, last + 1} - {0}:
+            page = ImagePage.model_validate_json(
+                await page_of_images(session, dataset_id, query, Paging(number, page_size))
+            )
+            shown = min(number, last)
+            assert (page.current_page, page.total_count) == (shown, len(wanted))
+            assert [image.model_dump() for image in page.items] == wanted[
+                (shown - 1) * page_size : shown * page_size
+            ]
 
 
 def told(attributes: dict[str, list[Any]]) -> dict[str, set[tuple[bool, Any]]]:

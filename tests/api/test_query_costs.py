@@ -49,6 +49,7 @@ _D = "/api/v2/project/{project_id}/dataset/{dataset_id}"
 _P = "/api/v2/project/{project_id}"
 _OF_TASK = "?dataset_id={dataset_id}&workflowtask_id={workflow_task_id}"
 _WELL = {"attribute_filters": {"well": ["A0", "B1"]}}
+_LAST = {"type_filters": {"is_last": True}}
 _TWO = {**_WELL, "type_filters": {"is_3D": True}}
 _STATUS = {"attribute_filters": {STATUS_ATTRIBUTE: ["done"]}}
 _UNSET = {"attribute_filters": {STATUS_ATTRIBUTE: ["unset"]}}
@@ -58,9 +59,11 @@ QUESTIONS = [
         for url in (f"{_D}/images/query/?", f"{_P}/status/images/{_OF_TASK}&include_warnings=true&")
         for page, body, reads in [
             (1, {}, False),
-            ("{middle}", {}, True),
-            ("{last}", {}, True),
+            ("{middle}", {}, False),
+            ("{last}", {}, False),
             (1, _WELL, False),
+            ("{last}", _WELL, False),
+            (1, _LAST, False),
             (1, {"type_filters": {"is_3D": False}}, False),
             (1, _TWO, True),
         ]
@@ -217,7 +220,7 @@ async def _make(owner: Person, session: AsyncSession, number: int, images: int) 
         {
             "zarr_url": f"/data/{number}/plate.zarr/{n % 8}/{n % 12}/{n}",
             "attributes": {"well": f"{'ABCDEFGH'[n % 8]}{n % 12}", "plate": "plate"},
-            "types": {"is_3D": n % 2 == 0},
+            "types": {"is_3D": n % 2 == 0} | ({"is_last": True} if n > images - PAGE else {}),
         }
         for n in range(images)
     ]

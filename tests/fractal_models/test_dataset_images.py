@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 import fractal_models
 from fractal_models import tables
 from fractal_models.image_list import read_images, write_images
+from fractal_models.image_search import ImageSearch
 from fractal_models.tables import DatasetV2
 
 IMAGES = [
@@ -43,7 +44,7 @@ async def test_images_are_read_when_they_are_asked_for(
     assert dataset.images == IMAGES
     assert repr(dataset.images[0]["attributes"]["n"]) == repr(10**25)
     assert dataset.image_zarr_urls == ["/c", "/a", "/b"]
-    assert await read_images(session, dataset.id) == IMAGES
+    assert await read_images(session, ImageSearch(dataset.id)) == IMAGES
 
 
 async def test_images_are_read_with_many_datasets(
@@ -65,7 +66,7 @@ async def test_images_are_read_with_many_datasets(
 async def test_images_are_only_read(session: AsyncSession, dataset: DatasetV2) -> None:
     with pytest.raises(AttributeError, match="only read"):
         dataset.images = []
-    assert await read_images(session, dataset.id) == IMAGES
+    assert await read_images(session, ImageSearch(dataset.id)) == IMAGES
 
 
 async def test_images_are_read_by_sql(session: AsyncSession, dataset: DatasetV2) -> None:

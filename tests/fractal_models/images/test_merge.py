@@ -13,6 +13,7 @@ from fractal_models.images import (
     MergeResult,
     TaskOutput,
     merge_images,
+    named_images,
 )
 
 DIR = "/data/zarr"
@@ -323,6 +324,25 @@ def distinct_outputs(draw: st.DrawFn) -> list[TaskOutput]:
         }
         outputs.append(updates(update))
     return outputs
+
+
+@given(image_lists, distinct_outputs() | st.just([]), st.sets(st.sampled_from(known_urls)), types)
+def test_of_a_long_list_only_inputs_and_named_images_matter(
+    images: list[Image],
+    outputs: list[TaskOutput],
+    inputs: set[str],
+    output_types: dict[str, bool],
+) -> None:
+    matter = inputs | named_images(outputs)
+    few = [each for each in images if each["zarr_url"] in matter]
+    of_all, of_few = (
+        merge(*outputs, images=listed, given_urls=inputs, output_types=output_types)
+        for listed in (images, few)
+    )
+    assert of_few.written == of_all.written
+    assert of_few.added == of_all.added
+    assert of_few.updated == of_all.updated
+    assert of_few.removed == of_all.removed
 
 
 def test_inputs_of_a_merge_stay_as_they_were() -> None:
