@@ -23,8 +23,8 @@ from fractal_models.settings import Settings
 _MIB, _KIB = 1 << 20, 1 << 10
 _LOGIN_BYTES, _URLENCODED_BYTES = 8 * _KIB, 64 * _KIB
 # A million values take up to a second to parse, in which nothing else is served, and up to 200 MB.
-# Those of an image list are 20 bytes long and more, those of other bodies are some thousand.
-_JSON_VALUES, _BYTES_PER_VALUE_OF_IMAGES = 250_000, 16
+# Bodies have some thousand, unless they are read in pieces.
+_JSON_VALUES = 250_000
 _SILENT_SECONDS = 60.0
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -35,7 +35,7 @@ class Body(Enum):
 
     LOGIN = "the form of a login, from anybody"
     JSON = "JSON"
-    IMAGES = "JSON with a list of images"
+    IMAGES = "JSON with a list of images, which is read in pieces"
     FILE = "a form with a file"
 
 
@@ -74,9 +74,9 @@ def limit_of(body: Body, content_type: str, settings: Settings) -> Limit:
         return Limit(_URLENCODED_BYTES, _URLENCODED_BYTES)
     if body is Body.JSON:
         return Limit(settings.max_json_mb * _MIB, _JSON_VALUES, "FRACTAL_MAX_JSON_MB")
-    upload = settings.max_upload_mb * _MIB
-    values = upload // _BYTES_PER_VALUE_OF_IMAGES if body is Body.IMAGES else float("inf")
-    return Limit(upload, values, "FRACTAL_MAX_UPLOAD_MB")
+    if body is Body.IMAGES:
+        return Limit(settings.max_import_mb * _MIB, float("inf"), "FRACTAL_MAX_IMPORT_MB")
+    return Limit(settings.max_upload_mb * _MIB, float("inf"), "FRACTAL_MAX_UPLOAD_MB")
 
 
 class RequestBodies:

@@ -58,6 +58,15 @@ async def write_images(
     await session.execute(_WRITE, {"dataset_id": dataset_id, "images": images})
 
 
+async def append_images(session: AsyncSession, dataset_id: int | None, images: str) -> None:
+    """Append a JSON array of images, none of which may be in the list (not committed).
+
+    Raises:
+        IntegrityError: one is, or is there twice.
+    """
+    await session.execute(_APPEND, {"dataset_id": dataset_id, "images": images})
+
+
 async def remove_images(
     session: AsyncSession, dataset_id: int | None, zarr_urls: Sequence[str]
 ) -> None:
@@ -77,12 +86,18 @@ _READ_NAMED = text(
     """
 ).bindparams(bindparam("zarr_urls", type_=ARRAY(TEXT)))
 
-_WRITE = text(
-    """
+_INSERT = """
     INSERT INTO datasetimage (dataset_id, zarr_url, origin, attributes, types)
     SELECT :dataset_id, image->>'zarr_url', image->>'origin', image->'attributes', image->'types'
-    FROM jsonb_array_elements(:images) WITH ORDINALITY AS listed(image, place)
+    FROM jsonb_array_elements(CAST(:images AS jsonb)) WITH ORDINALITY AS listed(image, place)
     ORDER BY place
+"""
+
+_APPEND = text(_INSERT).bindparams(bindparam("images", type_=TEXT))
+
+_WRITE = text(
+    f"""
+    {_INSERT}
     ON CONFLICT (dataset_id, zarr_url)
     DO UPDATE SET origin = excluded.origin,
         attributes = excluded.attributes, types = excluded.types

@@ -244,7 +244,13 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
     max_upload_mb: int = Field(
         default=200,
         ge=1,
-        description="MiB that a request may have which brings a file or a list of images",
+        description="MiB that a request may have which brings a file",
+    )
+    max_import_mb: int = Field(
+        default=1000,
+        ge=1,
+        description="MiB that a request may have which imports a dataset; "
+        "a million images have 150 and more",
     )
     statement_seconds: int = Field(
         default=30,

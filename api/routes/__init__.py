@@ -38,6 +38,7 @@ ROUTERS: list[APIRouter] = [
     projects.router,
     datasets.router_of_all,
     datasets.router,
+    datasets.router_of_imports,
     images.router,
     workflows.router,
     workflow_tasks.router,

@@ -10,6 +10,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
 from api import lists
+from api.errors import conflicts_as
+from api.image_import import ImportRoute
 from api.queries import images
 from api.queries.jobs import require_no_submitted_job
 from api.queries.sharing import owner_email
@@ -18,7 +20,7 @@ from api.rights import ReadableDataset, ReadableProject, WritableDataset, Writab
 from api.services import PatientSessionDep, Services, ServicesDep, SessionDep, VerifiedUser
 from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
-from fractal_models.image_list import IMAGE_TABLES, write_images
+from fractal_models.image_list import IMAGE_TABLES, append_images
 from fractal_models.rights import WITHOUT_HISTORY
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
@@ -32,7 +34,9 @@ from fractal_models.schemas.dataset import (
 from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2, UserOAuth
 from fractal_models.urls import join_url, lies_in, normalize_url
 
-router = APIRouter(prefix="/api/v2/project/{project_id}/dataset", tags=["Dataset"])
+_OF_PROJECT: Any = {"prefix": "/api/v2/project/{project_id}/dataset", "tags": ["Dataset"]}
+router = APIRouter(**_OF_PROJECT)
+router_of_imports = APIRouter(**_OF_PROJECT, route_class=ImportRoute)
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
 
 _PROJECT = aliased(ProjectV2, name="project")
@@ -91,7 +95,7 @@ async def create_dataset(
     return DatasetRead.model_validate(dataset)
 
 
-@router.post("/import/", status_code=status.HTTP_201_CREATED)
+@router_of_imports.post("/import/", status_code=status.HTTP_201_CREATED)
 @takes(Body.IMAGES)
 async def import_dataset(
     request: DatasetImport,
@@ -106,16 +110,19 @@ async def import_dataset(
         raise RefusedError(
             f"zarr_dir {request.zarr_dir!r} is in none of your folders: {_listed(user)}."
         )
-    if len({image.zarr_url for image in request.images}) < len(request.images):
-        raise RefusedError("An image occurs more than once: each zarr_url must be unique.")
-    fields = request.model_dump()
-    images = fields.pop("images")
-    dataset = DatasetV2(**fields, project_id=saved_id(project), project=project)
+    dataset = DatasetV2(
+        name=request.name,
+        zarr_dir=request.zarr_dir,
+        project_id=saved_id(project),
+        project=project,
+    )
     session.add(dataset)
     await session.flush()
-    await write_images(session, dataset.id, images)
+    async with conflicts_as("An image occurs more than once: each zarr_url must be unique."):
+        for batch in request.images.batches():
+            await append_images(session, dataset.id, batch)
     await session.commit()
-    later.add_task(_analyse, services, len(images))
+    later.add_task(_analyse, services, len(request.images))
     return DatasetRead.model_validate(dataset)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from fractal_models.images import AttributeFilters, Scalar, SingleImage, TypeFilters
 from fractal_models.schemas.base import (
@@ -17,6 +17,7 @@ from fractal_models.schemas.base import (
     Timestamp,
 )
 from fractal_models.schemas.project import ProjectRead
+from fractal_models.spooled_images import SpooledImages
 from fractal_models.urls import not_below
 
 
@@ -45,13 +46,14 @@ class DatasetImport(OpenInput):
 
     name: Name
     zarr_dir: Folder
-    images: list[SingleImage] = []
+    images: SpooledImages = Field(default_factory=SpooledImages)
 
     @model_validator(mode="after")
     def _images_are_in_folder(self) -> Self:
-        outside = not_below((image.zarr_url for image in self.images), self.zarr_dir)
-        if outside := [url for url in outside if url != self.zarr_dir]:
-            raise ValueError(f"{outside[0]!r} does not lie in zarr_dir {self.zarr_dir!r}")
+        # Those in a folder are neighbours in the alphabet. The folder itself may be an image.
+        if outside := not_below(self.images.ends, self.zarr_dir):
+            url = outside[0].removesuffix("/")
+            raise ValueError(f"{url!r} does not lie in zarr_dir {self.zarr_dir!r}")
         return self
 
 
