@@ -20,6 +20,8 @@ from fractal_models.database import open_database
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.settings import Settings
 
+_CONNECTIONS, _FEWEST_CONNECTIONS = 15, 8  # of all processes; of each
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application. It connects to the database and to Prefect at its start, not before.
@@ -32,7 +34,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            open_database(settings.async_database_url, _limits(settings)) as sessions,
+            open_database(
+                settings.async_database_url, _limits(settings), connections=_connections(settings)
+            ) as sessions,
             open_engine(settings) as engine,
         ):
             app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
@@ -61,6 +65,11 @@ def _limits(settings: Settings) -> dict[str, str]:
     """How long PostgreSQL lets a statement take, and a transaction wait for the next one."""
     longest = f"{settings.statement_seconds}s"
     return {"statement_timeout": longest, "idle_in_transaction_session_timeout": longest}
+
+
+def _connections(settings: Settings) -> int:
+    """The connections of one of the processes: PostgreSQL has few, which are shared."""
+    return max(_FEWEST_CONNECTIONS, _CONNECTIONS // settings.api_workers)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -79,6 +79,9 @@ def up(
     admin_password_file: PasswordFile = None,
     resource: JsonFile = None,
     profile: JsonFile = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that serve the REST API.")
+    ] = min(os.cpu_count() or 1, 4),
     logs: Annotated[bool, typer.Option(help="Show what the services log.")] = False,
 ) -> None:
     """Start everything on this machine, until Ctrl-C: database, Prefect, a worker, the REST API."""
@@ -93,6 +96,7 @@ def up(
         admin_password=_admin_password(admin_password_file),
         resource=_read_json(resource),
         profile=_read_json(profile),
+        api_workers=workers,
     )
     keep_secrets()
     _end_as_by_ctrl_c()
@@ -181,10 +185,11 @@ def demo(
 def api(
     host: Annotated[str | None, typer.Option(help="Default: FRACTAL_HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: FRACTAL_PORT.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes; default: FRACTAL_API_WORKERS.")
+    ] = None,
 ) -> None:
     """Serve the REST API."""
-    import uvicorn
-
     from deployments import http_server
     from deployments.services import usable_port
 
@@ -193,18 +198,10 @@ def api(
     keep_secrets()
     host = host or settings.host
     port = usable_port(host, settings.port if port is None else port, "--port")
-    settings = settings.model_copy(update={"host": host, "port": port})
+    workers = workers or settings.api_workers
+    settings = settings.model_copy(update={"host": host, "port": port, "api_workers": workers})
     asyncio.run(_require_database(settings))
-    from api.app import create_app
-
-    uvicorn.run(
-        create_app(settings),
-        host=host,
-        port=port,
-        log_config=None,  # Prefect's logging, so that all lines look the same
-        log_level="info",
-        **http_server.OPTIONS,
-    )
+    http_server.serve(settings)
 
 
 @app.command()

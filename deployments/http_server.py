@@ -1,13 +1,26 @@
-"""How the REST API is served: with limits for the number of connections and for their silence."""
+"""How the REST API is served: by one process or several, with limits for connections."""
 
 import asyncio
+import logging
+import os
+import signal
+import threading
+from multiprocessing import parent_process
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Further connections get status 503. A process may usually have 1024 open files.
+from deployments.secrecy import keep_secrets
+from fractal_models.settings import SECRETS, Settings, get_settings
+
+# Further connections of a process get status 503. It may usually have 1024 open files.
 MAX_CONNECTIONS = 800
 HEAD_SECONDS = 30.0
+_LOG_FORMAT = "%(asctime)s | %(levelname)-7s | %(name)s - %(message)s"
+_STUCK_SECONDS = 60  # a process that shows no sign of life for so long is replaced
 
 
 class BoundedProtocol(H11Protocol):
@@ -61,3 +74,54 @@ OPTIONS: dict[str, Any] = {
     "ws": "none",
     "limit_concurrency": MAX_CONNECTIONS,
 }
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Of several processes, those that end are replaced."""
+    where: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "log_config": None,
+        "log_level": "info",
+    }
+    if settings.api_workers == 1:
+        from api.app import create_app  # takes seconds
+
+        uvicorn.run(create_app(settings), **where, **OPTIONS)
+        return
+    for name in ("host", "port", "api_workers"):  # from which the processes read them
+        os.environ[f"FRACTAL_{name.upper()}"] = str(getattr(settings, name))
+    _begin_resource_tracker()
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)  # theirs is Prefect's
+    uvicorn.run(
+        f"{__name__}:{app_of_one_process.__name__}",
+        **where,
+        factory=True,
+        workers=settings.api_workers,
+        timeout_worker_healthcheck=_STUCK_SECONDS,
+        **OPTIONS,
+    )
+
+
+def _begin_resource_tracker() -> None:
+    """Begin Python's helper of processes without secrets: it does not keep them to itself."""
+    secrets = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    ensure_running()
+    os.environ.update(secrets)
+
+
+def app_of_one_process() -> FastAPI:
+    """The application, in one of several processes, which ends with the one that began it."""
+    from api.app import create_app
+
+    for name in ("uvicorn.error", "uvicorn.access"):  # Prefect has just set it otherwise
+        logging.getLogger(name).setLevel(logging.INFO)
+    keep_secrets()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return create_app(get_settings())
+
+
+def _end_with_parent() -> None:
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

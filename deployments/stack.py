@@ -61,6 +61,7 @@ class StackOptions:
     admin_password: str | None = None
     resource: dict[str, Any] | None = None
     profile: dict[str, Any] | None = None
+    api_workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,10 @@ def running_stack(
             services = [
                 _prefect_server(prefect_port, postgres, environment, data_dir),
                 _service("worker", data_dir, environment),
-                _api(data_dir, environment, secret, "--host", options.host, "--port", str(port)),
+                _api(
+                    *(data_dir, environment, secret, "--host", options.host),
+                    *("--port", str(port), "--workers", str(options.api_workers)),
+                ),
             ]
             stack = Stack(
                 data_dir=data_dir,

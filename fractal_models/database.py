@@ -26,6 +26,7 @@ Parameters = Mapping[str, str]
 
 _MANY_ROWS = 10_000
 _CONNECT_SECONDS = 10.0
+_KEPT_CONNECTIONS = 5  # others are closed when they are free
 # Pages are read along an index, up to their end, also where PostgreSQL expects so few rows that it
 # would fetch and sort them all: what it expects is wrong for a dataset that has just been made.
 _PLANNING = {"enable_bitmapscan": "off", "random_page_cost": "1.1", "jit": "off"}
@@ -100,13 +101,14 @@ def _watch_host(connected: socket.socket) -> None:
 
 
 def connection_pool(
-    url: URL, *, pool_size: int = 5, parameters: Parameters | None = None
+    url: URL, *, connections: int = 15, parameters: Parameters | None = None
 ) -> AsyncEngine:
     """An engine that stores numbers in JSON exactly, and whose errors do not contain parameters."""
     engine = create_async_engine(
         url,
         async_creator=partial(connect, url, server_settings={**_PLANNING, **(parameters or {})}),
-        pool_size=pool_size,
+        pool_size=min(connections, _KEPT_CONNECTIONS),
+        max_overflow=max(0, connections - _KEPT_CONNECTIONS),
         hide_parameters=True,
         json_serializer=_dump_json,
         json_deserializer=loads,
@@ -174,10 +176,10 @@ def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 @asynccontextmanager
 async def open_database(
-    url: URL, parameters: Parameters | None = None
+    url: URL, parameters: Parameters | None = None, *, connections: int = 15
 ) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """A session factory for the duration of a block, e.g. of one flow run."""
-    engine = connection_pool(url, parameters=parameters)
+    engine = connection_pool(url, connections=connections, parameters=parameters)
     try:
         yield session_factory(engine)
     finally:

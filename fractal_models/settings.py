@@ -291,6 +291,9 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the REST API binds to")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port of the REST API")
+    api_workers: int = Field(
+        default=1, ge=1, le=64, description="How many processes serve the REST API"
+    )
 
     @field_validator("jwt_secret")
     @classmethod

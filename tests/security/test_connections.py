@@ -338,8 +338,7 @@ async def silent() -> AsyncIterator[str]:
 async def crowded(settings: Settings, silent: str) -> AsyncIterator[FastAPI]:
     """The API with three connections, and a Prefect that does not answer."""
     app = create_app(settings.model_copy(update={"prefect_api_url": f"http://{silent}/api"}))
-    engine = connection_pool(settings.async_database_url, pool_size=3)
-    engine.sync_engine.pool._max_overflow = 0  # type: ignore[attr-defined]
+    engine = connection_pool(settings.async_database_url, connections=3)
     async with app.router.lifespan_context(app):
         app.state.services = replace(app.state.services, sessions=session_factory(engine))
         yield app
