@@ -13,7 +13,7 @@ from api.errors import not_logged_in
 from api.oauth_provider import OAuthProvider
 from flows.activities.begin import Lifecycle
 from flows.engine.client import Engine
-from fractal_models.database import allow_seconds
+from fractal_models.database import allow_seconds, one_moment
 from fractal_models.errors import ForbiddenError, NotFoundError
 from fractal_models.rights import require_no_guest, require_profile, require_verified
 from fractal_models.settings import Settings
@@ -79,8 +79,14 @@ async def _patient_session(session: SessionDep, settings: SettingsDep) -> AsyncS
     return session
 
 
-# Its statements may take longer: they read or write a whole image list.
+async def _snapshot(session: SessionDep, settings: SettingsDep) -> AsyncSession:
+    await one_moment(session)
+    return await _patient_session(session, settings)
+
+
+# Their statements may take longer: they write a whole image list, or read it as it is at a moment.
 PatientSessionDep = Annotated[AsyncSession, Depends(_patient_session)]
+SnapshotDep = Annotated[AsyncSession, Depends(_snapshot)]
 
 
 # --- users -------------------------------------------------------------------------------------

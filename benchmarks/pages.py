@@ -31,7 +31,7 @@ OTHERS, IMAGES_OF_OTHERS, PAGE_SIZE, PER_PLATE = 20, 2000, 50, 5000
 LARGE = OTHERS + 1  # the id of the dataset that comes later, and of its workflow task and run
 
 Sessions = async_sessionmaker[AsyncSession]
-Read = Callable[[AsyncSession], Awaitable[str]]
+Read = Callable[[AsyncSession], Awaitable[object]]
 
 
 def main() -> None:

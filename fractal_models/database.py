@@ -131,6 +131,12 @@ async def allow_seconds(session: AsyncSession, seconds: float) -> None:
     await session.execute(text(f"SET LOCAL statement_timeout = {round(1000 * seconds)}"))
 
 
+async def one_moment(session: AsyncSession) -> None:
+    """Commit, and have the statements that follow only read, all of them what there is now."""
+    await session.commit()
+    await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
 async def analyse(session: AsyncSession, changed: int, *tables: str) -> None:
     """Have PostgreSQL take its statistics of tables anew, if many rows were changed (committed).
 

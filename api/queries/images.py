@@ -4,18 +4,26 @@ What there is to filter by, and how long the list is, is counted whenever the li
 `fractal_models.tables.ImageFacet`).
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
+from fastapi import Response
 from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.lists import Paging
+from api.lists import JsonDocument, Paging
+from api.long_answers import LongJsonDocument
+from fractal_models.database import one_moment
+from fractal_models.exact_json import loads
 from fractal_models.image_list import IMAGE_JSON
 from fractal_models.image_search import NOT_DONE, STATUS, ImageSearch
 from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.schemas.dataset import ImageQuery
 from fractal_models.tables import DatasetImage, DatasetV2, ImageFacet
+
+_SHORT, _BLOCKS_AT_ONCE = 1000, 4  # images of a page that is one string; blocks have 1024
 
 _IMAGE_WITH_STATUS_JSON = f"""json_build_object(
     'zarr_url', image.zarr_url, 'origin', image.origin, 'types', image.types,
@@ -30,8 +38,8 @@ async def page_of_images(
     paging: Paging,
     *,
     zarr_url: str | None = None,
-) -> str:
-    """The JSON of an `ImagePage`: the images that pass, in their order."""
+) -> Response:
+    """An `ImagePage`: the images that pass, in their order."""
     search = _search(dataset_id, query)
     if zarr_url is not None:
         search.only(zarr_url)
@@ -46,8 +54,8 @@ async def page_of_images_with_status(
     paging: Paging,
     *,
     include_warnings: bool,
-) -> str:
-    """The JSON of an `ImagePageWithWarnings`.
+) -> Response:
+    """An `ImagePageWithWarnings`.
 
     Each image has the attribute STATUS_ATTRIBUTE: the status of the latest unit of the workflow
     task on it, or `unset`. It can be filtered by.
@@ -71,12 +79,13 @@ async def types_that_differ(
 
 async def images_not_done(
     session: AsyncSession, dataset_id: int | None, workflowtask_id: int | None, query: ImageQuery
-) -> list[str]:
-    """The URLs of the images that pass and on which a workflow task is not done, in their order."""
+) -> Response:
+    """A list: URLs of the images that pass and on which a workflow task is not done, in order."""
     search = _search(dataset_id, query, workflowtask_id)
     search.filter_by({}, {STATUS_ATTRIBUTE: NOT_DONE})
-    found = await search.run(session, f"SELECT image.zarr_url {search.found} ORDER BY image.id")
-    return list(found.scalars())
+    listed = "SELECT coalesce(json_agg(image.zarr_url ORDER BY image.id), '[]')::text"
+    found = await search.run(session, f"{listed} {search.found}")
+    return JsonDocument(found.scalar_one())
 
 
 def image_count() -> ColumnElement[int]:
@@ -87,11 +96,12 @@ def image_count() -> ColumnElement[int]:
     return func.coalesce(counted.scalar_subquery(), 0)
 
 
-async def export_dataset(session: AsyncSession, dataset_id: int | None) -> str:
-    """The JSON of a `DatasetExport`."""
+async def export_dataset(session: AsyncSession, dataset_id: int | None) -> Response:
+    """A `DatasetExport`. The statements of the session see one moment."""
     search = ImageSearch(dataset_id)
-    exported: str = (await search.run(session, _EXPORT.format(found=search.found))).scalar_one()
-    return exported
+    statement = _EXPORT.format(blocks=search.blocks, parts=_PARTS)
+    dataset, parts = (await search.run(session, statement)).one()
+    return await _with_images(session, search, dataset, "images", parts, IMAGE_JSON)
 
 
 async def find_image(
@@ -120,25 +130,68 @@ async def _page(
     paging: Paging,
     image: str,
     *parameters: BindParameter[Any],
-) -> str:
-    """A page of images as JSON; the values of an image's status, too, if it has one."""
+) -> Response:
+    """A page of images; the values of an image's status, too, if it has one."""
+    is_long = paging.page_size is None or paging.page_size > _SHORT
     statement = _PAGE.format(
         blocks=search.blocks,
-        in_block=search.in_block,
-        image=image,
-        units=search.units,
+        items=_PARTS if is_long else _images_in(search, "parts", image),
         statuses="" if search.workflowtask_id is None else _AND_STATUSES,
     )
     place = (
         bindparam("page", paging.page, Integer),
         bindparam("page_size", paging.page_size, Integer),
     )
-    page: str = (await search.run(session, statement, *place, *parameters)).scalar_one()
-    return page
+    if not is_long:
+        page, items = (await search.run(session, statement, *place, *parameters)).one()
+        return JsonDocument(f'{page[:-1]}, "items": {items}}}')
+    await one_moment(session)
+    page, parts = (await search.run(session, statement, *place)).one()
+    return await _with_images(session, search, page, "items", parts, image, *parameters)
+
+
+async def _with_images(
+    session: AsyncSession,
+    search: ImageSearch,
+    document: str,
+    name: str,
+    parts: str,
+    image: str,
+    *parameters: BindParameter[Any],
+) -> Response:
+    """A JSON object with all images of some parts, which are read some blocks at a time."""
+    statement = f"SELECT {_images_in(search, _GIVEN_PARTS, image)}"
+    left = loads(parts)
+
+    async def arrays() -> AsyncIterator[str]:
+        for start in range(0, len(left), _BLOCKS_AT_ONCE):
+            given = bindparam("parts", left[start : start + _BLOCKS_AT_ONCE], JSONB)
+            yield (await search.run(session, statement, given, *parameters)).scalar_one()
+
+    answer = LongJsonDocument()
+    await answer.write(document, name, arrays())
+    return answer
+
+
+def _images_in(search: ImageSearch, parts: str, image: str) -> str:
+    """SQL of a JSON array: the images in parts of blocks, in their order."""
+    return _IMAGES.format(in_block=search.in_block, units=search.units, parts=parts, image=image)
 
 
 _AND_STATUSES = f"""|| jsonb_build_object(
     '{STATUS_ATTRIBUTE}', jsonb_build_array('done', 'submitted', 'failed', 'unset'))"""
+
+_PARTS = "(SELECT coalesce(json_agg(parts ORDER BY block), '[]') FROM parts)::text"
+_GIVEN_PARTS = "jsonb_to_recordset(:parts) AS parts(block bigint, skipped int, taken int)"
+
+_IMAGES = """(
+    WITH listed AS MATERIALIZED (
+        SELECT image.* FROM {parts}, LATERAL (
+            SELECT image.* {in_block} ORDER BY image.id LIMIT taken OFFSET skipped
+        ) AS image
+    )
+    SELECT coalesce(json_agg({image} ORDER BY image.id), '[]') FROM listed AS image{units}
+)::text"""
 
 # A page after the last one is the last one. Images are read only from the blocks in which it lies.
 _PAGE = """
@@ -150,26 +203,19 @@ place AS MATERIALIZED (
     FROM total
 ),
 parts AS MATERIALIZED (
-    SELECT block, greatest(0, (page - 1) * size - before) AS skipped,
-        least(blocks.count, page * size - before) AS ended
-    FROM place, (
-        SELECT block, count, sum(count) OVER (ORDER BY block) - count AS before FROM blocks
-    ) AS blocks
-    WHERE before < page * size AND before + blocks.count > (page - 1) * size
-),
-listed AS MATERIALIZED (
-    SELECT image.* FROM parts, LATERAL (
-        SELECT image.* {in_block} ORDER BY image.id LIMIT ended - skipped OFFSET skipped
-    ) AS image
+    SELECT block, skipped, ended - skipped AS taken FROM (
+        SELECT block, greatest(0, (page - 1) * size - before) AS skipped,
+            least(blocks.count, page * size - before) AS ended
+        FROM place, (
+            SELECT block, count, sum(count) OVER (ORDER BY block) - count AS before FROM blocks
+        ) AS blocks
+        WHERE before < page * size AND before + blocks.count > (page - 1) * size
+    ) AS bounded
 )
 SELECT json_build_object(
     'current_page', page,
     'page_size', size,
     'total_count', count,
-    'items', (
-        SELECT coalesce(json_agg({image} ORDER BY image.id), '[]')
-        FROM listed AS image{units}
-    ),
     'attributes', (
         SELECT coalesce(jsonb_object_agg(key, values), '{{}}') FROM (
             SELECT key, jsonb_agg(DISTINCT value) AS values FROM imagefacet
@@ -181,7 +227,7 @@ SELECT json_build_object(
             SELECT DISTINCT key FROM imagefacet WHERE dataset_id = :dataset_id AND kind = 'type'
         ) AS keys
     )
-)::text FROM place
+)::text, {items} FROM place
 """
 
 # A type that an image lacks is false.
@@ -192,8 +238,8 @@ HAVING count(*) FILTER (WHERE value = 'true') BETWEEN 1 AND (SELECT count(*) FRO
 ORDER BY key COLLATE "C"
 """
 
-_EXPORT = f"""
-SELECT json_build_object('name', name, 'zarr_dir', zarr_dir, 'images', (
-    SELECT coalesce(json_agg({IMAGE_JSON} ORDER BY image.id), '[]') {{found}}
-))::text FROM datasetv2 WHERE id = :dataset_id
+_EXPORT = """
+WITH parts AS MATERIALIZED (SELECT block, 0 AS skipped, count AS taken FROM ({blocks}) AS blocks)
+SELECT json_build_object('name', name, 'zarr_dir', zarr_dir)::text, {parts}
+FROM datasetv2 WHERE id = :dataset_id
 """

@@ -17,7 +17,14 @@ from api.queries.jobs import require_no_submitted_job
 from api.queries.sharing import owner_email
 from api.request_body import Body, takes
 from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
-from api.services import PatientSessionDep, Services, ServicesDep, SessionDep, VerifiedUser
+from api.services import (
+    PatientSessionDep,
+    Services,
+    ServicesDep,
+    SessionDep,
+    SnapshotDep,
+    VerifiedUser,
+)
 from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import IMAGE_TABLES, append_images
@@ -154,9 +161,9 @@ async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 
 
 @router.get("/{dataset_id}/export/", response_model=DatasetExport)
-async def export_dataset(dataset: ReadableDataset, session: PatientSessionDep) -> Response:
+async def export_dataset(dataset: ReadableDataset, session: SnapshotDep) -> Response:
     """The dataset with its images, as `import/` takes it."""
-    return lists.JsonDocument(await images.export_dataset(session, dataset.id))
+    return await images.export_dataset(session, dataset.id)
 
 
 @router.post("/{dataset_id}/star/")

@@ -31,8 +31,7 @@ async def query_images(
 ) -> Response:
     """The images that pass the filters; attributes and types are those of the whole dataset."""
     query = query or ImageQueryWithZarrUrl()
-    page = await page_of_images(session, dataset.id, query, paging, zarr_url=query.zarr_url)
-    return JsonDocument(page)
+    return await page_of_images(session, dataset.id, query, paging, zarr_url=query.zarr_url)
 
 
 @router.post("/verify-unique-types/")
@@ -50,7 +49,7 @@ async def list_types_that_differ(
     return await types_that_differ(session, dataset.id, workflowtask_id, query or ImageQuery())
 
 
-@router.post("/non-processed/")
+@router.post("/non-processed/", response_model=list[str])
 @only_reads
 async def list_images_not_processed(
     dataset: ReadableDataset,
@@ -58,7 +57,7 @@ async def list_images_not_processed(
     workflowtask_id: int,
     filters: ImageQuery,
     session: SessionDep,
-) -> list[str]:
+) -> Response:
     """Which images that pass the filters the task before this one has not done.
 
     None if that task is a converter or sets types, since it may make other images; or if this one
@@ -70,7 +69,7 @@ async def list_images_not_processed(
     place = ids.index(workflowtask_id)
     before = workflow.task_list[place - 1]
     if place == 0 or before.task_type in CONVERTERS or before.task.output_types:
-        return []
+        return JsonDocument("[]")
     return await images_not_done(session, dataset.id, before.id, filters)
 
 

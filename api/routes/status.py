@@ -8,7 +8,7 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.gone_clients import only_reads
-from api.lists import JsonDocument, PagingDep, page_of
+from api.lists import PagingDep, page_of
 from api.queries.images import page_of_images_with_status
 from api.rights import (
     ReadableDataset,
@@ -100,10 +100,9 @@ async def list_history_images(
     The attribute `__wftask_dataset_image_status__` is `submitted`, `done`, `failed`, or `unset` for
     an image on which the workflow task never ran. It can be filtered by like any other.
     """
-    page = await page_of_images_with_status(
+    return await page_of_images_with_status(
         session, dataset.id, workflowtask_id, query, paging, include_warnings=include_warnings
     )
-    return JsonDocument(page)
 
 
 @router.get("/unit-log/")

@@ -64,7 +64,7 @@ def images(dataset: dict[str, Any]) -> str:
 async def test_a_statement_that_takes_too_long_is_ended_and_the_answer_says_so(
     served: str, owner: Person, images: str, sessions: Sessions
 ) -> None:
-    async with locked(sessions, "datasetimage"), asking(served, owner, timeout=20) as client:
+    async with locked(sessions, "imagefacet"), asking(served, owner, timeout=20) as client:
         answer = await client.post(f"{images}query/", json={})
         assert not await waiting(sessions)
     told = answer.json()["detail"]
@@ -77,19 +77,25 @@ async def test_an_export_may_take_longer(
     served: str, owner: Person, images: str, sessions: Sessions
 ) -> None:
     url = images.removesuffix("images/") + "export/"
-    async with locked(sessions, "datasetimage"), asking(served, owner, timeout=4) as client:
+    async with locked(sessions, "imagefacet"), asking(served, owner, timeout=4) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.get(url)
 
 
 @pytest.mark.parametrize(
     ("method", "url", "table"),
-    [("GET", "/api/v2/project/", "projectv2"), ("POST", "{images}query/", "datasetimage")],
+    [
+        ("GET", "/api/v2/project/", "projectv2"),
+        ("POST", "{images}query/", "imagefacet"),
+        ("POST", "{images}query/?page_size=10", "imagefacet"),
+        ("GET", "{dataset}export/", "imagefacet"),
+    ],
 )
 async def test_a_statement_whose_client_has_gone_is_ended(
     method: str, url: str, table: str, patient: str, owner: Person, images: str, sessions: Sessions
 ) -> None:
-    url, body = url.format(images=images), None if method == "GET" else {}
+    url = url.format(images=images, dataset=images.removesuffix("images/"))
+    body = None if method == "GET" else {}
     async with locked(sessions, table):
         async with asking(patient, owner, timeout=0.5) as client:
             with pytest.raises(httpx.ReadTimeout):
