@@ -1,4 +1,4 @@
-"""Lists: which rows are asked for, by pages, or all of them as JSON that PostgreSQL writes."""
+"""Lists: which rows are asked for, all of them or by pages, as JSON that PostgreSQL writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -7,13 +7,12 @@ from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, DateTime, Select, Text, func, literal_column, select
+from sqlalchemy import ColumnElement, DateTime, Text, func, inspect, literal_column, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.errors import RefusedError
-from fractal_models.schemas.base import Item, Page
 
 # --- filters -----------------------------------------------------------------------------------
 
@@ -97,24 +96,8 @@ async def _paging(
 PagingDep = Annotated[Paging, Depends(_paging)]
 
 
-async def page_of(
-    session: AsyncSession, query: Select[Any], paging: Paging, read: Callable[[Any], Item]
-) -> Page[Item]:
-    """The page of an ordered query's rows, each turned into an item by `read`."""
-    counted = select(func.count()).select_from(query.order_by(None).subquery())
-    total = (await session.execute(counted)).scalar_one()
-    rows = await session.execute(query.offset(paging.offset).limit(paging.page_size))
-    found = rows.scalars() if len(rows.keys()) == 1 else rows
-    return Page(
-        current_page=paging.page,
-        page_size=total if paging.page_size is None else paging.page_size,
-        total_count=total,
-        items=[read(row) for row in found],
-    )
-
-
 # --- JSON of PostgreSQL ------------------------------------------------------------------------
-# For lists that are long: no object is made here of each row.
+# Lists are written by PostgreSQL: no object is made here of each row.
 
 
 class JsonDocument(Response):
@@ -123,23 +106,63 @@ class JsonDocument(Response):
     media_type = "application/json"
 
 
-def json_object(schema: type[BaseModel], columns: Mapping[str, Any]) -> ColumnElement[Any]:
-    """An object with the fields of a schema, each from the column of its name."""
-    parts = [part for name in schema.model_fields for part in (name, _told(columns[name]))]
+async def list_of(session: AsyncSession, schema: type[BaseModel], query: Any) -> JsonDocument:
+    """The rows of an ordered query, whose columns have the names of the schema's fields."""
+    found = await session.execute(select(json_text(_items(schema, query))))
+    return JsonDocument(found.scalar_one())
+
+
+async def page_of(
+    session: AsyncSession, schema: type[BaseModel], query: Any, paging: Paging, **others: Any
+) -> JsonDocument:
+    """A page of such a list; `others` are what it has beyond the fields of a `Page`."""
+    counted = select(func.count().label("count")).select_from(query.order_by(None).subquery())
+    total = counted.cte("total")
+    rows = query.offset(paging.offset).limit(paging.page_size)
+    page = _object(
+        current_page=paging.page,
+        page_size=total.c.count if paging.page_size is None else paging.page_size,
+        total_count=total.c.count,
+        items=_items(schema, rows),
+        **others,
+    )
+    found = await session.execute(select(json_text(page)).select_from(total))
+    return JsonDocument(found.scalar_one())
+
+
+def _items(schema: type[BaseModel], query: Any) -> ColumnElement[Any]:
+    rows = query.subquery("listed")
+    item = json_object(schema, rows)
+    return select(_array(func.json_agg(item))).select_from(rows).scalar_subquery()
+
+
+def json_object(schema: type[BaseModel], source: Any, **others: Any) -> ColumnElement[Any]:
+    """An object with the fields of a schema: columns of a table or subquery, or others."""
+    columns = {**inspect(source).selectable.c, **others}
+    return _object(**{name: columns[name] for name in schema.model_fields})
+
+
+def _object(**columns: Any) -> ColumnElement[Any]:
+    parts: list[Any] = []
+    for name, value in columns.items():
+        parts += [literal_column(f"'{name}'"), _told(value)]
     return func.json_build_object(*parts)
 
 
 def _told(column: Any) -> Any:
     """Times are spelled as Python does, which keeps zeros at the end of a fraction."""
-    if not isinstance(column.type, DateTime):
+    if not isinstance(getattr(column, "type", None), DateTime):
         return column
     spelled = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
     return func.replace(spelled, ".000000", "")
 
 
-def json_array(element: ColumnElement[Any], order: Any) -> ColumnElement[Any]:
+def json_array(element: Any, order: Any) -> ColumnElement[Any]:
     """Elements, one of each row, in an order."""
-    listed = func.json_agg(aggregate_order_by(element, order))
+    return _array(func.json_agg(aggregate_order_by(element, order)))
+
+
+def _array(listed: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.coalesce(listed, literal_column("'[]'::json"))
 
 

@@ -29,7 +29,7 @@ _TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 
 # It grows with each job, so it is loaded only when asked for.
 _HISTORY: Any = DatasetV2.history
-WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
+_WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
 
 
 def require_verified(user: UserOAuth) -> None:
@@ -108,7 +108,7 @@ async def dataset_in(session: AsyncSession, project: ProjectV2, dataset_id: int)
     found = await session.exec(
         select(DatasetV2)
         .where(DatasetV2.id == dataset_id, DatasetV2.project_id == project.id)
-        .options(WITHOUT_HISTORY)
+        .options(_WITHOUT_HISTORY)
     )
     if (dataset := found.first()) is None:
         raise NotFoundError("Dataset", dataset_id)

@@ -6,7 +6,6 @@ from sqlalchemy import ColumnElement, Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.lists import json_array, json_object, json_text
 from fractal_models import tables
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.job import JobRead
@@ -14,22 +13,13 @@ from fractal_models.schemas.job import JobRead
 _JOBS: Table = tables.JobV2.metadata.tables["jobv2"]
 
 
-def _columns(*, log: bool = True) -> dict[str, Any]:
-    """The columns of a `JobRead`, without the copies of the tasks."""
+def newest_first(*, log: bool = True) -> Select[Any]:
+    """The jobs as a `JobRead` has them, without the copies of the tasks."""
     columns: dict[str, Any] = {name: _JOBS.c[name] for name in JobRead.model_fields}
     columns["workflow_dump"] = _JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump")
     columns["log"] = _JOBS.c.log if log else null().label("log")
-    return columns
-
-
-async def list_jobs(session: AsyncSession, *where: Any, log: bool = True) -> str:
-    """The JSON of a list of `JobRead`, the newest first."""
-    job = json_object(JobRead, _columns(log=log))
-    found = await session.execute(
-        select(json_text(json_array(job, _JOBS.c.id.desc()))).where(*where)
-    )
-    document: str = found.scalar_one()
-    return document
+    query: Select[Any] = select(*columns.values()).order_by(_JOBS.c.id.desc())
+    return query
 
 
 def in_projects_of(user: tables.UserOAuth) -> ColumnElement[bool]:
@@ -42,20 +32,14 @@ def in_projects_of(user: tables.UserOAuth) -> ColumnElement[bool]:
 
 async def latest_job(session: AsyncSession, *where: Any) -> JobRead | None:
     """The newest job, if there is one."""
-    newest_first = _newest().where(*where).limit(1)
-    row = (await session.execute(newest_first)).first()
+    row = (await session.execute(newest_first().where(*where).limit(1))).first()
     return None if row is None else JobRead.model_validate(row)
-
-
-def _newest(*, log: bool = True) -> Select[Any]:
-    query: Select[Any] = select(*_columns(log=log).values()).order_by(_JOBS.c.id.desc())
-    return query
 
 
 def jobs_in_projects(*, log: bool) -> Select[Any]:
     """All jobs with the newest first, joined to their projects and the links of the owners."""
     return (
-        _newest(log=log)
+        newest_first(log=log)
         .outerjoin(tables.ProjectV2, col(tables.ProjectV2.id) == _JOBS.c.project_id)
         .outerjoin(
             tables.LinkUserProjectV2,

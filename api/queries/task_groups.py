@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
-from sqlalchemy import ColumnElement, Row, Select
+from sqlalchemy import ColumnElement, ScalarSelect, Select
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -26,7 +26,6 @@ from fractal_models.tables import (
 
 IS_PRIVATE = col(TaskGroupV2.user_group_id).is_(None)
 _LAST_USED = TaskGroupV2.timestamp_last_used
-_TASK_COLUMNS: dict[str, Any] = {**TaskV2.metadata.tables["taskv2"].c}
 
 
 def _in_use() -> ColumnElement[bool]:
@@ -38,26 +37,25 @@ def _in_use() -> ColumnElement[bool]:
     )
 
 
-# A group with what is shown of it beyond its own columns: see `shown`.
+def _tasks(schema: type[schemas.TaskReadSlim]) -> ScalarSelect[Any]:
+    return (
+        select(json_array(json_object(schema, TaskV2), TaskV2.id))
+        .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
+        .correlate(TaskGroupV2)
+        .scalar_subquery()
+    )
+
+
+# A group with the email of its owner and whether it is in use.
 _SHOWN: Select[Any] = select(
     TaskGroupV2, col(UserOAuth.email).label("user_email"), _in_use().label("in_use")
 ).join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
-
-
-_TASKS = (
-    select(json_array(json_object(schemas.TaskReadSlim, _TASK_COLUMNS), TaskV2.id))
-    .where(TaskV2.taskgroupv2_id == TaskGroupV2.id)
-    .correlate(TaskGroupV2)
-    .scalar_subquery()
-)
 _SLIM = json_object(
     schemas.TaskGroupReadSlim,
-    {
-        **TaskGroupV2.metadata.tables["taskgroupv2"].c,
-        "user_email": UserOAuth.email,
-        "in_use": _in_use(),
-        "task_list": _TASKS,
-    },
+    TaskGroupV2,
+    user_email=UserOAuth.email,
+    in_use=_in_use(),
+    task_list=_tasks(schemas.TaskReadSlim),
 )
 
 
@@ -82,8 +80,9 @@ class TaskGroupFilters:
             raise RefusedError("Private task groups have no user_group_id: ask for one of them.")
 
     def query(self) -> Select[Any]:
-        """The groups, each with the email of its owner and whether it is in use."""
-        return _SHOWN.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
+        """The groups as a `TaskGroupReadSuperuser` has them."""
+        shown = _SHOWN.add_columns(_tasks(schemas.TaskRead).label("task_list"))
+        return shown.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
 
 
 def visible_to(user: UserOAuth) -> ColumnElement[bool]:
@@ -153,13 +152,8 @@ def comparable(version: str) -> tuple[bool, Version | str]:
 async def describe(session: AsyncSession, group: TaskGroupV2) -> schemas.TaskGroupReadSuperuser:
     """A task group as clients see it."""
     found = await session.execute(_SHOWN.where(col(TaskGroupV2.id) == group.id))
-    return shown(found.one())
-
-
-def shown(row: Row[Any]) -> schemas.TaskGroupReadSuperuser:
-    """A row of `TaskGroupFilters.query` as administrators see it."""
-    group: TaskGroupV2 = row.TaskGroupV2
-    added = {"user_email": row.user_email, "in_use": row.in_use}
+    _, user_email, in_use = found.one()
+    added = {"user_email": user_email, "in_use": in_use}
     return schemas.TaskGroupReadSuperuser.model_validate(
         {**group.model_dump(), "task_list": group.task_list, **added}
     )

@@ -1,17 +1,16 @@
 """Tasks of all users, and where they are used."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from sqlalchemy import Select, select
+from sqlalchemy.orm import aliased
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
 from api.queries.task_groups import IS_PRIVATE
 from fractal_models.schemas.manifest import TaskType
-from fractal_models.schemas.task import ProjectUser, TaskInfo, TaskMinimal, TaskRelationship
+from fractal_models.schemas.task import ProjectUser, TaskMinimal, TaskRelationship
 from fractal_models.tables import (
     LinkUserProjectV2,
     ProjectV2,
@@ -23,7 +22,37 @@ from fractal_models.tables import (
     WorkflowV2,
 )
 
-_OF_TASK = set(TaskMinimal.model_fields) & set(TaskV2.model_fields)
+_OWNER = aliased(UserOAuth)
+_OWNERS = (
+    select(lists.json_array(lists.json_object(ProjectUser, UserOAuth), UserOAuth.id))
+    .join(LinkUserProjectV2, col(LinkUserProjectV2.user_id) == col(UserOAuth.id))
+    .where(col(LinkUserProjectV2.project_id) == ProjectV2.id, col(LinkUserProjectV2.is_owner))
+    .correlate(ProjectV2)
+    .scalar_subquery()
+)
+_USE = lists.json_object(
+    TaskRelationship,
+    WorkflowV2,
+    workflow_id=WorkflowV2.id,
+    workflow_name=WorkflowV2.name,
+    project_name=ProjectV2.name,
+    project_users=_OWNERS,
+)
+# Of a task of another query.
+_USES = (
+    select(lists.json_array(_USE, WorkflowV2.id))
+    .select_from(WorkflowV2)
+    .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
+    .where(
+        col(WorkflowV2.id).in_(
+            select(col(WorkflowTaskV2.workflow_id))
+            .where(col(WorkflowTaskV2.task_id) == TaskV2.id)
+            .correlate(TaskV2)
+        )
+    )
+    .correlate(TaskV2)
+    .scalar_subquery()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,66 +74,21 @@ class TaskFilters:
     active: Annotated[bool | None, lists.equals(TaskGroupV2.active)] = None
 
     def query(self) -> Select[Any]:
-        """The tasks, by their ids, as `TaskMinimal` has them."""
-        columns: list[Any] = [
-            *(getattr(TaskV2, name) for name in _OF_TASK),
-            TaskGroupV2.pkg_name,
-            TaskGroupV2.active,
-            col(UserOAuth.email).label("owner"),
-            col(UserGroup.name).label("user_group"),
-        ]
+        """The tasks, by their ids, as `TaskInfo` has them."""
+        task = lists.json_object(
+            TaskMinimal,
+            TaskV2,
+            pkg_name=TaskGroupV2.pkg_name,
+            active=TaskGroupV2.active,
+            owner=_OWNER.email,
+            user_group=UserGroup.name,
+        )
         return (
-            select(*columns)
+            select(task.label("task"), _USES.label("relationships"))
+            .select_from(TaskV2)
             .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-            .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
+            .join(_OWNER, col(_OWNER.id) == col(TaskGroupV2.user_id))
             .outerjoin(UserGroup, col(UserGroup.id) == col(TaskGroupV2.user_group_id))
             .where(*lists.asked_for(self))
             .order_by(col(TaskV2.id))
         )
-
-
-def unused(row: Any) -> TaskInfo:
-    """A row of `TaskFilters.query`, whose uses are not known yet."""
-    return TaskInfo(task=TaskMinimal.model_validate(row), relationships=[])
-
-
-async def add_uses(session: AsyncSession, tasks: Sequence[TaskInfo]) -> None:
-    """Tell of each task the workflows that use it, with the owners of their projects."""
-    by_id = {info.task.id: info for info in tasks}
-    found = await session.execute(
-        select(
-            col(WorkflowTaskV2.task_id),
-            col(WorkflowV2.id),
-            col(WorkflowV2.name),
-            col(ProjectV2.id),
-            col(ProjectV2.name),
-        )
-        .join(WorkflowV2, col(WorkflowV2.id) == col(WorkflowTaskV2.workflow_id))
-        .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
-        .where(col(WorkflowTaskV2.task_id).in_(by_id))
-        .distinct()
-        .order_by(col(WorkflowV2.id))
-    )
-    uses = found.all()
-    owners = await _owners(session, {use[3] for use in uses})
-    for task_id, workflow_id, workflow_name, project_id, project_name in uses:
-        use = TaskRelationship(
-            workflow_id=workflow_id,
-            workflow_name=workflow_name,
-            project_id=project_id,
-            project_name=project_name,
-            project_users=owners.get(project_id, []),
-        )
-        by_id[task_id].relationships.append(use)
-
-
-async def _owners(session: AsyncSession, project_ids: set[int]) -> dict[int, list[ProjectUser]]:
-    found = await session.execute(
-        select(col(LinkUserProjectV2.project_id), col(UserOAuth.id), col(UserOAuth.email))
-        .join(UserOAuth, col(UserOAuth.id) == col(LinkUserProjectV2.user_id))
-        .where(col(LinkUserProjectV2.project_id).in_(project_ids), col(LinkUserProjectV2.is_owner))
-    )
-    owners: dict[int, list[ProjectUser]] = {}
-    for project_id, user_id, email in found:
-        owners.setdefault(project_id, []).append(ProjectUser(id=user_id, email=email))
-    return owners

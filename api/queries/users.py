@@ -1,14 +1,24 @@
 """Users and their groups."""
 
 from collections import defaultdict
+from typing import Any
 
+from sqlalchemy import Select, null
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.lists import json_array, json_object
 from fractal_models.errors import NotFoundError
-from fractal_models.schemas.user import UserRead
-from fractal_models.tables import DatasetV2, LinkUserGroup, LinkUserProjectV2, UserGroup, UserOAuth
+from fractal_models.schemas.user import OAuthAccountRead, UserRead
+from fractal_models.tables import (
+    DatasetV2,
+    LinkUserGroup,
+    LinkUserProjectV2,
+    OAuthAccount,
+    UserGroup,
+    UserOAuth,
+)
 from fractal_models.tables.columns import now
 
 
@@ -18,6 +28,24 @@ async def default_group(session: AsyncSession, name: str) -> UserGroup:
         insert(UserGroup).values(name=name, timestamp_created=now()).on_conflict_do_nothing()
     )
     return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
+
+
+def without_groups() -> Select[Any]:
+    """The users as a `UserRead` has them, without their groups."""
+    account = json_object(OAuthAccountRead, OAuthAccount)
+    accounts = (
+        select(json_array(account, OAuthAccount.id))
+        .where(OAuthAccount.user_id == UserOAuth.id)
+        .correlate(UserOAuth)
+        .scalar_subquery()
+    )
+    columns: list[Any] = [
+        *UserOAuth.metadata.tables["user_oauth"].c,
+        accounts.label("oauth_accounts"),
+        null().label("group_ids_names"),
+    ]
+    query: Select[Any] = select(*columns).order_by(col(UserOAuth.id))
+    return query
 
 
 async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:

@@ -1,12 +1,25 @@
 """Workflows: their names, who sees them, and what may keep their tasks from running."""
 
+from typing import Any
+
+from sqlalchemy import Select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.lists import json_array, json_object
 from api.queries.task_groups import visible_to
 from fractal_models.errors import RefusedError
-from fractal_models.schemas.workflow import WorkflowReadWithWarnings
-from fractal_models.tables import TaskGroupV2, UserOAuth, WorkflowV2
+from fractal_models.schemas.project import ProjectRead
+from fractal_models.schemas.task import TaskRead
+from fractal_models.schemas.workflow import WorkflowReadWithWarnings, WorkflowTaskRead
+from fractal_models.tables import (
+    ProjectV2,
+    TaskGroupV2,
+    TaskV2,
+    UserOAuth,
+    WorkflowTaskV2,
+    WorkflowV2,
+)
 from fractal_models.workflow_tasks import argument_problems
 
 
@@ -21,6 +34,31 @@ async def require_new_name(session: AsyncSession, project_id: int | None, name: 
     )
     if (workflow_id := found.first()) is not None:
         raise RefusedError(f"The project has a workflow {name!r} already: {workflow_id}.")
+
+
+def with_tasks() -> Select[Any]:
+    """Workflows as a `WorkflowRead` has them, those with a star first, and then by name."""
+    task = json_object(TaskRead, TaskV2)
+    listed = json_object(WorkflowTaskRead, WorkflowTaskV2, task=task)
+    tasks = (
+        select(json_array(listed, WorkflowTaskV2.order))
+        .select_from(WorkflowTaskV2)
+        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
+        .where(WorkflowTaskV2.workflow_id == WorkflowV2.id)
+        .correlate(WorkflowV2)
+        .scalar_subquery()
+    )
+    columns: list[Any] = [
+        WorkflowV2,
+        json_object(ProjectRead, ProjectV2).label("project"),
+        tasks.label("task_list"),
+    ]
+    query: Select[Any] = (
+        select(*columns)
+        .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
+        .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
+    )
+    return query
 
 
 async def with_warnings(

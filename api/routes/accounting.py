@@ -1,6 +1,6 @@
 """What users had processed."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from sqlalchemy import func, select
 from sqlmodel import col
 
@@ -27,14 +27,14 @@ _CONDITIONS_OF_SLURM_JOBS = {
 }
 
 
-@router.post("/")
+@router.post("/", response_model=Page[schemas.AccountingRecordRead])
 async def list_accounting_records(
     request: schemas.AccountingQuery, _: Superuser, session: SessionDep, paging: lists.PagingDep
-) -> Page[schemas.AccountingRecordRead]:
+) -> Response:
     """The ended workflow tasks, the oldest first."""
     where = lists.asked_for(request, _CONDITIONS)
     query = select(AccountingRecord).where(*where).order_by(col(AccountingRecord.id))
-    return await lists.page_of(session, query, paging, schemas.AccountingRecordRead.model_validate)
+    return await lists.page_of(session, schemas.AccountingRecordRead, query, paging)
 
 
 @router.post("/slurm/")

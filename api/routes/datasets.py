@@ -28,7 +28,6 @@ from api.services import (
 from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import IMAGE_TABLES, append_images
-from fractal_models.rights import WITHOUT_HISTORY
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -38,6 +37,7 @@ from fractal_models.schemas.dataset import (
     DatasetReadExpanded,
     DatasetUpdate,
 )
+from fractal_models.schemas.project import ProjectRead
 from fractal_models.tables import DatasetV2, LinkUserProjectV2, ProjectV2, UserOAuth
 from fractal_models.urls import join_url, lies_in, normalize_url
 
@@ -47,6 +47,15 @@ router_of_imports = APIRouter(**_OF_PROJECT, route_class=ImportRoute)
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
 
 _PROJECT = aliased(ProjectV2, name="project")
+_COLUMNS: list[Any] = [
+    DatasetV2.id,
+    DatasetV2.name,
+    DatasetV2.project_id,
+    lists.json_object(ProjectRead, _PROJECT).label("project"),
+    DatasetV2.timestamp_created,
+    DatasetV2.zarr_dir,
+    DatasetV2.is_starred,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +66,30 @@ class DatasetFilters:
     dataset_name: Annotated[str | None, lists.contains(DatasetV2.name)] = None
 
 
-@router_of_all.get("/")
+@router_of_all.get("/", response_model=Page[DatasetReadExpanded])
 async def list_my_datasets(
     user: VerifiedUser,
     session: SessionDep,
     paging: lists.PagingDep,
     filters: Annotated[DatasetFilters, Depends()],
     only_owned: bool = False,
-) -> Page[DatasetReadExpanded]:
+) -> Response:
     """The datasets of all projects of the user, or of those that they own."""
     query = _datasets_of(user).where(*lists.asked_for(filters))
     if only_owned:
         query = query.where(col(LinkUserProjectV2.is_owner))
-    return await lists.page_of(session, query, paging, DatasetReadExpanded.model_validate)
+    return await lists.page_of(session, DatasetReadExpanded, query, paging)
 
 
-@router.get("/")
-async def list_datasets(project: ReadableProject, session: SessionDep) -> list[DatasetRead]:
-    found = await session.exec(
-        select(DatasetV2)
+@router.get("/", response_model=list[DatasetRead])
+async def list_datasets(project: ReadableProject, session: SessionDep) -> Response:
+    query = (
+        select(*_COLUMNS)
+        .join(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
         .where(DatasetV2.project_id == project.id)
         .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id))
-        .options(WITHOUT_HISTORY)
     )
-    return [DatasetRead.model_validate(dataset) for dataset in found]
+    return await lists.list_of(session, DatasetRead, query)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -181,13 +190,7 @@ async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 def _datasets_of(user: UserOAuth) -> Select[Any]:
     """The datasets of a user's projects, those with a star first, and then the newest."""
     columns: list[Any] = [
-        DatasetV2.id,
-        DatasetV2.name,
-        DatasetV2.project_id,
-        _PROJECT,
-        DatasetV2.timestamp_created,
-        DatasetV2.zarr_dir,
-        DatasetV2.is_starred,
+        *_COLUMNS,
         owner_email(DatasetV2.project_id).label("owner_email"),
         images.image_count().label("image_count"),
     ]

@@ -78,7 +78,8 @@ async def submit_job(
 @router.get("/job/", response_model=list[JobRead])
 async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> Response:
     """The jobs of all projects that the user owns or has joined, the newest first."""
-    return lists.JsonDocument(await jobs.list_jobs(session, jobs.in_projects_of(user), log=log))
+    query = jobs.newest_first(log=log).where(jobs.in_projects_of(user))
+    return await lists.list_of(session, JobRead, query)
 
 
 @router.get("/job/squeue/")
@@ -112,14 +113,14 @@ async def read_squeue(
 async def list_project_jobs(
     project: rights.ReadableProject, session: SessionDep, log: bool = True
 ) -> Response:
-    return lists.JsonDocument(
-        await jobs.list_jobs(session, col(JobV2.project_id) == project.id, log=log)
-    )
+    query = jobs.newest_first(log=log).where(col(JobV2.project_id) == project.id)
+    return await lists.list_of(session, JobRead, query)
 
 
 @router.get("/project/{project_id}/workflow/{workflow_id}/job/", response_model=list[JobRead])
 async def list_workflow_jobs(workflow: rights.ReadableWorkflow, session: SessionDep) -> Response:
-    return lists.JsonDocument(await jobs.list_jobs(session, col(JobV2.workflow_id) == workflow.id))
+    query = jobs.newest_first().where(col(JobV2.workflow_id) == workflow.id)
+    return await lists.list_of(session, JobRead, query)
 
 
 @router.get("/project/{project_id}/latest-job/")
@@ -216,17 +217,17 @@ async def _any_job(job_id: int, _: Superuser, session: SessionDep) -> JobV2:
 _AnyJob = Annotated[JobV2, Depends(_any_job)]
 
 
-@router_of_all.get("/")
+@router_of_all.get("/", response_model=Page[JobRead])
 async def list_all_jobs(
     filters: Annotated[JobFilters, Depends()],
     _: Superuser,
     session: SessionDep,
     paging: lists.PagingDep,
     log: bool = True,
-) -> Page[JobRead]:
+) -> Response:
     """The jobs of all users, the newest first."""
     query = jobs.jobs_in_projects(log=log).where(*lists.asked_for(filters))
-    return await lists.page_of(session, query, paging, JobRead.model_validate)
+    return await lists.page_of(session, JobRead, query, paging)
 
 
 @router_of_all.get("/{job_id}/")

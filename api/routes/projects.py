@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends, Response, status
 from sqlalchemy import Select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -29,15 +29,13 @@ router = APIRouter(prefix="/api/v2/project", tags=["Project"])
 router_of_all = APIRouter(prefix="/admin/v2/project", tags=["Administration"])
 
 
-@router.get("/")
-async def list_projects(
-    user: VerifiedUser, session: SessionDep, is_owner: bool = True
-) -> list[ProjectRead]:
+@router.get("/", response_model=list[ProjectRead])
+async def list_projects(user: VerifiedUser, session: SessionDep, is_owner: bool = True) -> Response:
     """The user's own projects, or with `is_owner=false` those of others that they joined.
 
     Those with a star come first, and then the newest.
     """
-    found = await session.exec(
+    query = (
         select(ProjectV2)
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
         .where(
@@ -47,7 +45,7 @@ async def list_projects(
         )
         .order_by(col(ProjectV2.is_starred).desc(), col(ProjectV2.id).desc())
     )
-    return [ProjectRead.model_validate(project) for project in found]
+    return await lists.list_of(session, ProjectRead, query)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -123,16 +121,16 @@ class ProjectFilters:
     user_email: Annotated[str | None, lists.equals(UserOAuth.email)] = None
 
 
-@router_of_all.get("/")
+@router_of_all.get("/", response_model=Page[ProjectReadSuperuser])
 async def list_all_projects(
     filters: Annotated[ProjectFilters, Depends()],
     _: Superuser,
     session: SessionDep,
     paging: lists.PagingDep,
-) -> Page[ProjectReadSuperuser]:
+) -> Response:
     """Projects with their owners, by email of the owner and name."""
     query = _owned().where(*lists.asked_for(filters))
-    return await lists.page_of(session, query, paging, ProjectReadSuperuser.model_validate)
+    return await lists.page_of(session, ProjectReadSuperuser, query, paging)
 
 
 @router_of_all.patch("/{project_id}/")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends, Response, status
 from pydantic import EmailStr
 from sqlalchemy import Select
 from sqlmodel import col, select
@@ -159,16 +159,16 @@ class LinkFilters:
     is_verified: Annotated[bool | None, lists.equals(_LINK.is_verified)] = None
 
 
-@router_of_all.get("/")
+@router_of_all.get("/", response_model=Page[LinkUserProjectRead])
 async def list_links(
     filters: Annotated[LinkFilters, Depends()],
     _: Superuser,
     session: SessionDep,
     paging: lists.PagingDep,
-) -> Page[LinkUserProjectRead]:
+) -> Response:
     """Who takes part in which project, or is invited."""
     query = _links().where(*lists.asked_for(filters))
-    return await lists.page_of(session, query, paging, LinkUserProjectRead.model_validate)
+    return await lists.page_of(session, LinkUserProjectRead, query, paging)
 
 
 @router_of_all.post("/verify/")

@@ -70,19 +70,19 @@ async def list_history_runs(
     return [schemas.HistoryRunReadAggregated.model_validate(row) for row in rows]
 
 
-@router.get("/run/{history_run_id}/units/")
+@router.get("/run/{history_run_id}/units/", response_model=Page[schemas.HistoryUnitRead])
 async def list_history_units(
     run: ReadableHistoryRun,
     session: SessionDep,
     paging: PagingDep,
     unit_status: schemas.UnitStatus | None = None,
-) -> Page[schemas.HistoryUnitRead]:
+) -> Response:
     """The units of a run, all or those of one status, in the order they were planned."""
     where = [HistoryUnit.history_run_id == run.id]
     if unit_status is not None:
         where.append(HistoryUnit.status == unit_status)
     units = select(HistoryUnit).where(*where).order_by(col(HistoryUnit.id))
-    return await page_of(session, units, paging, schemas.HistoryUnitRead.model_validate)
+    return await page_of(session, schemas.HistoryUnitRead, units, paging)
 
 
 @router.post("/images/", response_model=ImagePageWithWarnings)

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from api import lists
-from api.lists import JsonDocument, PagingDep, page_of
+from api.lists import JsonDocument, PagingDep, list_of, page_of
 from api.queries import task_groups
 from api.rights import AnyTaskGroup, OwnTaskGroup, ReadableTaskGroup, find, require_membership
 from api.services import SessionDep, Superuser, VerifiedUser
@@ -65,13 +65,13 @@ async def list_task_groups(
     return JsonDocument(await task_groups.list_task_groups_visible_to(session, user, *where))
 
 
-@router.get(f"{_OWN}/activity/")
+@router.get(f"{_OWN}/activity/", response_model=list[TaskGroupActivityRead])
 async def list_task_group_activities(
     filters: _Activities, user: VerifiedUser, session: SessionDep
-) -> list[TaskGroupActivityRead]:
+) -> Response:
     """What the user had done to task groups, the newest first."""
-    found = await session.exec(filters.query().where(TaskGroupActivityV2.user_id == user.id))
-    return [TaskGroupActivityRead.model_validate(activity) for activity in found]
+    query = filters.query().where(TaskGroupActivityV2.user_id == user.id)
+    return await list_of(session, TaskGroupActivityRead, query)
 
 
 @router.get(f"{_OWN}/activity/{{task_group_activity_id}}/")
@@ -96,30 +96,30 @@ async def update_task_group(
     return await _share(session, group, changes, user)
 
 
-@router.get(f"{_ALL}/")
+@router.get(f"{_ALL}/", response_model=Page[TaskGroupReadSuperuser])
 async def list_all_task_groups(
     filters: Annotated[task_groups.TaskGroupFilters, Depends()],
     paging: PagingDep,
     _: Superuser,
     session: SessionDep,
-) -> Page[TaskGroupReadSuperuser]:
+) -> Response:
     """The task groups of all users, in the order in which they were made."""
-    return await page_of(session, filters.query(), paging, task_groups.shown)
+    return await page_of(session, TaskGroupReadSuperuser, filters.query(), paging)
 
 
-@router.get(f"{_ALL}/activity/")
+@router.get(f"{_ALL}/activity/", response_model=Page[TaskGroupActivityRead])
 async def list_all_task_group_activities(
     filters: _Activities,
     paging: PagingDep,
     _: Superuser,
     session: SessionDep,
     user_id: int | None = None,
-) -> Page[TaskGroupActivityRead]:
+) -> Response:
     """What was done to task groups, the newest first."""
     query = filters.query()
     if user_id is not None:
         query = query.where(TaskGroupActivityV2.user_id == user_id)
-    return await page_of(session, query, paging, TaskGroupActivityRead.model_validate)
+    return await page_of(session, TaskGroupActivityRead, query, paging)
 
 
 @router.get(f"{_ALL}/{{task_group_id}}/")

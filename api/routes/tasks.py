@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, status
+from fastapi import APIRouter, Depends, HTTPException, Response, status
 from pydantic import AfterValidator, Field, NonNegativeInt
-from sqlalchemy.orm import load_only
 from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import Refusal
-from api.lists import PagingDep, page_of
+from api.lists import PagingDep, list_of, page_of
 from api.queries.task_groups import visible_to
-from api.queries.task_uses import TaskFilters, add_uses, unused
+from api.queries.task_uses import TaskFilters
 from api.rights import AnyTaskGroup, NewOwner, OwnTask, ReadableTask
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from flows.activities.new_groups import require_new
@@ -26,21 +25,19 @@ router = APIRouter(tags=["Task"])
 
 _TaskIds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(unique)]
 
-_SLIM = [getattr(TaskV2, name) for name in (*TaskReadSlim.model_fields, "taskgroupv2_id")]
 _OF_PACKAGE = {"command_non_parallel", "command_parallel", "input_types", "output_types"}
 
 
-@router.get("/api/v2/task/")
-async def list_tasks(user: VerifiedUser, session: SessionDep) -> list[TaskReadSlim]:
+@router.get("/api/v2/task/", response_model=list[TaskReadSlim])
+async def list_tasks(user: VerifiedUser, session: SessionDep) -> Response:
     """The user's own tasks and those shared with them."""
-    found = await session.exec(
+    query = (
         select(TaskV2)
         .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
         .where(visible_to(user))
-        .options(load_only(*_SLIM, raiseload=True))
         .order_by(col(TaskV2.id))
     )
-    return [TaskReadSlim.model_validate(task) for task in found]
+    return await list_of(session, TaskReadSlim, query)
 
 
 @router.post("/api/v2/task/", status_code=status.HTTP_201_CREATED)
@@ -96,14 +93,12 @@ async def delete_task(task_id: int, _: Contributor) -> None:
     )
 
 
-@router.get("/admin/v2/task/")
+@router.get("/admin/v2/task/", response_model=Page[TaskInfo])
 async def list_all_tasks(
     filters: Annotated[TaskFilters, Depends()], paging: PagingDep, _: Superuser, session: SessionDep
-) -> Page[TaskInfo]:
+) -> Response:
     """The tasks of all users, each with the workflows that use it."""
-    page = await page_of(session, filters.query(), paging, unused)
-    await add_uses(session, page.items)
-    return page
+    return await page_of(session, TaskInfo, filters.query(), paging)
 
 
 # --- for administrators: which tasks are core, as they recommend them ---------------------------

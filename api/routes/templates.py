@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, status
-from sqlalchemy import Select
+from fastapi import APIRouter, Depends, Response, status
+from sqlalchemy import ScalarSelect, Select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -35,20 +35,21 @@ class TemplateFilters:
     version: Annotated[int | None, lists.equals(WorkflowTemplate.version)] = None
 
 
-@router.get("/")
+@router.get("/", response_model=schemas.TemplatePage)
 async def list_workflow_templates(
     user: VerifiedUser,
     session: SessionDep,
     paging: lists.PagingDep,
     filters: Annotated[TemplateFilters, Depends()],
     is_owner: bool = False,
-) -> schemas.TemplatePage:
+) -> Response:
     """The user's own templates, then those shared with them; each with its versions."""
     query = _grouped(user).where(*lists.asked_for(filters))
     if is_owner:
         query = query.where(col(WorkflowTemplate.user_id) == user.id)
-    page = await lists.page_of(session, query, paging, schemas.WorkflowTemplateGroup.model_validate)
-    return schemas.TemplatePage(**dict(page), email_list=await _authors_seen_by(session, user))
+    return await lists.page_of(
+        session, schemas.WorkflowTemplateGroup, query, paging, email_list=_authors_seen_by(user)
+    )
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -137,16 +138,14 @@ def _grouped(user: UserOAuth) -> Select[Any]:
     )
 
 
-async def _authors_seen_by(session: AsyncSession, user: UserOAuth) -> list[str]:
+def _authors_seen_by(user: UserOAuth) -> ScalarSelect[Any]:
     """The emails of those who made templates that the user sees."""
-    found = await session.execute(
-        select(col(UserOAuth.email))
-        .join(WorkflowTemplate, col(WorkflowTemplate.user_id) == col(UserOAuth.id))
-        .where(shared_with(user, WorkflowTemplate))
-        .distinct()
-        .order_by(col(UserOAuth.email))
+    authors = select(WorkflowTemplate.user_id).where(shared_with(user, WorkflowTemplate))
+    return (
+        select(lists.json_array(col(UserOAuth.email), UserOAuth.email))
+        .where(col(UserOAuth.id).in_(authors))
+        .scalar_subquery()
     )
-    return list(found.scalars())
 
 
 async def _workflow_seen_by(session: AsyncSession, user: UserOAuth, workflow_id: int) -> WorkflowV2:

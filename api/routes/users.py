@@ -15,6 +15,7 @@ from sqlalchemy import Result
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api import lists
 from api.auth import login_tokens
 from api.errors import bad_request, conflicts_as
 from api.queries import users as queries
@@ -41,15 +42,13 @@ async def register_user(
         return schemas.UserRead.model_validate(await users.register(request))
 
 
-@router.get("/users/")
-async def list_users(
-    _: Superuser, session: SessionDep, profile_id: int | None = None
-) -> list[schemas.UserRead]:
+@router.get("/users/", response_model=list[schemas.UserRead])
+async def list_users(_: Superuser, session: SessionDep, profile_id: int | None = None) -> Response:
     """All users, or those with one profile."""
-    query = select(UserOAuth).order_by(col(UserOAuth.id))
+    query = queries.without_groups()
     if profile_id is not None:
-        query = query.where(UserOAuth.profile_id == profile_id)
-    return [schemas.UserRead.model_validate(user) for user in (await session.exec(query)).unique()]
+        query = query.where(col(UserOAuth.profile_id) == profile_id)
+    return await lists.list_of(session, schemas.UserRead, query)
 
 
 @router.get("/users/{user_id}/")

@@ -1,11 +1,12 @@
 """Workflows; their tasks are in `workflow_tasks.py`."""
 
-from fastapi import APIRouter, status
-from sqlmodel import col, select
+from fastapi import APIRouter, Response, status
+from sqlmodel import col
 
+from api import lists
 from api.queries.jobs import require_no_submitted_job
 from api.queries.named_tasks import newer_versions
-from api.queries.workflows import require_new_name, with_warnings
+from api.queries.workflows import require_new_name, with_tasks, with_warnings
 from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
 from api.services import SessionDep, VerifiedUser
 from fractal_models.database import saved_id
@@ -24,14 +25,10 @@ from fractal_models.workflow_tasks import input_types_of
 router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workflow"])
 
 
-@router.get("/")
-async def list_workflows(project: ReadableProject, session: SessionDep) -> list[WorkflowRead]:
-    found = await session.exec(
-        select(WorkflowV2)
-        .where(WorkflowV2.project_id == project.id)
-        .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
-    )
-    return [WorkflowRead.model_validate(workflow) for workflow in found]
+@router.get("/", response_model=list[WorkflowRead])
+async def list_workflows(project: ReadableProject, session: SessionDep) -> Response:
+    query = with_tasks().where(col(WorkflowV2.project_id) == project.id)
+    return await lists.list_of(session, WorkflowRead, query)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
