@@ -1,11 +1,13 @@
 """How fast the REST API answers, beside `fractal-server` on the same database server.
 
-    python benchmarks/api.py [--images 1000 20000 100000] [--repeat 9] [--python python3.12]
+    python benchmarks/api.py [--projects 1000] [--jobs 10000] [--images 1000 20000 100000]
+        [--units 5000] [--repeat 9] [--python python3.12]
 
-Both get the same projects, tasks, jobs, image lists and histories. The medians of the same requests
-are taken with nothing else to do, and while a job of `--units` units runs; `goal` tells how many
-times faster we mean to be. `fractal-server` needs Python 3.12 or newer, and is installed into an
-environment in the user's cache; without one (`--python ''`), only this API is measured.
+Both get the same projects, tasks, jobs, users, image lists and histories. Medians of the same
+requests are taken, which go in turns to the one and to the other, with nothing else to do; and then
+of each while a job of `--units` units runs. `goal` tells how many times faster we mean to be.
+`fractal-server` needs Python 3.12 or newer, and is installed into an environment in the user's
+cache; without one (`--python ''`), only this API is measured.
 """
 
 import argparse
@@ -25,7 +27,8 @@ from deployments.demo.client import FractalClient
 from deployments.stack import StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
-PROJECTS, TASKS, JOBS, PAGE_SIZE = 30, 100, 200, 50
+TASKS, USERS, PAGE_SIZE = 100, 200, 50
+OF_A_PROJECT = 20  # workflows and datasets
 UNIT = "sh -c 'sleep 0.1'"
 
 
@@ -45,8 +48,16 @@ class Request:
 LISTS = [
     Request("current user", 1, "/auth/current-user/?group_ids_names=true"),
     Request("projects", 3, "/api/v2/project/"),
-    Request("jobs", 3, "/api/v2/project/{project}/job/"),
+    Request("datasets of a project", 3, "/api/v2/project/{project}/dataset/"),
+    Request("datasets", 3, "/api/v2/dataset/"),
+    Request("datasets, a page", 3, "/api/v2/dataset/?page=1&page_size={size}"),
+    Request("workflows of a project", 3, "/api/v2/project/{project}/workflow/"),
+    Request("jobs of a project", 3, "/api/v2/project/{project}/job/"),
+    Request("jobs", 3, "/api/v2/job/"),
+    Request("jobs of all, a page", 3, "/admin/v2/job/?page=1&page_size={size}"),
+    Request("tasks", 3, "/api/v2/task/"),
     Request("task groups", 3, "/api/v2/task-group/"),
+    Request("users", 3, "/auth/users/"),
 ]
 _DATASET = "/api/v2/project/{project}/dataset/{dataset}/"
 _QUERY = _DATASET + "images/query/?page_size={size}&page="
@@ -73,8 +84,8 @@ class Subject:
     task: int = 0
     datasets: dict[int, int] = field(default_factory=dict)  # by number of images
 
-    def measure(self, request: Request, images: int, repeat: int) -> float:
-        """The median of the seconds that an answer takes."""
+    def measure(self, request: Request, images: int) -> float:
+        """The seconds that an answer takes."""
         path = request.path.format(
             project=self.project,
             task=self.task,
@@ -84,21 +95,20 @@ class Subject:
         )
         path, _, parameters = path.partition("?")
         query = dict(parse_qsl(parameters))
-        took = []
-        for _ in range(repeat):
-            began = time.perf_counter()
-            if request.body is None:
-                self.client.get(path, **query)
-            else:
-                self.client.post(path, request.body, **query)
-            took.append(time.perf_counter() - began)
-        return statistics.median(took)
+        began = time.perf_counter()
+        if request.body is None:
+            self.client.get(path, **query)
+        else:
+            self.client.post(path, request.body, **query)
+        return time.perf_counter() - began
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--projects", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 20_000, 100_000])
-    parser.add_argument("--units", type=int, default=5000)
+    parser.add_argument("--units", type=int, default=5000, help="0: without a job")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--python", default="python3.12", help="for fractal-server")
     options = parser.parse_args()
@@ -130,26 +140,33 @@ def main() -> None:
 def compare(subjects: list[Subject], options: argparse.Namespace) -> None:
     for subject in subjects:
         began = time.perf_counter()
-        prepare(subject, options.images)
+        prepare(subject, options)
         print(f"{subject.name}: prepared in {time.perf_counter() - began:.0f} s", flush=True)
-    report("idle", options.images, [measure(subject, options) for subject in subjects])
-    busy = [measure_while_job_runs(subject, options) for subject in subjects]
-    report(f"while a job of {options.units} units runs", options.images, busy)
+    report("idle", measure(subjects, options))
+    if options.units:
+        busy = [measure_while_job_runs(subject, options) for subject in subjects]
+        report(f"while a job of {options.units} units runs", busy)
 
 
-def measure(subject: Subject, options: argparse.Namespace) -> dict[tuple[str, int], float]:
-    """Seconds by request and number of images (0 where that does not matter)."""
+Medians = dict[tuple[str, int], float]  # by request and images (0 where these do not matter)
+
+
+def measure(subjects: list[Subject], options: argparse.Namespace) -> list[Medians]:
+    """Seconds of each subject: requests to one and the other take turns."""
     wanted = [(request, 0) for request in LISTS]
     wanted += [(request, images) for images in options.images for request in IMAGES]
-    return {
-        (request.name, images): subject.measure(request, images, options.repeat)
-        for request, images in wanted
-    }
+    medians: list[Medians] = [{} for _ in subjects]
+    for request, images in wanted:
+        rounds = [
+            [subject.measure(request, images) for subject in subjects]
+            for _ in range(options.repeat)
+        ]
+        for found, took in zip(medians, zip(*rounds, strict=True), strict=True):
+            found[request.name, images] = statistics.median(took)
+    return medians
 
 
-def measure_while_job_runs(
-    subject: Subject, options: argparse.Namespace
-) -> dict[tuple[str, int], float]:
+def measure_while_job_runs(subject: Subject, options: argparse.Namespace) -> Medians:
     job = submit(subject, make_dataset(subject, "busy", options.units))
     url = f"/api/v2/project/{subject.project}/job/{job['id']}/"
     deadline = time.monotonic() + 120
@@ -157,13 +174,13 @@ def measure_while_job_runs(
         if time.monotonic() > deadline:
             raise SystemExit(f"{subject.name}: job {job['id']} does not begin.")
         time.sleep(0.2)
-    times = measure(subject, options)
+    (times,) = measure([subject], options)
     if subject.client.get(url)["status"] != "submitted":
         print(f"{subject.name}: the job ended before the last measurement", flush=True)
     return times
 
 
-def report(when: str, images: list[int], times: list[dict[tuple[str, int], float]]) -> None:
+def report(when: str, times: list[Medians]) -> None:
     """A table of medians in milliseconds, of ours and of the reference, if that was measured."""
     print(f"\n{when}, medians in ms\n{'':32}{'ours':>9}{'reference':>11}{'ratio':>8}  goal")
     goals = {request.name: request.goal for request in (*LISTS, *IMAGES)}
@@ -178,23 +195,24 @@ def report(when: str, images: list[int], times: list[dict[tuple[str, int], float
         print(line, flush=True)
 
 
-def prepare(subject: Subject, sizes: list[int]) -> None:
-    """Projects, tasks, a workflow, jobs, and datasets whose images are done by its task."""
+def prepare(subject: Subject, options: argparse.Namespace) -> None:
+    """Projects, tasks, workflows, jobs, users, and datasets whose images are done by a task."""
     client = subject.client
-    made = [client.post("/api/v2/project/", {"name": f"project {n}"}) for n in range(PROJECTS)]
-    subject.project = made[0]["id"]
+    subject.project = client.post("/api/v2/project/", {"name": "project"})["id"]
     task = {"version": "1", "command_parallel": UNIT, "docs_info": 20 * "What it does. "}
     tasks = [client.post("/api/v2/task/", {**task, "name": f"Task {n}"}) for n in range(TASKS)]
     base = f"/api/v2/project/{subject.project}"
     subject.workflow = client.post(f"{base}/workflow/", {"name": "benchmark"})["id"]
     url = f"{base}/workflow/{subject.workflow}/wftask/"
     subject.task = _put_into_workflow(client, url, tasks[0]["id"])
-    job = submit(subject, make_dataset(subject, "one", 1))
+    dataset = make_dataset(subject, "one", 1)
+    job = submit(subject, dataset)
     while client.get(f"{base}/job/{job['id']}/")["status"] == "submitted":
         time.sleep(0.2)
-    for size in sizes:
+    asyncio.run(_multiply(subject, job["id"], dataset, options))
+    for size in options.images:
         subject.datasets[size] = make_dataset(subject, f"of {size}", size)
-    asyncio.run(_multiply(subject, job["id"]))
+    asyncio.run(_write_histories(subject, job["id"]))
 
 
 def _put_into_workflow(client: FractalClient, url: str, task_id: int) -> int:
@@ -226,20 +244,65 @@ def submit(subject: Subject, dataset: int) -> Any:
     return subject.client.post(url, {}, workflow_id=subject.workflow, dataset_id=dataset)
 
 
-async def _multiply(subject: Subject, job: int) -> None:
-    """Copies of a job; and of its run, for each dataset, with a unit on each of its images."""
-    connection = await asyncpg.connect(
-        subject.database.set(drivername="postgresql").render_as_string(hide_password=False)
-    )
-    columns = await connection.fetch(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobv2'"
-        " AND column_name NOT IN ('id', 'flow_run_id', 'dataset_id')"
-    )
-    listed = ", ".join(row["column_name"] for row in columns)
+async def _multiply(
+    subject: Subject, job: int, dataset_id: int, options: argparse.Namespace
+) -> None:
+    """Copies of rows: projects with a dataset, a workflow and jobs in each, and users."""
+    connection = await _connect(subject)
+    user = await connection.fetchval("SELECT user_id FROM linkuserprojectv2")
+    first = f"id = {subject.project}"
+    projects = await _copy(connection, "projectv2", first, options.projects - 1, "name")
     await connection.execute(
-        f"INSERT INTO jobv2 ({listed}) SELECT {listed} FROM jobv2, generate_series(1, {JOBS})"
-        f" WHERE id = {job}"
+        "INSERT INTO linkuserprojectv2 (project_id, user_id, is_owner, is_verified, permissions)"
+        " SELECT id, $1, true, true, 'rwx' FROM unnest($2::int[]) AS id",
+        *(user, projects),
     )
+    workflow, dataset = f"id = {subject.workflow}", f"id = {dataset_id}"
+    for project in projects:
+        await _copy(connection, "workflowv2", workflow, 1, project_id=project)
+        await _copy(connection, "datasetv2", dataset, 1, project_id=project)
+    of_project = OF_A_PROJECT - 1
+    await _copy(connection, "datasetv2", dataset, of_project, "name")
+    for copy in await _copy(connection, "workflowv2", workflow, of_project, "name"):
+        task = f"id = {subject.task}"
+        await _copy(connection, "workflowtaskv2", task, 1, workflow_id=copy)
+    each = options.jobs // options.projects
+    for project in [subject.project, *projects]:
+        given = {"project_id": project, "flow_run_id": None, "dataset_id": None}
+        await _copy(connection, "jobv2", f"id = {job}", each, **given)
+    await _copy(connection, "user_oauth", f"id = {user}", USERS, "email")
+    await connection.close()
+
+
+async def _copy(
+    connection: asyncpg.Connection,
+    table: str,
+    where: str,
+    number: int,
+    numbered: str = "",
+    **given: int | None,
+) -> list[int]:
+    """Copies of a row, with a number before what must differ, and with other values. Their ids."""
+    found = await connection.fetch(
+        "SELECT column_name AS name FROM information_schema.columns"
+        " WHERE table_name = $1 AND table_schema = 'public' AND column_name <> 'id'",
+        table,
+    )
+    values = {row["name"]: f'"{row["name"]}"' for row in found}
+    values |= {name: str(value or "NULL") for name, value in given.items() if name in values}
+    if numbered:
+        values[numbered] = f"n || {numbered}"
+    copies = await connection.fetch(
+        f"INSERT INTO {table} ({', '.join(f'{chr(34)}{name}{chr(34)}' for name in values)})"
+        f" SELECT {', '.join(values.values())} FROM {table}, generate_series(1, {number}) AS n"
+        f" WHERE {where} RETURNING id"
+    )
+    return [copy["id"] for copy in copies]
+
+
+async def _write_histories(subject: Subject, job: int) -> None:
+    """Copies of a job's run, for each dataset, with a unit on each of its images."""
+    connection = await _connect(subject)
     for size, dataset in subject.datasets.items():
         images = subject.client.get(f"/api/v2/project/{subject.project}/dataset/{dataset}/export/")[
             "images"
@@ -264,11 +327,14 @@ async def _multiply(subject: Subject, job: int) -> None:
     await connection.close()
 
 
+async def _connect(subject: Subject) -> asyncpg.Connection:
+    url = subject.database.set(drivername="postgresql")
+    return await asyncpg.connect(url.render_as_string(hide_password=False))
+
+
 def _units_of(subject: Subject, job: int) -> int:
     async def count() -> int:
-        connection = await asyncpg.connect(
-            subject.database.set(drivername="postgresql").render_as_string(hide_password=False)
-        )
+        connection = await _connect(subject)
         found: int = await connection.fetchval(
             "SELECT count(*) FROM historyunit JOIN historyrun ON historyrun.id = history_run_id"
             " WHERE job_id = $1",
