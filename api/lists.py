@@ -145,16 +145,25 @@ def json_object(schema: type[BaseModel], source: Any, **others: Any) -> ColumnEl
 def _object(**columns: Any) -> ColumnElement[Any]:
     parts: list[Any] = []
     for name, value in columns.items():
-        parts += [literal_column(f"'{name}'"), _told(value)]
+        parts += [_constant(name), _told(value)]
     return func.json_build_object(*parts)
+
+
+def _constant(text: str) -> ColumnElement[str]:
+    """In the text of a statement: it would be one more parameter otherwise."""
+    return literal_column(f"'{text}'")
+
+
+_UTC, _NO_FRACTION, _NOTHING = _constant("UTC"), _constant(".000000"), _constant("")
+_SPELLING = _constant('YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
 
 
 def _told(column: Any) -> Any:
     """Times are spelled as Python does, which keeps zeros at the end of a fraction."""
     if not isinstance(getattr(column, "type", None), DateTime):
         return column
-    spelled = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-    return func.replace(spelled, ".000000", "")
+    spelled = func.to_char(func.timezone(_UTC, column), _SPELLING)
+    return func.replace(spelled, _NO_FRACTION, _NOTHING)
 
 
 def json_array(element: Any, order: Any) -> ColumnElement[Any]:

@@ -1,12 +1,14 @@
 """What the engine adds to units of work: jobs of N units of `true`, from submission to done.
 
-    python benchmarks/units.py [--units 1 1000 20000] [--repeat 3]
+    python benchmarks/units.py [--units 1 1000 20000] [--others 1000000] [--repeat 3]
 
-Runs on an embedded stack of its own. Beside each size, the same number of `true` is started by
+Runs on an embedded stack of its own. The dataset of a job has `--others` images beside those that
+the job chooses by an attribute. Beside each size, the same number of `true` is started by
 `xargs` on as many cores, as the measure of this machine at this moment: compare the ratios.
 """
 
 import argparse
+import asyncio
 import os
 import statistics
 import subprocess
@@ -18,8 +20,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from deployments.demo.client import FractalClient
 from deployments.stack import StackOptions, running_stack
+from fractal_models.database import connect
 
 ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 
@@ -39,6 +44,7 @@ class Timing:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[1, 1000, 20_000])
+    parser.add_argument("--others", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
@@ -51,14 +57,15 @@ def main() -> None:
         )
         with running_stack(stack_options) as stack:
             client = FractalClient(stack.api_url, ADMIN, PASSWORD)
-            submit = prepare(client, Path(folder, "projects"))
+            submit = prepare(client, stack.postgres.fractal, options.others)
             submit(1)  # the first job after a start is slower
             for units in options.units:
                 report(units, [submit(units) for _ in range(options.repeat)], bare(units))
 
 
-def prepare(client: FractalClient, zarr_dir: Path) -> Callable[[int], Timing]:
+def prepare(client: FractalClient, database: URL, others: int) -> Callable[[int], Timing]:
     """A project and a task `true`; what runs a job of so many units."""
+    zarr_dir = client.get("/auth/current-user/")["project_dirs"][0]
     project = client.post("/api/v2/project/", {"name": "benchmark"})
     task = client.post(
         "/api/v2/task/", {"name": "True", "version": "1", "command_parallel": "true"}
@@ -69,14 +76,16 @@ def prepare(client: FractalClient, zarr_dir: Path) -> Callable[[int], Timing]:
     (workflow_task,) = client.post(url, [{"task_id": task["id"]}])
 
     def submit(units: int) -> Timing:
-        images = [{"zarr_url": f"{zarr_dir}/{index}"} for index in range(units)]
         dataset = client.post(
-            f"{base}/dataset/import/",
-            {"name": "benchmark", "zarr_dir": str(zarr_dir), "images": images},
+            f"{base}/dataset/import/", {"name": "benchmark", "zarr_dir": zarr_dir, "images": []}
         )
+        asyncio.run(write_images(database, dataset["id"], others, units))
         began = time.time()
         job = client.post(
-            f"{base}/job/submit/", {}, workflow_id=workflow["id"], dataset_id=dataset["id"]
+            f"{base}/job/submit/",
+            {"attribute_filters": {"chosen": [True]}},
+            workflow_id=workflow["id"],
+            dataset_id=dataset["id"],
         )
         answered = time.time()
         while job["status"] == "submitted":
@@ -88,6 +97,18 @@ def prepare(client: FractalClient, zarr_dir: Path) -> Callable[[int], Timing]:
         return Timing(answered - began, *(moment - began for moment in times))
 
     return submit
+
+
+async def write_images(database: URL, dataset: int, others: int, chosen: int) -> None:
+    """A list of images, of which the last ones are those of a job."""
+    connection = await connect(database)
+    await connection.execute(
+        "INSERT INTO datasetimage (dataset_id, zarr_url, attributes)"
+        " SELECT $1, '/images/' || n, jsonb_build_object('chosen', n > $2, 'well', n % 96)"
+        " FROM generate_series(1, $3::int) AS n ORDER BY n",
+        *(dataset, others, others + chosen),
+    )
+    await connection.close()
 
 
 def timeline(client: FractalClient, job: dict[str, Any], workflow_task_id: int) -> list[float]:
