@@ -24,6 +24,13 @@ def changes_something(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
+def reads_only(scope: Scope) -> bool:
+    """Whether a request changes nothing, as its endpoint says, or else its method."""
+    by_method = scope["method"] in ("GET", "HEAD")
+    marked: bool = getattr(scope.get("endpoint"), "only_reads", by_method)
+    return marked
+
+
 class GoneClients:
     """Cancels the work on a request that only reads when its client closes the connection."""
 
@@ -94,8 +101,6 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone.set()
-        by_method = scope["method"] in ("GET", "HEAD")
-        reads = getattr(scope.get("endpoint"), "only_reads", by_method)
-        if reads and not self._is_answered:
+        if reads_only(scope) and not self._is_answered:
             self.is_abandoned = True
             working.cancel()

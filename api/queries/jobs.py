@@ -13,13 +13,21 @@ from fractal_models.schemas.job import JobRead
 _JOBS: Table = tables.JobV2.metadata.tables["jobv2"]
 
 
+def _newest_first(**others: Any) -> Select[Any]:
+    columns = {**_JOBS.c, **others}
+    listed = [columns[name] for name in JobRead.model_fields]
+    query: Select[Any] = select(*listed).order_by(_JOBS.c.id.desc())
+    return query
+
+
+_NO_TASKS = _JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump")
+_WITH_LOG = _newest_first(workflow_dump=_NO_TASKS)
+_WITHOUT_LOG = _newest_first(workflow_dump=_NO_TASKS, log=null().label("log"))
+
+
 def newest_first(*, log: bool = True) -> Select[Any]:
     """The jobs as a `JobRead` has them, without the copies of the tasks."""
-    columns: dict[str, Any] = {name: _JOBS.c[name] for name in JobRead.model_fields}
-    columns["workflow_dump"] = _JOBS.c.workflow_dump.op("-")("task_list").label("workflow_dump")
-    columns["log"] = _JOBS.c.log if log else null().label("log")
-    query: Select[Any] = select(*columns.values()).order_by(_JOBS.c.id.desc())
-    return query
+    return _WITH_LOG if log else _WITHOUT_LOG
 
 
 def in_projects_of(user: tables.UserOAuth) -> ColumnElement[bool]:

@@ -21,6 +21,20 @@ from fractal_models.tables import (
 )
 from fractal_models.tables.columns import now
 
+_ACCOUNTS = (
+    select(json_array(json_object(OAuthAccountRead, OAuthAccount), OAuthAccount.id))
+    .where(OAuthAccount.user_id == UserOAuth.id)
+    .correlate(UserOAuth)
+    .scalar_subquery()
+)
+_COLUMNS: list[Any] = [
+    *UserOAuth.metadata.tables["user_oauth"].c,
+    _ACCOUNTS.label("oauth_accounts"),
+    null().label("group_ids_names"),
+]
+# The users as a `UserRead` has them, without their groups.
+USERS: Select[Any] = select(*_COLUMNS).order_by(col(UserOAuth.id))
+
 
 async def default_group(session: AsyncSession, name: str) -> UserGroup:
     """The group that every user is in; it is made if it is not there (and not committed)."""
@@ -28,24 +42,6 @@ async def default_group(session: AsyncSession, name: str) -> UserGroup:
         insert(UserGroup).values(name=name, timestamp_created=now()).on_conflict_do_nothing()
     )
     return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
-
-
-def without_groups() -> Select[Any]:
-    """The users as a `UserRead` has them, without their groups."""
-    account = json_object(OAuthAccountRead, OAuthAccount)
-    accounts = (
-        select(json_array(account, OAuthAccount.id))
-        .where(OAuthAccount.user_id == UserOAuth.id)
-        .correlate(UserOAuth)
-        .scalar_subquery()
-    )
-    columns: list[Any] = [
-        *UserOAuth.metadata.tables["user_oauth"].c,
-        accounts.label("oauth_accounts"),
-        null().label("group_ids_names"),
-    ]
-    query: Select[Any] = select(*columns).order_by(col(UserOAuth.id))
-    return query
 
 
 async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:

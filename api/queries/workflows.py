@@ -22,6 +22,31 @@ from fractal_models.tables import (
 )
 from fractal_models.workflow_tasks import argument_problems
 
+_TASKS = (
+    select(
+        json_array(
+            json_object(WorkflowTaskRead, WorkflowTaskV2, task=json_object(TaskRead, TaskV2)),
+            WorkflowTaskV2.order,
+        )
+    )
+    .select_from(WorkflowTaskV2)
+    .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
+    .where(WorkflowTaskV2.workflow_id == WorkflowV2.id)
+    .correlate(WorkflowV2)
+    .scalar_subquery()
+)
+_COLUMNS: list[Any] = [
+    WorkflowV2,
+    json_object(ProjectRead, ProjectV2).label("project"),
+    _TASKS.label("task_list"),
+]
+# Workflows as a `WorkflowRead` has them, those with a star first, and then by name.
+WORKFLOWS: Select[Any] = (
+    select(*_COLUMNS)
+    .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
+    .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
+)
+
 
 async def require_new_name(session: AsyncSession, project_id: int | None, name: str) -> None:
     """Keep names unique in a project.
@@ -34,31 +59,6 @@ async def require_new_name(session: AsyncSession, project_id: int | None, name: 
     )
     if (workflow_id := found.first()) is not None:
         raise RefusedError(f"The project has a workflow {name!r} already: {workflow_id}.")
-
-
-def with_tasks() -> Select[Any]:
-    """Workflows as a `WorkflowRead` has them, those with a star first, and then by name."""
-    task = json_object(TaskRead, TaskV2)
-    listed = json_object(WorkflowTaskRead, WorkflowTaskV2, task=task)
-    tasks = (
-        select(json_array(listed, WorkflowTaskV2.order))
-        .select_from(WorkflowTaskV2)
-        .join(TaskV2, col(TaskV2.id) == col(WorkflowTaskV2.task_id))
-        .where(WorkflowTaskV2.workflow_id == WorkflowV2.id)
-        .correlate(WorkflowV2)
-        .scalar_subquery()
-    )
-    columns: list[Any] = [
-        WorkflowV2,
-        json_object(ProjectRead, ProjectV2).label("project"),
-        tasks.label("task_list"),
-    ]
-    query: Select[Any] = (
-        select(*columns)
-        .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
-        .order_by(col(WorkflowV2.is_starred).desc(), WorkflowV2.name, col(WorkflowV2.id))
-    )
-    return query
 
 
 async def with_warnings(

@@ -47,11 +47,18 @@ router_of_imports = APIRouter(**_OF_PROJECT, route_class=ImportRoute)
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
 
 _PROJECT = aliased(ProjectV2, name="project")
+# Looked up for each dataset that is answered with, not for all among which these are.
+_PROJECT_OF_DATASET = (
+    select(lists.json_object(ProjectRead, ProjectV2))
+    .where(col(ProjectV2.id) == DatasetV2.project_id)
+    .correlate(DatasetV2)
+    .scalar_subquery()
+)
 _COLUMNS: list[Any] = [
     DatasetV2.id,
     DatasetV2.name,
     DatasetV2.project_id,
-    lists.json_object(ProjectRead, _PROJECT).label("project"),
+    _PROJECT_OF_DATASET.label("project"),
     DatasetV2.timestamp_created,
     DatasetV2.zarr_dir,
     DatasetV2.is_starred,
@@ -85,7 +92,6 @@ async def list_my_datasets(
 async def list_datasets(project: ReadableProject, session: SessionDep) -> Response:
     query = (
         select(*_COLUMNS)
-        .join(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
         .where(DatasetV2.project_id == project.id)
         .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id))
     )
@@ -196,7 +202,7 @@ def _datasets_of(user: UserOAuth) -> Select[Any]:
     ]
     query: Select[Any] = (
         select(*columns)
-        .join(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
+        .outerjoin(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
         .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
         .where(LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified))
         .order_by(col(DatasetV2.is_starred).desc(), col(DatasetV2.id).desc())

@@ -45,7 +45,7 @@ async def register_user(
 @router.get("/users/", response_model=list[schemas.UserRead])
 async def list_users(_: Superuser, session: SessionDep, profile_id: int | None = None) -> Response:
     """All users, or those with one profile."""
-    query = queries.without_groups()
+    query = queries.USERS
     if profile_id is not None:
         query = query.where(col(UserOAuth.profile_id) == profile_id)
     return await lists.list_of(session, schemas.UserRead, query)

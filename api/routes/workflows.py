@@ -6,7 +6,7 @@ from sqlmodel import col
 from api import lists
 from api.queries.jobs import require_no_submitted_job
 from api.queries.named_tasks import newer_versions
-from api.queries.workflows import require_new_name, with_tasks, with_warnings
+from api.queries.workflows import WORKFLOWS, require_new_name, with_warnings
 from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
 from api.services import SessionDep, VerifiedUser
 from fractal_models.database import saved_id
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workfl
 
 @router.get("/", response_model=list[WorkflowRead])
 async def list_workflows(project: ReadableProject, session: SessionDep) -> Response:
-    query = with_tasks().where(col(WorkflowV2.project_id) == project.id)
+    query = WORKFLOWS.where(col(WorkflowV2.project_id) == project.id)
     return await lists.list_of(session, WorkflowRead, query)
 
 

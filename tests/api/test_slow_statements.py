@@ -6,10 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.services import Services
 from fractal_models.settings import Settings
 from tests.api.world import serving
 from tests.lab import eventually
@@ -118,3 +120,17 @@ async def test_what_changes_something_comes_to_its_end_without_its_client(
         return int((await owner.ok("POST", f"{images}query/", json={}))["total_count"])
 
     await eventually(listed, bool)
+
+
+async def test_what_changes_something_is_in_a_transaction_after_what_only_reads(
+    owner: Any, project: dict[str, Any], app: FastAPI
+) -> None:
+    services: Services = app.state.services
+    for _ in range(3):
+        await owner.ok("GET", f"/api/v2/project/{project['id']}/")
+        async with services.sessions() as session:
+            transactions = [
+                (await session.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
+                for _ in range(2)
+            ]
+        assert transactions[0] == transactions[1]
