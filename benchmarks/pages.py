@@ -24,6 +24,7 @@ from api.lists import Paging
 from api.queries.images import page_of_images, page_of_images_with_status
 from fractal_models.database import connection_pool, session_factory
 from fractal_models.image_list import IMAGE_TABLES
+from fractal_models.images import STATUS_ATTRIBUTE
 from fractal_models.schemas.dataset import ImageQuery
 from tests.api.history_rows import write_done_units
 
@@ -113,6 +114,9 @@ async def medians(sessions: Sessions, images: int, repeat: int) -> dict[str, flo
         paging = Paging(page, PAGE_SIZE)
         found[name] = await _median(sessions, repeat, _plain(query, paging))
         found[f"{name}, with status"] = await _median(sessions, repeat, _of_task(query, paging))
+    by_status = ImageQuery(attribute_filters={STATUS_ATTRIBUTE: ["failed", "unset"]})
+    read = _of_task(by_status, Paging(1, PAGE_SIZE))
+    found["filter by status"] = await _median(sessions, repeat, read)
     return found
 
 
