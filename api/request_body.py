@@ -22,9 +22,9 @@ from fractal_models.settings import Settings
 
 _MIB, _KIB = 1 << 20, 1 << 10
 _LOGIN_BYTES, _URLENCODED_BYTES = 8 * _KIB, 64 * _KIB
-# A million values take up to a second to parse, in which nothing else is served, and up to 200 MB.
-# Bodies have some thousand, unless they are read in pieces.
-_JSON_VALUES = 250_000
+# A hundred thousand values, and what is told of them, take up to half a second, in which nothing
+# else is served. Bodies have some thousand, unless they are read in pieces.
+_JSON_VALUES = 100_000
 _SILENT_SECONDS = 60.0
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import BindParameter, Result, String, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.images import STATUS_ATTRIBUTE, Scalar
@@ -21,6 +21,8 @@ from fractal_models.images import STATUS_ATTRIBUTE, Scalar
 # The status of the latest unit on an image, where units are joined; all that are not done.
 STATUS = "coalesce(unit.status, 'unset')"
 NOT_DONE = ("unset", "submitted", "failed")
+# How many filters of a kind PostgreSQL is told one by one: thousands would take it seconds.
+_MOST_ALONE = 20
 
 # LIMIT keeps PostgreSQL from joining all units with all images: it looks up that of each image.
 _WITH_UNITS = """
@@ -76,11 +78,14 @@ class ImageSearch:
         self, type_filters: Mapping[str, bool], attribute_filters: Mapping[str, Sequence[Scalar]]
     ) -> None:
         """Keep only images that pass these filters."""
-        for n, (key, wanted) in enumerate(type_filters.items(), len(self._conditions)):
+        types = list(type_filters.items())
+        # A status, which is no attribute of the table, is first.
+        attributes = sorted(attribute_filters.items(), key=lambda each: each[0] != STATUS_ATTRIBUTE)
+        for n, (key, wanted) in enumerate(types[:_MOST_ALONE], len(self._conditions)):
             self._parameters.append(bindparam(f"type_{n}", {key: True}, JSONB))
             known = _WITH_TYPE if wanted else _WITHOUT_TYPE
             self._where(f"{'' if wanted else 'NOT '}image.types @> :type_{n}", known.format(n=n))
-        for n, (key, values) in enumerate(attribute_filters.items(), len(self._conditions)):
+        for n, (key, values) in enumerate(attributes[:_MOST_ALONE], len(self._conditions)):
             self._parameters.append(bindparam(f"values_{n}", list(values), JSONB))
             if key == STATUS_ATTRIBUTE and self.workflowtask_id is not None:
                 self._by_status = True
@@ -90,6 +95,32 @@ class ImageSearch:
                 self._parameters.append(bindparam(f"key_{n}", key, String))
                 condition = f":values_{n} @> (image.attributes -> :key_{n})"
                 self._where(condition, _WITH_ATTRIBUTE.format(n=n))
+        if more := dict(types[_MOST_ALONE:]):
+            self._where_all_types(more)
+        if more_values := dict(attributes[_MOST_ALONE:]):
+            self._where_all_attributes(more_values)
+
+    def _where_all_types(self, wanted: Mapping[str, bool]) -> None:
+        n = len(self._conditions)
+        self._parameters += [
+            bindparam(f"true_{n}", {key: True for key in wanted if wanted[key]}, JSONB),
+            bindparam(f"false_{n}", [key for key in wanted if not wanted[key]], ARRAY(TEXT)),
+        ]
+        self._where(
+            f"(image.types @> :true_{n} AND NOT EXISTS (SELECT FROM jsonb_each(image.types) AS own "
+            f"WHERE own.value = 'true' AND own.key = ANY(:false_{n})))"
+        )
+
+    def _where_all_attributes(self, wanted: Mapping[str, Sequence[Scalar]]) -> None:
+        n = len(self._conditions)
+        self._parameters += [
+            bindparam(f"keys_{n}", list(wanted), ARRAY(TEXT)),
+            bindparam(f"wanted_{n}", {key: list(wanted[key]) for key in wanted}, JSONB),
+        ]
+        self._where(
+            f"(image.attributes ?& :keys_{n} AND NOT EXISTS (SELECT FROM "
+            f"jsonb_each(image.attributes) AS own WHERE NOT :wanted_{n} -> own.key @> own.value))"
+        )
 
     def only(self, zarr_url: str) -> None:
         """Keep only the image with this URL."""

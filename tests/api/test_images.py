@@ -424,6 +424,51 @@ async def test_pages_are_the_parts_of_a_long_list(
             ]
 
 
+MANY_KEYS = [f"key {n}" for n in range(20_000)]  # as many parameters PostgreSQL does not take
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ImageQuery(attribute_filters={key: [1, 2] for key in MANY_KEYS[:50]}),
+        ImageQuery(attribute_filters={key: [1] for key in MANY_KEYS[:50]}),
+        ImageQuery(attribute_filters={key: [1, 2] for key in MANY_KEYS}),
+        ImageQuery(type_filters={key: n % 2 == 0 for n, key in enumerate(MANY_KEYS[:50])}),
+        ImageQuery(type_filters={key: n % 2 == 0 and n < 50 for n, key in enumerate(MANY_KEYS)}),
+        ImageQuery(type_filters=dict.fromkeys(MANY_KEYS[50:], False)),
+        ImageQuery(type_filters=dict.fromkeys(MANY_KEYS, True)),
+    ],
+    ids=range(7),
+)
+async def test_filters_may_have_any_number_of_keys(
+    query: ImageQuery, sessions: Any, project: dict[str, Any]
+) -> None:
+    some = MANY_KEYS[:50]
+    images: list[Image] = [
+        {"zarr_url": f"/d/{n}", "origin": None, "attributes": attributes, "types": types}
+        for n, (attributes, types) in enumerate(
+            [
+                (dict.fromkeys(some, 1), {key: n % 2 == 0 for n, key in enumerate(some)}),
+                (dict.fromkeys(some, 1) | {some[-1]: 2}, dict.fromkeys(some[::2], True)),
+                (dict.fromkeys(some, 1) | {some[-1]: True}, dict.fromkeys(some, True)),
+                (dict.fromkeys(some[:-1], 1), dict.fromkeys(some[:-2:2], True)),
+                (dict.fromkeys([*some, "another"], 2), {some[-1]: True}),
+                ({}, {}),
+            ]
+        )
+    ]
+    async with sessions() as session:
+        dataset = DatasetV2(name="d", project_id=project["id"], zarr_dir="/d")
+        session.add(dataset)
+        await session.flush()
+        await write_images(session, dataset.id, images)
+        answer = await page_of_images(session, dataset.id, query, Paging(1, 10))
+
+    page = ImagePage.model_validate_json(await sent(answer))
+    wanted = passing(images, query.type_filters, query.attribute_filters)
+    assert [image.model_dump() for image in page.items] == wanted
+
+
 async def sent(answer: Response) -> bytes:
     """The body of an answer, as it is sent."""
     parts = []
