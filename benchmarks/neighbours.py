@@ -27,7 +27,7 @@ import psutil
 from deployments.demo.client import FractalClient
 from deployments.stack import Stack, StackOptions, running_stack
 
-PASSWORD, PAGE_SIZE, OTHERS, IDLE_SECONDS, PAUSE_SECONDS = "of the benchmark", 50, 2000, 10, 0.02
+PASSWORD, PAGE_SIZE, OTHERS, IDLE_SECONDS, PAUSE_SECONDS = "of the benchmark", 50, 2000, 10, 0.005
 MIB = 1 << 20
 
 

@@ -1,6 +1,7 @@
 """How the REST API is served: by one process or several, with limits for connections."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -85,9 +86,7 @@ def serve(settings: Settings) -> None:
         "log_level": "info",
     }
     if settings.api_workers == 1:
-        from api.app import create_app  # takes seconds
-
-        uvicorn.run(create_app(settings), **where, **OPTIONS)
+        uvicorn.run(_app(settings), **where, **OPTIONS)
         return
     for name in ("host", "port", "api_workers"):  # from which the processes read them
         os.environ[f"FRACTAL_{name.upper()}"] = str(getattr(settings, name))
@@ -112,13 +111,21 @@ def _begin_resource_tracker() -> None:
 
 def app_of_one_process() -> FastAPI:
     """The application, in one of several processes, which ends with the one that began it."""
-    from api.app import create_app
-
+    keep_secrets()
+    app = _app(get_settings())
     for name in ("uvicorn.error", "uvicorn.access"):  # Prefect has just set it otherwise
         logging.getLogger(name).setLevel(logging.INFO)
-    keep_secrets()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return create_app(get_settings())
+    return app
+
+
+def _app(settings: Settings) -> FastAPI:
+    from api.app import create_app  # takes seconds
+
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # nobody would be served while all that stays is looked through now and then
+    return app
 
 
 def _end_with_parent() -> None:
