@@ -13,9 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/fractal-prefect demo $(if $(KEEP),--keep) $(if $(DATA),--data-dir $(DATA))
 
-# All tests, or those of a tier: TIER=unit, api, stack or cluster. WORKERS processes run them: more
-# than there are processors make tests on real servers wait for each other.
-WORKERS ?= 2
+# All tests, or those of a tier: TIER=unit, api, stack or cluster. WORKERS processes run them: for two
+# processors three, as tests on real servers wait half of the time.
+WORKERS ?= 3
 
 test: $(READY) browser slurm
 	$(BIN)/pytest -n $(WORKERS) $(if $(TIER),-m $(TIER)) $(PYTEST)

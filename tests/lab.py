@@ -128,11 +128,14 @@ class Lab:
 
 async def eventually(read: Callable[[], Awaitable[Any]], good: Callable[[Any], object]) -> Any:
     """What `read` gives, as soon as it is good; who waits long looks less often."""
-    pause = SHORTEST_PAUSE
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not good(value := await read()):
-            await asyncio.sleep(pause)
-            pause = min(1.2 * pause, LONGEST_PAUSE)
+    pause, value = SHORTEST_PAUSE, None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not good(value := await read()):
+                await asyncio.sleep(pause)
+                pause = min(1.2 * pause, LONGEST_PAUSE)
+    except TimeoutError as error:
+        raise TimeoutError(f"Waited in vain for {PATIENCE_SECONDS} s. At last: {value}") from error
     return value
 
 

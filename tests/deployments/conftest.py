@@ -20,6 +20,7 @@ from fractal_models.settings import get_settings
 
 COMMAND = str(Path(sys.executable).with_name("fractal-prefect"))
 FREE_PORTS = ("--port", "0", "--prefect-port", "0")
+ONE_API = ("--workers", "1")  # several take longer to start
 PATIENCE_SECONDS = 300  # much more than on an idle machine
 
 Run = Callable[..., "Ended"]

@@ -21,7 +21,7 @@ import pytest
 
 from deployments.demo.client import FractalClient
 from deployments.services import answers, is_alive
-from tests.deployments.conftest import Up
+from tests.deployments.conftest import ONE_API, Up
 
 pytestmark = pytest.mark.stack
 
@@ -62,7 +62,7 @@ def first() -> Iterator[FirstStart]:
 @pytest.fixture(scope="module")
 def second(first: FirstStart) -> Iterator[Up]:
     """A second start, which runs until the third one."""
-    up = Up(first.data_dir, "--logs")
+    up = Up(first.data_dir, "--logs", *ONE_API)
     try:
         up.wait_until_ready()
         yield up
@@ -76,7 +76,7 @@ def third(first: FirstStart, second: Up) -> Iterator[Up]:
     second.find_parts()
     second.end(signal.SIGKILL)
     assert all(map(is_alive, second.parts.values()))
-    up = Up(first.data_dir)
+    up = Up(first.data_dir, *ONE_API)
     try:
         up.wait_until_ready()
         yield up
@@ -318,7 +318,7 @@ def test_postgresql_that_dies_again_and_again_ends_nothing(first: FirstStart, th
 
 def test_ctrl_c_while_starting_ends_what_was_started(first: FirstStart, third: Up) -> None:
     third.clean_up()
-    up = Up(first.data_dir)
+    up = Up(first.data_dir, *ONE_API)
     try:
         up.wait_until(lambda: (first.data_dir / "services.json").exists())
         children = psutil.Process(up.process.pid).children()

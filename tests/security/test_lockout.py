@@ -26,7 +26,7 @@ from fractal_models.database import open_database
 from fractal_models.settings import SettingsError
 from fractal_models.tables import UserOAuth
 from tests.deployments import conftest
-from tests.deployments.conftest import Run, Up
+from tests.deployments.conftest import ONE_API, Run, Up
 
 pytestmark = pytest.mark.api
 
@@ -87,7 +87,7 @@ def test_databases_are_never_taken_for_what_a_killed_start_has_left(folder: Path
 def test_a_password_is_kept_before_it_counts_and_can_be_set(
     folder: Path, fractal_prefect: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    up = Up(folder)
+    up = Up(folder, *ONE_API)
     try:
         up.wait_until(lambda: (folder / "services.json").exists())  # long before it is ready
         assert "Password" not in up.output

@@ -106,11 +106,13 @@ async def test_how_units_ran_and_that_they_asked_for_too_much_is_told(
 async def test_a_job_on_a_cluster_survives_the_end_of_its_process(
     slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:
-    args = {**slurm_journal.args, "seconds": 1}
+    gate = slurm_journal.path.with_suffix(".gate")
+    args = {**slurm_journal.args, "until": str(gate)}
     workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
     job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES))
-    await slurm_journal.reaches(1)
+    await slurm_journal.begins()
     (await process_of(prefect, job)).kill()
+    gate.touch()
     ended = await slurm_lab.ended(job)
     assert "taken up again" in ended["log"]
     await require_consistent(fractal, job, slurm_journal)
