@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response, status
 from fastapi.routing import APIRoute
 
-from api.json_text import JsonText, TooLongError
+from fractal_models.json_text import JsonText, TooLongError
 from fractal_models.schemas.dataset import DatasetImport
 from fractal_models.spooled_images import SpooledImages
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import api.json_text
-from api.json_text import JsonText, TooLongError
+import fractal_models.json_text
+from fractal_models.json_text import JsonText, TooLongError
 
 LONGEST = 1000
 SCALARS = st.one_of(
@@ -65,8 +65,8 @@ def in_pieces(text: bytes, size: int) -> tuple[str, ...]:
 @pytest.fixture(autouse=True, scope="module")
 def small_chunks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.json_text, "_CHUNK", 8)
-        patch.setattr(api.json_text, "_ELEMENTS", 2)
+        patch.setattr(fractal_models.json_text, "_CHUNK", 8)
+        patch.setattr(fractal_models.json_text, "_ELEMENTS", 2)
         yield
 
 
