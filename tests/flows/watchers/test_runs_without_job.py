@@ -1,4 +1,4 @@
-"""Runs that began in Prefect, and whose process died before there was a job."""
+"""Flow runs whose process died before there was a job, and those that their job has left."""
 
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -53,3 +53,18 @@ async def test_it_is_cancelled_if_it_was_told_to_stop(
     assert (await ended(prefect, waiting)).state_name == "Cancelled"
     jobs = await lab.ok("GET", f"{lab.base}/job/")
     assert str(waiting.id) not in [job["flow_run_id"] for job in jobs]
+
+
+@pytest.mark.parametrize(("fails", "name"), [(False, "Completed"), (True, "Cancelled")])
+async def test_one_that_was_to_stop_when_its_job_had_just_ended_ends_too(
+    prefect: PrefectClient, lab: Lab, fails: bool, name: str
+) -> None:
+    """Prefect does not let it complete: it would be Cancelling, and take a slot, for ever."""
+    args = {"args_parallel": {"fail_on": ["A"] if fails else []}}
+    job = await lab.run(await lab.workflow(("Process", args)), await lab.dataset("A"))
+    flow_run = await eventually(
+        lambda: prefect.read_flow_run(job["flow_run_id"]), lambda now: now.state.is_final()
+    )
+    await set_state(prefect, flow_run, Cancelling())
+    assert (await ended(prefect, flow_run)).state_name == name
+    assert (await lab.job(job))["status"] == job["status"]
