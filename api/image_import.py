@@ -4,7 +4,7 @@ So it may be longer than memory, and others are served meanwhile.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
@@ -16,6 +16,7 @@ from fractal_models.schemas.dataset import DatasetImport
 from fractal_models.spooled_images import SpooledImages
 
 _LONGEST = 1 << 20  # characters of one image, or of a field beside the images
+_MOST_PASSED = 16 << 20  # bytes that are read of what cannot be understood any more
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -54,8 +55,7 @@ class _Import(Request):
             told = f"An image, or a field beside them, has more than {_LONGEST:,} characters."
             raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, told) from error
         except (ValueError, RecursionError):
-            async for _ in chunks:  # a client that still sends would not hear the answer
-                pass
+            await _pass_over(chunks)
             raise
         return b"{}"
 
@@ -82,3 +82,13 @@ class _Import(Request):
             self._images.add(some)
             await asyncio.sleep(0)
         return self._images
+
+
+async def _pass_over(chunks: AsyncIterator[bytes]) -> None:
+    """Read what is left: a client that still sends would not hear the answer."""
+    passed = 0
+    async for chunk in chunks:
+        passed += len(chunk)
+        if passed > _MOST_PASSED:
+            told = "The request is no JSON, and is too long to be read to its end."
+            raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, told)

@@ -104,6 +104,7 @@ async def test_a_body_that_says_its_size_is_refused_before_it_comes(
         ("PATCH", "/api/v2/task/1/", "text/plain", KIB * b"x", 16 * MIB),
         ("POST", "/api/v2/task/collect/pip/", FORMS[1], b"a=b&" * 256, 64 * KIB),
         ("POST", "/api/v2/project/1/dataset/import/", FORMS[1], b"a=b&" * 256, 64 * KIB),
+        ("POST", "/api/v2/project/1/dataset/import/", JSON, b"[]," * 340, 24 * MIB),
     ],
 )
 async def test_of_a_user_no_more_is_read_than_fits(
