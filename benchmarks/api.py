@@ -24,9 +24,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
 from sqlalchemy import URL
 
+from benchmarks.plates import images_of_plates
 from deployments.demo.client import FractalClient
 from deployments.stack import StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
@@ -90,9 +90,6 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.client = FractalClient(self.api_url, ADMIN, PASSWORD)
-        form = {"username": ADMIN, "password": PASSWORD}
-        answer = httpx.post(f"{self.api_url}/auth/token/login/", data=form)
-        self.token = answer.json()["access_token"]
 
     def measure(self, request: Request, images: int) -> float:
         """The seconds that an answer takes, which is not parsed here."""
@@ -104,7 +101,7 @@ class Subject:
             last=images // PAGE_SIZE,
         )
         connection = HTTPConnection(urlsplit(self.api_url).netloc)
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        headers = {**self.client.authorization, "Content-Type": "application/json"}
         body = None if request.body is None else json.dumps(request.body)
         began = time.perf_counter()
         connection.request("POST" if body else "GET", path, body, headers)
@@ -233,18 +230,7 @@ def _put_into_workflow(client: FractalClient, url: str, task_id: int) -> int:
 
 def make_dataset(subject: Subject, name: str, size: int) -> int:
     zarr_dir = subject.client.get("/auth/current-user/")["project_dirs"][0]
-    images = [
-        {
-            "zarr_url": f"{zarr_dir}/{name}/plate_{n // 5000}.zarr/{n % 8}/{n % 24}/{n}",
-            "attributes": {
-                "plate": f"plate_{n // 5000}.zarr",
-                "well": f"{'ABCDEFGH'[n % 8]}{n % 24:02}",
-                "acquisition": n % 3,
-            },
-            "types": {"is_3D": n % 2 == 0},
-        }
-        for n in range(size)
-    ]
+    images = images_of_plates(f"{zarr_dir}/{name}", size)
     body = {"name": name, "zarr_dir": zarr_dir, "images": images}
     made = subject.client.post(f"/api/v2/project/{subject.project}/dataset/import/", body)
     return int(made["id"])

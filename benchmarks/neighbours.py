@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.plates import images_of_plates
 from deployments.demo.client import FractalClient
 from deployments.stack import Stack, StackOptions, running_stack
 
@@ -98,7 +99,7 @@ def make_api(stack: Stack) -> Api:
     project = client.post("/api/v2/project/", {"name": "benchmark"})["id"]
     return Api(
         stack.api_url,
-        dict(client._http.headers),
+        client.authorization,
         f"/api/v2/project/{project}/dataset/",
         client.get("/auth/current-user/")["project_dirs"][0],
     )
@@ -107,19 +108,7 @@ def make_api(stack: Stack) -> Api:
 def write(api: Api, folder: Path, images: int) -> Path:
     """A file with a dataset, as an export is."""
     place = folder / f"{images}.json"
-    listed = [
-        {
-            "zarr_url": f"{api.folder}/plate_{n // 5000}.zarr/{n % 8}/{n % 24}/{n}",
-            "origin": None,
-            "attributes": {
-                "plate": f"plate_{n // 5000}.zarr",
-                "well": f"{'ABCDEFGH'[n % 8]}{n % 24:02}",
-                "acquisition": n % 3,
-            },
-            "types": {"is_3D": n % 2 == 0},
-        }
-        for n in range(images)
-    ]
+    listed = images_of_plates(api.folder, images)
     place.write_text(json.dumps({"name": "large", "zarr_dir": api.folder, "images": listed}))
     return place
 

@@ -27,7 +27,9 @@ class FractalClient:
         token = self._call(
             "POST", "/auth/token/login/", data={"username": email, "password": password}
         )
-        self._http.headers["Authorization"] = f"Bearer {token['access_token']}"
+        # The header by which the user is known.
+        self.authorization = {"Authorization": f"Bearer {token['access_token']}"}
+        self._http.headers.update(self.authorization)
 
     def get(self, path: str, **query: Any) -> Any:
         return self._call("GET", path, params=query)
