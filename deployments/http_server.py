@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
     where: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
-        "log_config": None,
+        "log_config": None,  # Prefect's logging, so that all lines look the same
         "log_level": "info",
     }
     if settings.api_workers == 1:

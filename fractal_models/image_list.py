@@ -30,6 +30,8 @@ async def read_named_images(
     session: AsyncSession, dataset_id: int | None, zarr_urls: Collection[str]
 ) -> list[Image]:
     """Those of these images that are in the list, in its order."""
+    if not zarr_urls:
+        return []
     given = {"dataset_id": dataset_id, "zarr_urls": list(zarr_urls)}
     return _images(await session.execute(_READ_NAMED, given))
 

@@ -58,7 +58,7 @@ class JoblessRuns(Watcher):
         idle = {
             each.id: each
             for each in begun_here
-            if statuses.get(each.id, "submitted" if job_id_of(each) else None) != "submitted"
+            if (statuses[each.id] != "submitted" if each.id in statuses else not job_id_of(each))
         }
         still = self._unchanged.seconds({id_: run.state_id for id_, run in idle.items()})
         for id_, flow_run in idle.items():
