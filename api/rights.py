@@ -7,31 +7,29 @@ coroutines: FastAPI sends plain functions to a thread, which costs more than the
 """
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Path
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.task_groups import visible_to
 from api.queries.users import default_group
 from api.services import Contributor, SessionDep, SettingsDep, Superuser, VerifiedUser
 from flows.activities.new_groups import Owner
 from fractal_models import rights
 from fractal_models.errors import ForbiddenError, NotFoundError, RefusedError
+from fractal_models.rights import Right, Row, find
 from fractal_models.tables import (
     DatasetV2,
     HistoryRun,
-    HistoryUnit,
     JobV2,
-    LinkUserGroup,
     LinkUserProjectV2,
     Profile,
     ProjectV2,
     Resource,
     Schedule,
-    TaskGroupActivityV2,
     TaskGroupV2,
     TaskV2,
     UserGroup,
@@ -41,133 +39,83 @@ from fractal_models.tables import (
     WorkflowV2,
 )
 
-
-class _Numbered(Protocol):
-    id: int | None
-
-
-Row = TypeVar("Row", bound=_Numbered)
-
-_NAMES: dict[type[_Numbered], str] = {
-    HistoryRun: "History run",
-    HistoryUnit: "History unit",
-    JobV2: "Job",
-    Profile: "Profile",
-    ProjectV2: "Project",
-    Resource: "Resource",
-    Schedule: "Schedule",
-    TaskGroupActivityV2: "Task group activity",
-    TaskGroupV2: "Task group",
-    TaskV2: "Task",
-    UserGroup: "Group",
-    UserOAuth: "User",
-    WorkflowTaskV2: "Workflow task",
-    WorkflowTemplate: "Template",
-}
-
-
-async def find(session: AsyncSession, table: type[Row], row_id: int, *where: Any) -> Row:
-    """A row of a table that passes these conditions, or else whoever it belongs to.
-
-    Raises:
-        NotFoundError: there is none with this id.
-    """
-    found = await session.exec(select(table).where(table.id == row_id, *where))
-    if (row := found.unique().first()) is None:
-        raise NotFoundError(_NAMES[table], row_id)
-    return row
-
-
-def require_owner(row: TaskGroupV2 | WorkflowTemplate, user: UserOAuth) -> None:
-    """Raises ForbiddenError if it belongs to another user."""
-    if row.user_id != user.id:
-        raise ForbiddenError(f"{_NAMES[type(row)]} {row.id} belongs to another user.")
-
-
 # --- projects and what is in them --------------------------------------------------------------
 
-_ProjectDependency = Callable[..., Awaitable[ProjectV2]]
 
-
-def _project(needed: rights.Right) -> _ProjectDependency:
+@cache
+def _project(needed: Right) -> Callable[..., Awaitable[ProjectV2]]:
     async def project(project_id: int, user: VerifiedUser, session: SessionDep) -> ProjectV2:
         return await rights.project_with_right(session, user, project_id, needed)
 
     return project
 
 
-_readable, _writable, _executable = _project("r"), _project("w"), _project("x")
-ReadableProject = Annotated[ProjectV2, Depends(_readable)]
-WritableProject = Annotated[ProjectV2, Depends(_writable)]
-ExecutableProject = Annotated[ProjectV2, Depends(_executable)]
+ReadableProject = Annotated[ProjectV2, Depends(_project("r"))]
+WritableProject = Annotated[ProjectV2, Depends(_project("w"))]
+ExecutableProject = Annotated[ProjectV2, Depends(_project("x"))]
 OwnProject = Annotated[ProjectV2, Depends(_project("owner"))]
 
 
-def _dataset(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[DatasetV2]]:
-    async def dataset_with_right(
+def _dataset(needed: Right) -> Callable[..., Awaitable[DatasetV2]]:
+    async def dataset(
         dataset_id: int,
-        project: Annotated[ProjectV2, Depends(project_with_right)],
+        project: Annotated[ProjectV2, Depends(_project(needed))],
         session: SessionDep,
     ) -> DatasetV2:
         return await rights.dataset_in(session, project, dataset_id)
 
-    return dataset_with_right
+    return dataset
 
 
-ReadableDataset = Annotated[DatasetV2, Depends(_dataset(_readable))]
-WritableDataset = Annotated[DatasetV2, Depends(_dataset(_writable))]
-ExecutableDataset = Annotated[DatasetV2, Depends(_dataset(_executable))]
+ReadableDataset = Annotated[DatasetV2, Depends(_dataset("r"))]
+WritableDataset = Annotated[DatasetV2, Depends(_dataset("w"))]
+ExecutableDataset = Annotated[DatasetV2, Depends(_dataset("x"))]
 
 
-def _workflow(project_with_right: _ProjectDependency) -> Callable[..., Awaitable[WorkflowV2]]:
-    async def workflow_with_right(
+@cache
+def _workflow(needed: Right) -> Callable[..., Awaitable[WorkflowV2]]:
+    async def workflow(
         workflow_id: int,
-        project: Annotated[ProjectV2, Depends(project_with_right)],
+        project: Annotated[ProjectV2, Depends(_project(needed))],
         session: SessionDep,
     ) -> WorkflowV2:
         return await rights.workflow_in(session, project, workflow_id)
 
-    return workflow_with_right
+    return workflow
 
 
-ReadableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_readable))]
-WritableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_writable))]
-ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow(_executable))]
+ReadableWorkflow = Annotated[WorkflowV2, Depends(_workflow("r"))]
+WritableWorkflow = Annotated[WorkflowV2, Depends(_workflow("w"))]
+ExecutableWorkflow = Annotated[WorkflowV2, Depends(_workflow("x"))]
 
 
-def _task_in(workflow: WorkflowV2, workflow_task_id: int) -> WorkflowTaskV2:
-    for workflow_task in workflow.task_list:
-        if workflow_task.id == workflow_task_id:
-            return workflow_task
-    raise NotFoundError("Workflow task", workflow_task_id)
+def _workflow_task(needed: Right) -> Callable[..., Awaitable[WorkflowTaskV2]]:
+    async def workflow_task(
+        workflow_task_id: int, workflow: Annotated[WorkflowV2, Depends(_workflow(needed))]
+    ) -> WorkflowTaskV2:
+        for workflow_task in workflow.task_list:
+            if workflow_task.id == workflow_task_id:
+                return workflow_task
+        raise NotFoundError("Workflow task", workflow_task_id)
+
+    return workflow_task
 
 
-async def _readable_workflow_task(
-    workflow_task_id: int, workflow: ReadableWorkflow
-) -> WorkflowTaskV2:
-    return _task_in(workflow, workflow_task_id)
+ReadableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_workflow_task("r"))]
+WritableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_workflow_task("w"))]
 
 
-async def _writable_workflow_task(
-    workflow_task_id: int, workflow: WritableWorkflow
-) -> WorkflowTaskV2:
-    return _task_in(workflow, workflow_task_id)
+def _job(needed: Right) -> Callable[..., Awaitable[JobV2]]:
+    async def job(
+        job_id: int, project: Annotated[ProjectV2, Depends(_project(needed))], session: SessionDep
+    ) -> JobV2:
+        return await find(session, JobV2, job_id, JobV2.project_id == project.id)
+
+    return job
 
 
-ReadableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_readable_workflow_task)]
-WritableWorkflowTask = Annotated[WorkflowTaskV2, Depends(_writable_workflow_task)]
-
-
-async def _readable_job(job_id: int, project: ReadableProject, session: SessionDep) -> JobV2:
-    return await find(session, JobV2, job_id, JobV2.project_id == project.id)
-
-
-async def _executable_job(job_id: int, project: ExecutableProject, session: SessionDep) -> JobV2:
-    return await find(session, JobV2, job_id, JobV2.project_id == project.id)
-
-
-ReadableJob = Annotated[JobV2, Depends(_readable_job)]
-ExecutableJob = Annotated[JobV2, Depends(_executable_job)]
+ReadableJob = Annotated[JobV2, Depends(_job("r"))]
+ExecutableJob = Annotated[JobV2, Depends(_job("x"))]
 
 
 async def _schedule_in(session: AsyncSession, project: ProjectV2, schedule_id: int) -> Schedule:
@@ -239,29 +187,22 @@ ReadableHistoryRun = Annotated[HistoryRun, Depends(_history_run)]
 async def _readable_task_group(
     task_group_id: int, user: VerifiedUser, session: SessionDep
 ) -> TaskGroupV2:
-    return await find(session, TaskGroupV2, task_group_id, visible_to(user))
+    return await find(session, TaskGroupV2, task_group_id, rights.visible_to(user))
 
 
 ReadableTaskGroup = Annotated[TaskGroupV2, Depends(_readable_task_group)]
 
 
 async def own_task_group(group: ReadableTaskGroup, user: Contributor) -> TaskGroupV2:
-    require_owner(group, user)
+    rights.require_owner(group, user)
     return group
 
 
 OwnTaskGroup = Annotated[TaskGroupV2, Depends(own_task_group)]
 
 
-async def any_task_group(task_group_id: int, _: Superuser, session: SessionDep) -> TaskGroupV2:
-    return await find(session, TaskGroupV2, task_group_id)
-
-
-AnyTaskGroup = Annotated[TaskGroupV2, Depends(any_task_group)]
-
-
 async def _readable_task(task_id: int, user: VerifiedUser, session: SessionDep) -> TaskV2:
-    groups = select(TaskGroupV2.id).where(visible_to(user))
+    groups = select(TaskGroupV2.id).where(rights.visible_to(user))
     return await find(session, TaskV2, task_id, col(TaskV2.taskgroupv2_id).in_(groups))
 
 
@@ -289,11 +230,33 @@ ReadableTemplate = Annotated[WorkflowTemplate, Depends(_readable_template)]
 
 
 async def _own_template(template: ReadableTemplate, user: Contributor) -> WorkflowTemplate:
-    require_owner(template, user)
+    rights.require_owner(template, user)
     return template
 
 
 OwnTemplate = Annotated[WorkflowTemplate, Depends(_own_template)]
+
+
+# --- what administrators name in a path ---------------------------------------------------------
+
+
+def _any(table: type[Row], parameter: str) -> Callable[..., Awaitable[Row]]:
+    async def row(
+        row_id: Annotated[int, Path(alias=parameter)], _: Superuser, session: SessionDep
+    ) -> Row:
+        return await find(session, table, row_id)
+
+    return row
+
+
+any_task_group = _any(TaskGroupV2, "task_group_id")
+AnyTaskGroup = Annotated[TaskGroupV2, Depends(any_task_group)]
+AnyJob = Annotated[JobV2, Depends(_any(JobV2, "job_id"))]
+AnyResource = Annotated[Resource, Depends(_any(Resource, "resource_id"))]
+AnyProfile = Annotated[Profile, Depends(_any(Profile, "profile_id"))]
+AnyUser = Annotated[UserOAuth, Depends(_any(UserOAuth, "user_id"))]
+AnyGroup = Annotated[UserGroup, Depends(_any(UserGroup, "group_id"))]
+AnyProject = Annotated[ProjectV2, Depends(_any(ProjectV2, "project_id"))]
 
 
 # --- whose something new will be ---------------------------------------------------------------
@@ -311,12 +274,6 @@ async def _resource_of_user(user: VerifiedUser, session: SessionDep) -> Resource
 UserResource = Annotated[Resource, Depends(_resource_of_user)]
 
 
-async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
-    """Tasks and templates are shared only with groups that one is in."""
-    if await session.get(LinkUserGroup, (group_id, user.id)) is None:
-        raise ForbiddenError(f"You are not in user group {group_id}.")
-
-
 async def _sharing_group(
     user: Contributor,
     session: SessionDep,
@@ -331,7 +288,7 @@ async def _sharing_group(
         return None
     if user_group_id is None:
         return (await default_group(session, settings.default_group)).id
-    await require_membership(session, user, user_group_id)
+    await rights.require_membership(session, user, user_group_id)
     return user_group_id
 
 
@@ -357,7 +314,7 @@ async def _template_group(
 ) -> int | None:
     """The group with which a new template is shared: none, unless asked for."""
     if user_group_id is not None:
-        await require_membership(session, user, user_group_id)
+        await rights.require_membership(session, user, user_group_id)
     return user_group_id
 
 

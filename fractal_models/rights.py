@@ -4,7 +4,7 @@ Things that a user may not see are "not found"; things that they may only see ar
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, or_
 from sqlalchemy.orm import defer
@@ -14,10 +14,19 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from fractal_models.errors import ForbiddenError, NotFoundError
 from fractal_models.tables import (
     DatasetV2,
+    HistoryRun,
+    HistoryUnit,
+    JobV2,
     LinkUserGroup,
     LinkUserProjectV2,
+    Profile,
     ProjectV2,
+    Resource,
+    Schedule,
+    TaskGroupActivityV2,
     TaskGroupV2,
+    TaskV2,
+    UserGroup,
     UserOAuth,
     WorkflowTaskV2,
     WorkflowTemplate,
@@ -30,6 +39,55 @@ _TO = {"w": "change", "x": "run jobs in", "owner": "delete or share"}
 # It grows with each job, so it is loaded only when asked for.
 _HISTORY: Any = DatasetV2.history
 _WITHOUT_HISTORY = defer(_HISTORY, raiseload=True)
+
+
+class _Numbered(Protocol):
+    id: int | None
+
+
+Row = TypeVar("Row", bound=_Numbered)
+
+_NAMES: dict[type[_Numbered], str] = {
+    HistoryRun: "History run",
+    HistoryUnit: "History unit",
+    JobV2: "Job",
+    Profile: "Profile",
+    ProjectV2: "Project",
+    Resource: "Resource",
+    Schedule: "Schedule",
+    TaskGroupActivityV2: "Task group activity",
+    TaskGroupV2: "Task group",
+    TaskV2: "Task",
+    UserGroup: "Group",
+    UserOAuth: "User",
+    WorkflowTaskV2: "Workflow task",
+    WorkflowTemplate: "Template",
+    WorkflowV2: "Workflow",
+}
+
+
+async def find(session: AsyncSession, table: type[Row], row_id: int, *where: Any) -> Row:
+    """A row of a table that passes these conditions, or else whoever it belongs to.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    found = await session.exec(select(table).where(table.id == row_id, *where))
+    if (row := found.unique().first()) is None:
+        raise NotFoundError(_NAMES[table], row_id)
+    return row
+
+
+def require_owner(row: TaskGroupV2 | WorkflowTemplate, user: UserOAuth) -> None:
+    """Raise ForbiddenError if it belongs to another user."""
+    if row.user_id != user.id:
+        raise ForbiddenError(f"{_NAMES[type(row)]} {row.id} belongs to another user.")
+
+
+async def require_membership(session: AsyncSession, user: UserOAuth, group_id: int) -> None:
+    """Raise ForbiddenError for a group that a user is not in: one shares only with one's own."""
+    if await session.get(LinkUserGroup, (group_id, user.id)) is None:
+        raise ForbiddenError(f"You are not in user group {group_id}.")
 
 
 def require_verified(user: UserOAuth) -> None:
@@ -121,12 +179,7 @@ async def workflow_in(session: AsyncSession, project: ProjectV2, workflow_id: in
     Raises:
         NotFoundError: the project has no such workflow.
     """
-    found = await session.exec(
-        select(WorkflowV2).where(WorkflowV2.id == workflow_id, WorkflowV2.project_id == project.id)
-    )
-    if (workflow := found.first()) is None:
-        raise NotFoundError("Workflow", workflow_id)
-    return workflow
+    return await find(session, WorkflowV2, workflow_id, WorkflowV2.project_id == project.id)
 
 
 def shared_with(
@@ -135,6 +188,12 @@ def shared_with(
     """SQL condition: the user owns the row, or it is shared with one of the user's groups."""
     my_groups = select(LinkUserGroup.group_id).where(LinkUserGroup.user_id == user.id)
     return or_(col(table.user_id) == user.id, col(table.user_group_id).in_(my_groups))
+
+
+def visible_to(user: UserOAuth) -> ColumnElement[bool]:
+    """The user's own task groups and those shared with their groups, on their resource."""
+    my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
+    return shared_with(user, TaskGroupV2) & col(TaskGroupV2.resource_id).in_(my_resource)
 
 
 async def names_not_shared_with(

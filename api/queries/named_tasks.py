@@ -8,7 +8,8 @@ from sqlmodel import col, or_, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import ErrorWithData
-from api.queries.task_groups import comparable, membership_of, preferred_by, visible_to
+from api.queries.task_groups import comparable, membership_of, preferred_by
+from fractal_models.rights import visible_to
 from fractal_models.schemas.workflow import TaskVersionRead
 from fractal_models.schemas.workflow_import import TaskImport, WorkflowExport
 from fractal_models.tables import (

@@ -13,11 +13,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api import lists
 from api.lists import json_array, json_object, json_text
 from fractal_models.errors import RefusedError
-from fractal_models.rights import shared_with
+from fractal_models.rights import visible_to
 from fractal_models.schemas import task as schemas
 from fractal_models.tables import (
     LinkUserGroup,
-    Profile,
     TaskGroupV2,
     TaskV2,
     UserOAuth,
@@ -83,12 +82,6 @@ class TaskGroupFilters:
         """The groups as a `TaskGroupReadSuperuser` has them."""
         shown = _SHOWN.add_columns(_tasks(schemas.TaskRead).label("task_list"))
         return shown.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
-
-
-def visible_to(user: UserOAuth) -> ColumnElement[bool]:
-    """The user's own task groups and those shared with their groups, on their resource."""
-    my_resource = select(Profile.resource_id).where(Profile.id == user.profile_id)
-    return shared_with(user, TaskGroupV2) & col(TaskGroupV2.resource_id).in_(my_resource)
 
 
 def membership_of(user: UserOAuth) -> ColumnElement[bool]:

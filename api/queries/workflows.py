@@ -7,8 +7,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.lists import json_array, json_object
-from api.queries.task_groups import visible_to
 from fractal_models.errors import RefusedError
+from fractal_models.rights import visible_to
 from fractal_models.schemas.project import ProjectRead
 from fractal_models.schemas.task import TaskRead
 from fractal_models.schemas.workflow import WorkflowReadWithWarnings, WorkflowTaskRead

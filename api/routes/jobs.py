@@ -210,13 +210,6 @@ class JobFilters:
     end_timestamp_max: Annotated[AwareDatetime | None, at_most(JobV2.end_timestamp)] = None
 
 
-async def _any_job(job_id: int, _: Superuser, session: SessionDep) -> JobV2:
-    return await rights.find(session, JobV2, job_id)
-
-
-_AnyJob = Annotated[JobV2, Depends(_any_job)]
-
-
 @router_of_all.get("/", response_model=Page[JobRead])
 async def list_all_jobs(
     filters: Annotated[JobFilters, Depends()],
@@ -231,14 +224,16 @@ async def list_all_jobs(
 
 
 @router_of_all.get("/{job_id}/")
-async def read_any_job(job: _AnyJob, session: SessionDep, show_tmp_logs: bool = False) -> JobRead:
+async def read_any_job(
+    job: rights.AnyJob, session: SessionDep, show_tmp_logs: bool = False
+) -> JobRead:
     """A job; `show_tmp_logs` gives the log of one that runs, as far as it is written."""
     return await _read(session, job, with_log_so_far=show_tmp_logs)
 
 
 @router_of_all.patch("/{job_id}/")
 async def end_any_job(
-    job: _AnyJob,
+    job: rights.AnyJob,
     _: JobUpdate,
     user: Superuser,
     session: SessionDep,
@@ -256,13 +251,13 @@ async def end_any_job(
 
 @router_of_all.get("/{job_id}/stop/", status_code=status.HTTP_202_ACCEPTED)
 @changes_something
-async def stop_any_job(job: _AnyJob, session: SessionDep, engine: SparedEngineDep) -> None:
+async def stop_any_job(job: rights.AnyJob, session: SessionDep, engine: SparedEngineDep) -> None:
     """Ask a job to stop; it ends as failed a moment later, with a log that says so."""
     await control.request_end(session, engine, job)
 
 
 @router_of_all.get("/{job_id}/download/", response_class=FileResponse)
-async def download_any_job(job: _AnyJob, session: SessionDep) -> StreamingResponse:
+async def download_any_job(job: rights.AnyJob, session: SessionDep) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
     return await _zipped_folder(session, job)
 

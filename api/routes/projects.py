@@ -11,10 +11,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api import lists
 from api.queries.jobs import require_no_submitted_job
 from api.queries.sharing import give_to
-from api.rights import OwnProject, ReadableProject, UserResource, WritableProject, find
+from api.rights import AnyProject, OwnProject, ReadableProject, UserResource, WritableProject
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
+from fractal_models.rights import find
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.project import (
     ProjectCreate,
@@ -134,11 +135,8 @@ async def list_all_projects(
 
 
 @router_of_all.patch("/{project_id}/")
-async def give_project_to_user(
-    project_id: int, user_id: int, _: Superuser, session: SessionDep
-) -> None:
+async def give_project_to_user(project: AnyProject, user_id: int, session: SessionDep) -> None:
     """Give a project to a new owner; the old one has no part in it any more."""
-    project = await find(session, ProjectV2, project_id)
     user = await find(session, UserOAuth, user_id)
     await session.refresh(project, with_for_update=True)  # nobody is invited meanwhile
     if user.is_guest:
@@ -146,20 +144,20 @@ async def give_project_to_user(
     profile = await session.get(Profile, user.profile_id) if user.profile_id else None
     if profile is None or profile.resource_id != project.resource_id:
         raise RefusedError(f"User {user.email} has no profile on the resource of this project.")
-    link = await session.get(LinkUserProjectV2, (project_id, user_id))
+    link = await session.get(LinkUserProjectV2, (project.id, user_id))
     if link is not None and link.is_owner:
         raise RefusedError(f"User {user.email} owns this project already.")
     if await _owns_project_named(session, user_id, project.name):
         raise RefusedError(f"User {user.email} has a project {project.name!r} already.")
     folders = await session.exec(
-        select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project_id)
+        select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project.id)
     )
     if foreign := [folder for folder in folders if not lies_in(folder, user.project_dirs)]:
         raise RefusedError(
             f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
             f"project_dirs of user {user.email}."
         )
-    await give_to(session, project_id, user_id)
+    await give_to(session, project.id, user_id)
     await session.commit()
 
 

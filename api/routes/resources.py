@@ -8,12 +8,14 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import conflicts_as
-from api.rights import find
+from api.rights import AnyProfile, AnyResource
 from api.services import SessionDep, SparedEngineDep, Superuser
 from flows.engine.client import Engine, EngineUnavailableError
 from flows.engine.pool_names import new_pool_name
 from flows.engine.publication import publish_resource, withdraw_resource
+from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
+from fractal_models.rights import find
 from fractal_models.schemas.resource import ProfileRead, ResourceRead, ValidProfile, ValidResource
 from fractal_models.tables import Profile, ProjectV2, Resource, TaskGroupV2, UserOAuth
 
@@ -40,20 +42,15 @@ async def create_resource(
 
 
 @router.get("/resource/{resource_id}/")
-async def read_resource(resource_id: int, _: Superuser, session: SessionDep) -> ResourceRead:
-    return ResourceRead.model_validate(await find(session, Resource, resource_id))
+async def read_resource(resource: AnyResource) -> ResourceRead:
+    return ResourceRead.model_validate(resource)
 
 
 @router.put("/resource/{resource_id}/")
 async def replace_resource(
-    resource_id: int,
-    request: ValidResource,
-    _: Superuser,
-    session: SessionDep,
-    engine: SparedEngineDep,
+    resource: AnyResource, request: ValidResource, session: SessionDep, engine: SparedEngineDep
 ) -> ResourceRead:
     """Change a resource. It may be renamed: its work pool keeps the first name, and what runs."""
-    resource = await find(session, Resource, resource_id)
     if request.type != resource.type:
         raise RefusedError(
             f"The type of resource {resource.name!r} cannot be changed: it is that of its "
@@ -66,11 +63,10 @@ async def replace_resource(
 
 @router.delete("/resource/{resource_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_resource(
-    resource_id: int, _: Superuser, session: SessionDep, engine: SparedEngineDep
+    resource: AnyResource, session: SessionDep, engine: SparedEngineDep
 ) -> None:
-    resource = await find(session, Resource, resource_id)
     counts = [
-        select(func.count()).where(column == resource_id).scalar_subquery()
+        select(func.count()).where(column == resource.id).scalar_subquery()
         for column in (
             col(ProjectV2.resource_id),
             col(Profile.resource_id),
@@ -98,22 +94,19 @@ async def list_profiles(_: Superuser, session: SessionDep) -> list[ProfileRead]:
 
 
 @router.get("/resource/{resource_id}/profile/")
-async def list_resource_profiles(
-    resource_id: int, _: Superuser, session: SessionDep
-) -> list[ProfileRead]:
-    await find(session, Resource, resource_id)
+async def list_resource_profiles(resource: AnyResource, session: SessionDep) -> list[ProfileRead]:
     found = await session.exec(
-        select(Profile).where(Profile.resource_id == resource_id).order_by(col(Profile.id))
+        select(Profile).where(Profile.resource_id == resource.id).order_by(col(Profile.id))
     )
     return [ProfileRead.model_validate(profile) for profile in found]
 
 
 @router.post("/resource/{resource_id}/profile/", status_code=status.HTTP_201_CREATED)
 async def create_profile(
-    resource_id: int, request: ValidProfile, _: Superuser, session: SessionDep
+    resource: AnyResource, request: ValidProfile, session: SessionDep
 ) -> ProfileRead:
-    _require_type(await find(session, Resource, resource_id), request)
-    profile = Profile(resource_id=resource_id, **request.model_dump())
+    _require_type(resource, request)
+    profile = Profile(resource_id=saved_id(resource), **request.model_dump())
     session.add(profile)
     async with conflicts_as(f"There is a profile {request.name!r} already."):
         await session.commit()
@@ -121,15 +114,14 @@ async def create_profile(
 
 
 @router.get("/profile/{profile_id}/")
-async def read_profile(profile_id: int, _: Superuser, session: SessionDep) -> ProfileRead:
-    return ProfileRead.model_validate(await find(session, Profile, profile_id))
+async def read_profile(profile: AnyProfile) -> ProfileRead:
+    return ProfileRead.model_validate(profile)
 
 
 @router.put("/profile/{profile_id}/")
 async def replace_profile(
-    profile_id: int, request: ValidProfile, _: Superuser, session: SessionDep
+    profile: AnyProfile, request: ValidProfile, session: SessionDep
 ) -> ProfileRead:
-    profile = await find(session, Profile, profile_id)
     _require_type(await find(session, Resource, profile.resource_id), request)
     profile.sqlmodel_update(request.model_dump())
     async with conflicts_as(f"There is a profile {request.name!r} already."):
@@ -138,10 +130,9 @@ async def replace_profile(
 
 
 @router.delete("/profile/{profile_id}/", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_profile(profile_id: int, _: Superuser, session: SessionDep) -> None:
-    profile = await find(session, Profile, profile_id)
+async def delete_profile(profile: AnyProfile, session: SessionDep) -> None:
     users = await session.exec(
-        select(func.count()).select_from(UserOAuth).where(UserOAuth.profile_id == profile_id)
+        select(func.count()).select_from(UserOAuth).where(UserOAuth.profile_id == profile.id)
     )
     if count := users.one():
         raise RefusedError(

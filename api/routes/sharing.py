@@ -10,9 +10,10 @@ from sqlmodel import col, select
 
 from api import lists
 from api.queries import sharing as queries
-from api.rights import OwnProject, ReadableProject, find
+from api.rights import OwnProject, ReadableProject
 from api.services import Contributor, SessionDep, Superuser, UserManagerDep, VerifiedUser
 from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.rights import find
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.sharing import (
     LinkUserProjectRead,

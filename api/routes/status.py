@@ -15,12 +15,12 @@ from api.rights import (
     ReadableHistoryRun,
     ReadableProject,
     ReadableWorkflowTaskId,
-    find,
 )
 from api.services import SessionDep
 from flows.units.job_files import read_log
 from fractal_models.database import release
 from fractal_models.errors import NotFoundError
+from fractal_models.rights import find
 from fractal_models.schemas import history as schemas
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import ImagePageWithWarnings, ImageQuery

@@ -12,9 +12,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api import lists
 from api.lists import JsonDocument, PagingDep, list_of, page_of
 from api.queries import task_groups
-from api.rights import AnyTaskGroup, OwnTaskGroup, ReadableTaskGroup, find, require_membership
+from api.rights import AnyTaskGroup, OwnTaskGroup, ReadableTaskGroup
 from api.services import SessionDep, Superuser, VerifiedUser
 from flows.activities.new_groups import require_new_in
+from fractal_models.rights import find, require_membership
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.task import (
     ActivityAction,

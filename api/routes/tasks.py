@@ -10,13 +10,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import Refusal
 from api.lists import PagingDep, list_of, page_of
-from api.queries.task_groups import visible_to
 from api.queries.task_uses import TaskFilters
 from api.rights import AnyTaskGroup, NewOwner, OwnTask, ReadableTask
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from flows.activities.new_groups import require_new
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.rights import visible_to
 from fractal_models.schemas.base import Page, unique
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
 from fractal_models.tables import TaskGroupV2, TaskV2

@@ -12,11 +12,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api import lists
 from api.errors import conflicts_as
 from api.queries.named_tasks import export_of
-from api.rights import OwnTemplate, ReadableTemplate, TemplateGroup, require_membership
+from api.rights import OwnTemplate, ReadableTemplate, TemplateGroup
 from api.services import Contributor, SessionDep, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
-from fractal_models.rights import shared_with
+from fractal_models.rights import require_membership, shared_with
 from fractal_models.schemas import workflow_template as schemas
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.workflow_import import WorkflowExport

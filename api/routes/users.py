@@ -19,9 +19,11 @@ from api import lists
 from api.auth import login_tokens
 from api.errors import bad_request, conflicts_as
 from api.queries import users as queries
-from api.rights import find
+from api.rights import AnyGroup, AnyUser
 from api.services import SessionDep, SettingsDep, Superuser, UserManagerDep
+from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
+from fractal_models.rights import find
 from fractal_models.schemas import user as schemas
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
 from fractal_models.urls import lies_in
@@ -53,13 +55,8 @@ async def list_users(_: Superuser, session: SessionDep, profile_id: int | None =
 
 @router.get("/users/{user_id}/")
 async def read_user(
-    user_id: int,
-    _: Superuser,
-    session: SessionDep,
-    settings: SettingsDep,
-    group_ids_names: bool = True,
+    user: AnyUser, session: SessionDep, settings: SettingsDep, group_ids_names: bool = True
 ) -> schemas.UserRead:
-    user = await find(session, UserOAuth, user_id)
     if group_ids_names:
         return await queries.with_groups(session, user, settings.default_group)
     return schemas.UserRead.model_validate(user)
@@ -67,14 +64,12 @@ async def read_user(
 
 @router.patch("/users/{user_id}/")
 async def update_user(
-    user_id: int,
+    user: AnyUser,
     changes: schemas.UserUpdate,
-    _: Superuser,
     users: UserManagerDep,
     session: SessionDep,
     settings: SettingsDep,
 ) -> schemas.UserRead:
-    user = await find(session, UserOAuth, user_id)
     given = changes.given()
     await _require_profile(session, given.get("profile_id"))
     if given.get("is_superuser", user.is_superuser) and given.get("is_guest", user.is_guest):
@@ -88,16 +83,11 @@ async def update_user(
 
 @router.post("/users/{user_id}/set-groups/")
 async def set_user_groups(
-    user_id: int,
-    request: schemas.UserUpdateGroups,
-    _: Superuser,
-    session: SessionDep,
-    settings: SettingsDep,
+    user: AnyUser, request: schemas.UserUpdateGroups, session: SessionDep, settings: SettingsDep
 ) -> schemas.UserRead:
     """Make the user a member of just these groups; the default group must be among them."""
-    user = await find(session, UserOAuth, user_id)
     default = await queries.default_group(session, settings.default_group)
-    await queries.set_groups(session, user_id, request.group_ids)
+    await queries.set_groups(session, saved_id(user), request.group_ids)
     if default.id not in request.group_ids:
         raise RefusedError(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
@@ -107,11 +97,9 @@ async def set_user_groups(
 
 
 @router.post("/users/{user_id}/log-out/", status_code=status.HTTP_204_NO_CONTENT)
-async def log_out_user(
-    user_id: int, _: Superuser, users: UserManagerDep, session: SessionDep
-) -> None:
+async def log_out_user(user: AnyUser, users: UserManagerDep) -> None:
     """End all login tokens of the user, wherever they are logged in."""
-    await users.log_out(await find(session, UserOAuth, user_id))
+    await users.log_out(user)
 
 
 # --- groups, with which task groups are shared --------------------------------------------------
@@ -142,16 +130,13 @@ async def create_group(
 
 
 @router.get("/group/{group_id}/")
-async def read_group(group_id: int, _: Superuser, session: SessionDep) -> schemas.UserGroupRead:
-    return await _with_members(session, await find(session, UserGroup, group_id))
+async def read_group(group: AnyGroup, session: SessionDep) -> schemas.UserGroupRead:
+    return await _with_members(session, group)
 
 
 @router.delete("/group/{group_id}/", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_group(
-    group_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
-) -> None:
+async def delete_group(group: AnyGroup, session: SessionDep, settings: SettingsDep) -> None:
     """Delete a group; the task groups that were shared with it become private."""
-    group = await find(session, UserGroup, group_id)
     if group.name == settings.default_group:
         raise RefusedError(f"{group.name!r} is the default group, which must stay.")
     await session.delete(group)
@@ -160,26 +145,22 @@ async def delete_group(
 
 @router.post("/group/{group_id}/add-user/{user_id}/")
 async def add_user_to_group(
-    group_id: int, user_id: int, _: Superuser, session: SessionDep
+    group: AnyGroup, user: AnyUser, session: SessionDep
 ) -> schemas.UserGroupRead:
-    group = await find(session, UserGroup, group_id)
-    await find(session, UserOAuth, user_id)
-    if not await queries.add_to_group(session, user_id, group_id):
-        raise RefusedError(f"User {user_id} is in group {group.name!r} already.")
+    if not await queries.add_to_group(session, saved_id(user), saved_id(group)):
+        raise RefusedError(f"User {user.id} is in group {group.name!r} already.")
     await session.commit()
     return await _with_members(session, group)
 
 
 @router.post("/group/{group_id}/remove-user/{user_id}/")
 async def remove_user_from_group(
-    group_id: int, user_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
+    group: AnyGroup, user: AnyUser, session: SessionDep, settings: SettingsDep
 ) -> schemas.UserGroupRead:
-    group = await find(session, UserGroup, group_id)
-    await find(session, UserOAuth, user_id)
     if group.name == settings.default_group:
         raise RefusedError(f"Every user is in the default group {group.name!r}.")
-    if not await queries.remove_from_group(session, user_id, group_id):
-        raise RefusedError(f"User {user_id} is not in group {group.name!r}.")
+    if not await queries.remove_from_group(session, saved_id(user), saved_id(group)):
+        raise RefusedError(f"User {user.id} is not in group {group.name!r}.")
     await session.commit()
     return await _with_members(session, group)
 
@@ -188,11 +169,8 @@ async def remove_user_from_group(
 
 
 @router_of_all.get("/impersonate/{user_id}/")
-async def impersonate_user(
-    user_id: int, _: Superuser, session: SessionDep, settings: SettingsDep
-) -> schemas.BearerResponse:
+async def impersonate_user(user: AnyUser, settings: SettingsDep) -> schemas.BearerResponse:
     """A token with which one is another user, for two hours."""
-    user = await find(session, UserOAuth, user_id)
     if not user.is_active:
         raise RefusedError(f"User {user.email} is not active, and cannot log in.")
     token = await login_tokens(settings, _IMPERSONATION_SECONDS).write_token(user)

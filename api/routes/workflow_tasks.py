@@ -8,12 +8,12 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.queries.jobs import require_no_submitted_job
-from api.queries.task_groups import visible_to
 from api.rights import ReadableWorkflowTask, WritableProject, WritableWorkflow, WritableWorkflowTask
 from api.services import Contributor, SessionDep
 from fractal_models import workflow_tasks
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.rights import visible_to
 from fractal_models.schemas import workflow as schemas
 from fractal_models.tables import TaskGroupV2, TaskV2, UserOAuth, WorkflowTaskV2, WorkflowV2
 
