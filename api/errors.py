@@ -23,6 +23,7 @@ from fractal_models.errors import (
     UnavailableError,
 )
 from fractal_models.exact_json import JsonError
+from fractal_models.workflow_exchange import TasksNotFoundError
 
 _LOGGER = logging.getLogger("fractal.api")
 _MOST_PROBLEMS, _MOST_OF_AN_INPUT = 100, 100  # those of a request, and its characters
@@ -91,14 +92,6 @@ def database_away(error: BaseException) -> HTTPException:
     return HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, _DATABASE_AWAY)
 
 
-class ErrorWithData(RefusedError):
-    """Refused, with data about what clients can do about it."""
-
-    def __init__(self, data: list[dict[str, Any]]) -> None:
-        super().__init__("[HAS_ERROR_DATA]")  # for which clients look
-        self.data = data
-
-
 @asynccontextmanager
 async def conflicts_as(detail: str) -> AsyncIterator[None]:
     """Refuse, with `detail`, where a flush breaks a uniqueness or a reference."""
@@ -149,8 +142,8 @@ async def _foreseen(request: Request, error: FractalError) -> JSONResponse:
     if code == status.HTTP_503_SERVICE_UNAVAILABLE:
         _LOGGER.warning("%s", error)
     content: dict[str, Any] = {"detail": _words(request, error)}
-    if isinstance(error, ErrorWithData):
-        content["data"] = error.data
+    if isinstance(error, TasksNotFoundError):
+        content["data"] = error.outcomes
     return JSONResponse(content, code)
 
 
@@ -162,6 +155,8 @@ def _words(request: Request, error: FractalError) -> str:
             ids = request.path_params
             if "project_id" in ids and str(error.name) in map(str, ids.values()):
                 return f"{error.what} not found"
+        case TasksNotFoundError():
+            return "[HAS_ERROR_DATA]"  # for which clients look
         case DatabaseAwayError():
             return _DATABASE_AWAY
         case UnpublishedError():

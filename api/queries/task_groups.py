@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from packaging.version import InvalidVersion, Version
 from pydantic import AwareDatetime
 from sqlalchemy import ColumnElement, ScalarSelect, Select
 from sqlmodel import col, exists, func, select
@@ -22,6 +21,7 @@ from fractal_models.tables import (
     UserOAuth,
     WorkflowTaskV2,
 )
+from fractal_models.task_versions import comparable, membership_of, preferred_by
 
 IS_PRIVATE = col(TaskGroupV2.user_group_id).is_(None)
 _LAST_USED = TaskGroupV2.timestamp_last_used
@@ -84,26 +84,6 @@ class TaskGroupFilters:
         return shown.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
 
 
-def membership_of(user: UserOAuth) -> ColumnElement[bool]:
-    """What joins task groups with the user's membership of the user group they are shared with."""
-    return (col(LinkUserGroup.group_id) == col(TaskGroupV2.user_group_id)) & (
-        col(LinkUserGroup.user_id) == user.id
-    )
-
-
-def preferred_by(user: UserOAuth) -> list[ColumnElement[Any]]:
-    """The order of task groups with the same version, with `membership_of` joined.
-
-    The user's own go first, then those of the group that the user has been in for longest, which is
-    mostly the one that everybody is in.
-    """
-    return [
-        (col(TaskGroupV2.user_id) == user.id).desc(),
-        col(LinkUserGroup.timestamp_created).asc(),
-        col(TaskGroupV2.id).desc(),
-    ]
-
-
 async def list_task_groups_visible_to(session: AsyncSession, user: UserOAuth, *where: Any) -> str:
     """The JSON of the `TaskGroupReadSlim`s by package name, each with its newest version first.
 
@@ -132,14 +112,6 @@ async def list_task_groups_visible_to(session: AsyncSession, user: UserOAuth, *w
         listed = ",".join(document for _, document in newest_first)
         documents.append(f"[{json.dumps(name)},[{listed}]]")
     return f"[{','.join(documents)}]"
-
-
-def comparable(version: str) -> tuple[bool, Version | str]:
-    """Versions that follow the rules come after any others."""
-    try:
-        return True, Version(version)
-    except InvalidVersion:
-        return False, version
 
 
 async def describe(session: AsyncSession, group: TaskGroupV2) -> schemas.TaskGroupReadSuperuser:

@@ -11,7 +11,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
 from api.errors import conflicts_as
-from api.queries.named_tasks import export_of
 from api.rights import OwnTemplate, ReadableTemplate, TemplateGroup
 from api.services import Contributor, SessionDep, VerifiedUser
 from fractal_models.database import saved_id
@@ -21,6 +20,7 @@ from fractal_models.schemas import workflow_template as schemas
 from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.schemas.workflow_import import WorkflowExport
 from fractal_models.tables import LinkUserProjectV2, UserOAuth, WorkflowTemplate, WorkflowV2
+from fractal_models.workflow_exchange import export_workflow
 
 router = APIRouter(prefix="/api/v2/workflow-template", tags=["Workflow Template"])
 
@@ -64,7 +64,7 @@ async def create_workflow_template(
     workflow = await _workflow_seen_by(session, user, workflow_id)
     if not workflow.task_list:
         raise RefusedError(f"Workflow {workflow_id} has no tasks: add some first.")
-    data = await export_of(session, workflow)
+    data = await export_workflow(session, workflow)
     return await _create(session, user, user_group_id, request, data)
 
 

@@ -5,7 +5,6 @@ from sqlmodel import col
 
 from api import lists
 from api.queries.jobs import require_no_submitted_job
-from api.queries.named_tasks import newer_versions
 from api.queries.workflows import WORKFLOWS, require_new_name, with_warnings
 from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
 from api.services import SessionDep, VerifiedUser
@@ -20,6 +19,7 @@ from fractal_models.schemas.workflow import (
     WorkflowUpdate,
 )
 from fractal_models.tables import WorkflowV2
+from fractal_models.task_versions import newer_versions
 from fractal_models.workflow_tasks import input_types_of
 
 router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workflow"])
