@@ -69,7 +69,8 @@ def make_commands(
     """The shell commands that make a task group's environment anew and install packages.
 
     Everybody may read and run the environment, and only its owner may change it, whatever the
-    umask. Without `uv`, venv and pip make it. `cache` has pip's options for its cache.
+    umask; so its packages are compiled to bytecode. Without `uv`, venv and pip make it. `cache` has
+    pip's options for its cache.
 
     Raises:
         PackageError: the resource does not have the group's Python version.
@@ -77,13 +78,14 @@ def make_commands(
     venv = shlex.quote(str(group.venv_path))
     python = shlex.quote(interpreter_of(resource, group.python_version))
     make = f"{shlex.quote(uv)} venv --no-project --python {python}" if uv else f"{python} -m venv"
-    install = _install_command(group, resource, uv, cache)
+    install = _install_command(group, uv, cache)
     return [
         "umask 022",
         f"mkdir -p {shlex.quote(str(group.path))}",
         f"rm -rf {venv}",  # what an interruption may have left
         f"{make} {venv}",
         *(f"{install} {each}" for each in packages),
+        *([] if uv else compile_commands(venv_python(group), str(group.venv_path))),
         f"chmod -R go+rX,go-w {venv}",  # uv links files, with their modes, from its cache
     ]
 
@@ -98,17 +100,31 @@ def cache_options(resource: Resource, cache_dir: str | None) -> list[str]:
     return resource.pip_cache_dir_arg.split(" ", 1)
 
 
-def _install_command(
-    group: TaskGroupV2, resource: Resource, uv: str | None, cache: Sequence[str]
-) -> str:
+def compile_commands(python: str, folder: str) -> list[str]:
+    """The shell commands that compile the packages in a folder to bytecode, by all processors.
+
+    Units may not be able, or not be allowed, to save bytecode, and would then compile again each
+    time. What is printed ends as with uv: how many files there are now, and how long it took.
+    """
+    quoted = shlex.quote(folder)
+    files = f"find {quoted} -name '*.pyc' | wc -l"
+    return [
+        "begun=$(date +%s)",
+        # Packages may have files of other versions of Python, which do not compile.
+        f"{shlex.quote(python)} -I -m compileall -qq -r 99 -j 0 {quoted} || true",
+        f'echo "Bytecode compiled $({files}) files in $(($(date +%s) - begun))s"',
+    ]
+
+
+def _install_command(group: TaskGroupV2, uv: str | None, cache: Sequence[str]) -> str:
     python = shlex.quote(venv_python(group))
     if uv is None:
-        options = ["--no-input", "--disable-pip-version-check", *cache]
+        options = ["--no-input", "--no-compile", "--disable-pip-version-check", *cache]
         return f"{python} -m pip install {shlex.join(options)}"
-    options = [each.replace("--no-cache-dir", "--no-cache") for each in cache]
-    if resource.type != "local":
-        # The tasks run as another user, who could not save the bytecode.
-        options.append("--compile-bytecode")
+    options = [
+        "--compile-bytecode",
+        *(each.replace("--no-cache-dir", "--no-cache") for each in cache),
+    ]
     return f"{shlex.quote(uv)} pip install --python {python} {shlex.join(options)}"
 
 

@@ -1,8 +1,10 @@
 """The commands that make the environment of a pixi project, and the files that they need."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
+from flows.activities.commands import compile_commands
 from flows.activities.package_tasks import PackageError
 from fractal_models.schemas.pixi import PixiSlurmConfig, TasksPixiSettings
 from fractal_models.tables import Resource, TaskGroupV2
@@ -77,8 +79,10 @@ def make_pixi_commands(
         f"--concurrent-downloads {config.PIXI_CONCURRENT_DOWNLOADS} "
         f"{'--frozen ' if frozen else ''}{project}"
     )
+    compile_all = compile_commands(wrapper(group), str(group.venv_path))
     if resource.type == "slurm_ssh" and config.SLURM_CONFIG is not None:
-        install = _on_a_node(install, config.SLURM_CONFIG)
+        install = _on_a_node([install], config.SLURM_CONFIG)
+        compile_all = [_on_a_node(compile_all, config.SLURM_CONFIG)]
     environment: dict[str, Any] = {
         "PIXI_HOME": home,
         "PIXI_CACHE_DIR": cache_dir or f"{home}/cache",
@@ -92,6 +96,7 @@ def make_pixi_commands(
         install,
         f"{pixi} shell-hook --shell bash --frozen {project} > {activation}",
         f"chmod u+x {script}",
+        *compile_all,
         f"chmod -R go+rX,go-w {shlex.quote(str(group.venv_path))}",
         f"{script} --version",
     ]
@@ -101,7 +106,7 @@ def _activation(group: TaskGroupV2) -> str:
     return f"{group.venv_path}/.fractal/activate.sh"
 
 
-def _on_a_node(command: str, config: PixiSlurmConfig) -> str:
-    """The command to run this command on a node of the cluster: login nodes may be too small."""
-    script = "\n".join(["set -e", *config.preamble, command])
+def _on_a_node(commands: Sequence[str], config: PixiSlurmConfig) -> str:
+    """The command to run commands on a node of the cluster: login nodes may be too small."""
+    script = "\n".join(["set -e", *config.preamble, *commands])
     return f"srun {shlex.join(config.options())} bash -c {shlex.quote(script)}"

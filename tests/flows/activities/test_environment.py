@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,15 @@ def umask() -> Iterator[None]:
 
 
 @pytest.fixture
-def environment(open_folder: Path, wheel: Path) -> Iterator[PipEnvironment]:
-    """That of a package from a wheel, on a cluster that shares its file system; not yet made."""
+def environment(
+    open_folder: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PipEnvironment]:
+    """That of a package from a wheel, on this machine, by a server in a container; not yet made."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     folder = open_folder / "tasks" / "1" / "fractal-tasks-probe" / "1.2.0"
     resource = Resource(
-        type="slurm_sudo",
-        name="cluster",
+        type="local",
+        name="machine",
         jobs_local_dir="/j",
         jobs_poll_interval=1,
         tasks_local_dir=str(open_folder / "tasks"),
@@ -55,20 +59,29 @@ async def send_wheel(environment: PipEnvironment, wheel: Path) -> None:
     await environment.site.write(str(environment.group.archive_path), wheel.read_bytes())
 
 
+def compiled_files(environment: PipEnvironment, log: list[str]) -> int:
+    """The number of files with bytecode, which the log tells, too."""
+    found = list(Path(str(environment.group.venv_path)).rglob("*.pyc"))
+    (told,) = (line for line in log if line.startswith("Bytecode compiled"))
+    assert re.fullmatch(rf"Bytecode compiled {len(found)} files? in [\d.]+m?s", told)
+    assert any(path.name.startswith("process.") for path in found)
+    return len(found)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a task as another user")
 @pytest.mark.usefixtures("umask")
 async def test_another_user_can_run_its_tasks_and_not_change_them(
     environment: PipEnvironment, wheel: Path
 ) -> None:
     await send_wheel(environment, wheel)
-    await environment.make(use_lock_file=False)
+    log = await environment.make(use_lock_file=False)
+    assert compiled_files(environment, log)
     contents = await environment.contents()
     assert contents.manifest is not None
     script = Path(contents.manifest).with_name("process.py")
     python = f"{environment.group.venv_path}/bin/python"
     command = [python, str(script), "--help"]
     await asyncio.to_thread(subprocess.run, command, user="nobody", cwd="/", check=True)
-    assert list(script.parent.glob("__pycache__/process.*.pyc"))
     writable = [
         path
         for path in Path(str(environment.resource.tasks_local_dir)).rglob("*")
@@ -98,6 +111,7 @@ async def test_venv_and_pip_do_where_uv_is_not(environment: PipEnvironment, whee
     await send_wheel(environment, wheel)
     log = await environment.make(use_lock_file=False)
     assert any("pip install" in line for line in log)
+    assert compiled_files(environment, log)
     assert "fractal-tasks-probe @ file://" in await environment.freeze()
 
 

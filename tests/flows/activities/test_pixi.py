@@ -80,6 +80,8 @@ async def test_a_project_comes_goes_comes_back_as_it_was_and_is_deleted(
     log = (await lab.ok("GET", f"/api/v2/task-group/activity/{activity['id']}/"))["log"]
     assert "'TOKIO_WORKER_THREADS': '3'" in log
     assert f"{VERSION}/cache" in log
+    assert "Bytecode compiled" in log
+    assert list(Path(group["venv_path"]).glob("fractal_tasks_probe/__pycache__/process.*.pyc"))
     assert await runs(lab, group)
 
     gone = await do(lab, "deactivate", group)
