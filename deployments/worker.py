@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -38,7 +38,7 @@ from flows.engine.client import Engine, EngineError, open_engine
 from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
-from flows.records.waiting import something_waits
+from flows.records.waiting import some_are_to_stop, something_waits
 from flows.watchers.jobs import Reconciler
 from flows.watchers.missed import MissedOccurrences
 from flows.watchers.of_resource import watchers_of
@@ -54,8 +54,9 @@ logger = logging.getLogger(__name__)
 # Seconds that a flow run has, once stopped, to end its units and record them; then it is killed.
 _GRACE_SECONDS = 60
 _QUERY_SECONDS = 0.5
-# Prefect is asked for flow runs so often only while something waits here for its process. What
-# began in Prefect itself is found later; occurrences of schedules are given seconds ahead.
+# Prefect is asked for flow runs so often only while something waits here for its process, and for
+# stops only while a job here is to stop. What began in Prefect itself, or is stopped there, is
+# found later; occurrences of schedules are given seconds ahead.
 _SELDOM_SECONDS = 2.0
 # A job that found the database away tries again after this time.
 _RETRY_SECONDS = 5.0
@@ -100,7 +101,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.turns = turns
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
-        self._asked = -math.inf
+        self._asked = self._asked_for_stops = -math.inf
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -216,7 +217,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             for pid, (flow_run_id, _) in self._processes.items()
             if pid not in self._stopping
         }
-        if not running:
+        if not running or not await self._is_time_to_stop(running):
             return
         cancelled = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
@@ -233,6 +234,16 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             self._to_stop.setdefault(running[flow_run.id], time.monotonic())
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(running[flow_run.id], STOP_SIGNAL)
+
+    async def _is_time_to_stop(self, running: Collection[UUID]) -> bool:
+        """Whether one of these flow runs may have been told to stop; from the database, too."""
+        moment = time.monotonic()
+        if moment - self._asked_for_stops < _SELDOM_SECONDS:
+            async with self.sessions() as session:
+                if not await some_are_to_stop(session, running):
+                    return False
+        self._asked_for_stops = moment
+        return True
 
     async def kill_what_does_not_stop(self) -> None:
         """Kill the processes that must stop and have not stopped within `stop_seconds`."""

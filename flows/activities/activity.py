@@ -14,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
 from flows.engine.descriptions import DESCRIPTIONS
+from flows.engine.results import WITHOUT_RESULTS
 from flows.process.lock import lock_activity, locked_activities
 from flows.process.signals import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
 from flows.process.transport import CommandError, TransportError
@@ -109,7 +110,7 @@ def activity_flow(
             on_failure=[undo_activity],
             on_cancellation=[undo_activity],
             on_crashed=[undo_activity],
-            persist_result=False,
+            **WITHOUT_RESULTS,
         )(telling)
 
     return made

@@ -10,6 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import NonNegativeInt
 
 from flows.engine.descriptions import DESCRIPTIONS
+from flows.engine.results import WITHOUT_RESULTS
 from flows.job import hooks
 from flows.job.opening import open_job
 from flows.job.run import JobEndedError, JobStoppedError, JobUnavailableError
@@ -37,7 +38,7 @@ from fractal_models.settings import get_settings
     on_completion=[hooks.job_done],
     on_failure=[hooks.job_failed],
     on_cancellation=[hooks.job_stopped],
-    persist_result=False,
+    **WITHOUT_RESULTS,
 )
 async def run_job(
     user: str,

@@ -1,11 +1,14 @@
-"""SQL of what waits in a work pool for its process."""
+"""SQL of what waits for a worker: to get a process, or to have its process told to stop."""
 
 from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import ARRAY, bindparam, text
 from sqlalchemy import UUID as SQL_UUID
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.tables import JobV2
 
 _WAITS = text(
     """
@@ -32,3 +35,17 @@ async def something_waits(session: AsyncSession, pool: str, executing: Collectio
     """
     found = await session.execute(_WAITS, {"pool": pool, "executing": list(executing)})
     return bool(found.scalar())
+
+
+async def some_are_to_stop(session: AsyncSession, executing: Collection[UUID]) -> bool:
+    """Whether one of these flow runs is of a job that somebody has told to stop."""
+    found = await session.exec(
+        select(JobV2.id)
+        .where(
+            JobV2.status == "submitted",
+            col(JobV2.stop_reason).is_not(None),
+            col(JobV2.flow_run_id).in_(list(executing)),
+        )
+        .limit(1)
+    )
+    return found.first() is not None

@@ -21,8 +21,8 @@ from prefect.client.schemas.actions import ArtifactCreate
 
 logger = logging.getLogger(__name__)
 
-# The UI polls; more frequent updates would only cost requests.
-_SHOW_SECONDS = 2.0
+# The UI polls; more frequent updates would only cost requests. What ends at once is shown once.
+_FIRST_SECONDS, _SHOW_SECONDS = 0.5, 2.0
 # How long the end of a task waits for Prefect to accept an artifact.
 _PATIENCE_SECONDS = 5.0
 _MAX_FAILURES_SHOWN = 100
@@ -66,11 +66,11 @@ class Progress:
         A request that is under way is not given up: it would make an artifact of which nothing is
         known here, and that would stay at 0 %.
         """
-        while not over.is_set():
+        seconds = _FIRST_SECONDS
+        while not await _is_set_within(over, seconds):
             with _patiently("progress"):
                 await self._show()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), _SHOW_SECONDS)
+            seconds = _SHOW_SECONDS
         with _patiently("progress"):
             await self._show()
 
@@ -81,6 +81,12 @@ class Progress:
         elif percent != self._shown:
             await aupdate_progress_artifact(self._artifact, percent)
         self._shown = percent
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 async def show_failures(key: str, description: str, rows: Sequence[dict[str, str | int]]) -> None:

@@ -1,4 +1,4 @@
-"""Whether something waits in a work pool for its process."""
+"""What waits for a worker: to get a process, or to have its process told to stop."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.records.waiting import something_waits
+from flows.records.waiting import some_are_to_stop, something_waits
 from fractal_models.database import saved_id
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2, TaskGroupV2
 
@@ -41,6 +41,24 @@ async def test_a_job_waits_until_its_flow_run_has_a_process(
     assert await something_waits(session, pool, [])
     assert not await something_waits(session, pool, [uuid4(), row.flow_run_id])
     assert not await something_waits(session, f"{pool} of others", [])
+
+
+@pytest.mark.usefixtures("ended")
+async def test_the_flow_run_of_a_job_is_to_stop_when_somebody_says_so(
+    runnable: dict[str, Any],
+    dataset: dict[str, Any],
+    submit: Callable[..., Awaitable[Any]],
+    session: AsyncSession,
+) -> None:
+    job = await session.get_one(JobV2, (await submit(runnable, dataset)).json()["id"])
+    job.flow_run_id = flow_run_id = uuid4()
+    await session.commit()
+    assert not await some_are_to_stop(session, [flow_run_id])
+    job.stop_reason = "Enough."
+    await session.commit()
+    assert await some_are_to_stop(session, [uuid4(), flow_run_id])
+    assert not await some_are_to_stop(session, [uuid4()])
+    assert not await some_are_to_stop(session, [])
 
 
 @pytest.mark.usefixtures("ended")
