@@ -1,10 +1,9 @@
 """Which activities are taken for interrupted, and that only those are undone.
 
-They belong to a resource that has no worker, so that nobody else looks after them.
+They are in a database that no worker looks at; only Prefect is the stack's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,10 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
-from sqlalchemy import make_url
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from deployments.stack import Stack
 from flows.engine.client import Engine
 from flows.process.lock import lock_activity
 from flows.watchers.activities import InterruptedActivities
@@ -69,17 +66,16 @@ class Collection:
 
 
 @pytest.fixture
-async def collecting(
-    stack: Stack, fractal: Sessions, prefect: PrefectClient, tmp_path: Path
-) -> AsyncIterator[Collection]:
+async def collecting(sessions: Sessions, prefect: PrefectClient, tmp_path: Path) -> Collection:
     """A collection whose process is being started."""
     flow_run = await prefect.create_flow_run(collection, state=Pending())
     folder = tmp_path / "package" / "1.0"
     folder.mkdir(parents=True)
-    async with fractal() as session:
-        users = await session.exec(select(UserOAuth.id))
-        user_id = users.first()
-        assert user_id is not None
+    async with sessions() as session:
+        user = UserOAuth(email=f"{uuid4()}@example.org", hashed_password="of nobody")
+        session.add(user)
+        await session.flush()
+        user_id = saved_id(user)
         resource = Resource(
             type="local",
             name=f"without a worker {uuid4()}",
@@ -110,13 +106,7 @@ async def collecting(
         )
         session.add(activity)
         await session.commit()
-    yield Collection(fractal, prefect, resource.name, activity, folder)
-    async with fractal() as session:
-        for row in (activity, await session.get(TaskGroupV2, group.id), resource):
-            if row is not None:
-                await session.delete(row)
-                await session.flush()
-        await session.commit()
+    return Collection(sessions, prefect, resource.name, activity, folder)
 
 
 async def test_a_process_that_is_long_in_starting_is_waited_for(collecting: Collection) -> None:
@@ -158,10 +148,8 @@ async def test_what_nobody_has_begun_is_left_to_the_next_worker(collecting: Coll
     assert await collecting.status() == "pending"
 
 
-async def test_what_is_executed_is_not_touched(collecting: Collection, stack: Stack) -> None:
-    url = make_url(stack.environment["FRACTAL_DATABASE_URL"])
-    url = url.set(drivername="postgresql+asyncpg")
-    await lock_activity(url, saved_id(collecting.activity), lambda _: None)
+async def test_what_is_executed_is_not_touched(collecting: Collection, database: URL) -> None:
+    await lock_activity(database, saved_id(collecting.activity), lambda _: None)
     await collecting.becomes(Running())
     await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
     assert await collecting.status() == "pending"
