@@ -3,8 +3,9 @@
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Select, null
+from sqlalchemy import ScalarSelect, Select, null
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -117,6 +118,17 @@ async def members_of(session: AsyncSession, group_id: int) -> list[int]:
         .order_by(col(LinkUserGroup.user_id))
     )
     return list(found)
+
+
+def owner_email(project_id: Any) -> ScalarSelect[str]:
+    """The email of the owner of a project, which a column of another query names."""
+    link, user = aliased(LinkUserProjectV2), aliased(UserOAuth)
+    return (
+        select(user.email)
+        .join(link, col(link.user_id) == col(user.id))
+        .where(col(link.project_id) == project_id, col(link.is_owner))
+        .scalar_subquery()
+    )
 
 
 async def zarr_dirs_of(session: AsyncSession, user_id: int | None) -> list[str]:

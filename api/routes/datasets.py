@@ -14,7 +14,7 @@ from api.errors import conflicts_as
 from api.image_import import ImportRoute
 from api.queries import images
 from api.queries.jobs import require_no_submitted_job
-from api.queries.sharing import owner_email
+from api.queries.users import owner_email
 from api.request_body import Body, takes
 from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
 from api.services import (

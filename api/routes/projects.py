@@ -5,12 +5,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response, status
 from sqlalchemy import Select
-from sqlmodel import col, select
+from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
 from api.queries.jobs import require_no_submitted_job
-from api.queries.sharing import give_to
 from api.rights import AnyProject, OwnProject, ReadableProject, UserResource, WritableProject
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from fractal_models.database import saved_id
@@ -157,8 +156,21 @@ async def give_project_to_user(project: AnyProject, user_id: int, session: Sessi
             f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
             f"project_dirs of user {user.email}."
         )
-    await give_to(session, project.id, user_id)
+    await _give(session, project, user)
     await session.commit()
+
+
+async def _give(session: AsyncSession, project: ProjectV2, user: UserOAuth) -> None:
+    """Make the owner's part in a project, whose row is locked, that of another user."""
+    of_project = col(LinkUserProjectV2.project_id) == project.id
+    await session.exec(
+        delete(LinkUserProjectV2).where(of_project, col(LinkUserProjectV2.user_id) == user.id)
+    )
+    await session.exec(
+        update(LinkUserProjectV2)
+        .where(of_project, col(LinkUserProjectV2.is_owner))
+        .values(user_id=user.id)
+    )
 
 
 async def _owns_project_named(session: AsyncSession, user_id: int | None, name: str) -> bool:

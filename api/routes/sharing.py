@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response, status
 from pydantic import EmailStr
 from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
-from api.queries import sharing as queries
+from api.queries.users import owner_email
 from api.rights import OwnProject, ReadableProject
 from api.services import Contributor, SessionDep, Superuser, UserManagerDep, VerifiedUser
 from fractal_models.errors import NotFoundError, RefusedError
@@ -41,13 +43,26 @@ async def _named_user(_: OwnProject, email: EmailStr, users: UserManagerDep) -> 
 _NamedUser = Annotated[UserOAuth, Depends(_named_user)]
 
 
-async def _guest(guest: _NamedUser, owner: VerifiedUser) -> UserOAuth:
-    if guest.id == owner.id:
+async def _locked_link(
+    session: AsyncSession, project_id: int | None, user: UserOAuth
+) -> LinkUserProjectV2 | None:
+    """A user's part in a project, or an invitation, kept as it is until the transaction ends."""
+    key = (project_id, user.id)
+    return await session.get(_LINK, key, with_for_update=True, populate_existing=True)
+
+
+async def _guest_link(
+    project: OwnProject, guest: _NamedUser, session: SessionDep
+) -> LinkUserProjectV2:
+    link = await _locked_link(session, project.id, guest)
+    if link is None:
+        raise NotFoundError("Guest", guest.email)
+    if link.is_owner:
         raise RefusedError("You own this project: you are no guest in it.")
-    return guest
+    return link
 
 
-_Guest = Annotated[UserOAuth, Depends(_guest)]
+_GuestLink = Annotated[LinkUserProjectV2, Depends(_guest_link)]
 
 
 @router.get("/invitation/")
@@ -60,7 +75,7 @@ async def list_invitations(user: VerifiedUser, session: SessionDep) -> list[Proj
             col(ProjectV2.id).label("project_id"),
             col(ProjectV2.name).label("project_name"),
             col(_LINK.permissions).label("guest_permissions"),
-            queries.owner_email(ProjectV2.id).label("owner_email"),
+            owner_email(ProjectV2.id).label("owner_email"),
         )
         .join(_LINK, col(_LINK.project_id) == col(ProjectV2.id))
         .where(_LINK.user_id == user.id, col(_LINK.is_verified).is_(False))
@@ -78,7 +93,7 @@ async def read_access(
         select(
             _LINK.is_owner,
             _LINK.permissions,
-            queries.owner_email(_LINK.project_id).label("owner_email"),
+            owner_email(_LINK.project_id).label("owner_email"),
         ).where(_LINK.project_id == project.id, _LINK.user_id == user.id)
     )
     return ProjectAccessRead.model_validate(found.one())
@@ -88,17 +103,20 @@ async def read_access(
 async def accept_project_invitation(
     project_id: int, user: Contributor, session: SessionDep
 ) -> None:
-    await queries.accept_invitation(session, project_id, user.id)
+    invitation = await _invitation(session, project_id, user)
+    invitation.is_verified = True
     await session.commit()
 
 
 @router.delete("/{project_id}/access/", status_code=status.HTTP_204_NO_CONTENT)
 async def leave_project(project_id: int, user: Contributor, session: SessionDep) -> None:
     """Stop being a guest of a project, or decline an invitation."""
-    if not await queries.remove_guest(session, project_id, user.id):
-        if await session.get(LinkUserProjectV2, (project_id, user.id)) is None:
-            raise NotFoundError("Project", project_id)
+    link = await _locked_link(session, project_id, user)
+    if link is None:
+        raise NotFoundError("Project", project_id)
+    if link.is_owner:
         raise RefusedError("You own this project: ask an administrator to give it to another.")
+    await session.delete(link)
     await session.commit()
 
 
@@ -119,30 +137,36 @@ async def invite_guest(
     project: OwnProject, invited: _NamedUser, request: ProjectGuestCreate, session: SessionDep
 ) -> None:
     """Invite a user by email; until they accept, they have no part in the project."""
-    if not await queries.invite(session, project.id, invited.id, request.permissions):
+    added = await session.exec(
+        insert(_LINK)
+        .values(
+            project_id=project.id,
+            user_id=invited.id,
+            is_owner=False,
+            is_verified=False,
+            permissions=request.permissions,
+        )
+        .on_conflict_do_nothing()
+        .returning(col(_LINK.user_id))
+    )
+    if added.first() is None:
         raise RefusedError(f"User {invited.email} takes part in this project, or is invited.")
     await session.commit()
 
 
 @router.patch("/{project_id}/guest/")
 async def update_guest(
-    project: OwnProject, guest: _Guest, changes: ProjectGuestUpdate, session: SessionDep
+    link: _GuestLink, changes: ProjectGuestUpdate, session: SessionDep
 ) -> None:
     """Change what a guest may do."""
-    if not await queries.change_guest(
-        session, project.id, guest.id, permissions=changes.permissions
-    ):
-        raise NotFoundError("Guest", guest.email)
+    link.permissions = changes.permissions
     await session.commit()
 
 
 @router.delete("/{project_id}/guest/", status_code=status.HTTP_204_NO_CONTENT)
-async def remove_guest_from_project(
-    project: OwnProject, guest: _Guest, session: SessionDep
-) -> None:
+async def remove_guest_from_project(link: _GuestLink, session: SessionDep) -> None:
     """End a guest's part in a project, or take back an invitation; their jobs go on."""
-    if not await queries.remove_guest(session, project.id, guest.id):
-        raise NotFoundError("Guest", guest.email)
+    await session.delete(link)
     await session.commit()
 
 
@@ -180,16 +204,24 @@ async def accept_for_guest_user(
     user = await find(session, UserOAuth, guest_user_id)
     if not user.is_guest:
         raise RefusedError(f"User {user.email} is no guest user: they accept by themselves.")
-    link = await session.get(LinkUserProjectV2, (project_id, guest_user_id))
+    invitation = await _invitation(session, project_id, user)
+    if invitation.permissions != "r":
+        raise RefusedError(
+            f"User {user.email} is invited with {invitation.permissions!r}: guest users can have "
+            "'r' only, which the owner of the project is to change."
+        )
+    invitation.is_verified = True
+    await session.commit()
+
+
+async def _invitation(
+    session: AsyncSession, project_id: int, user: UserOAuth
+) -> LinkUserProjectV2:
+    """One that waits to be accepted."""
+    link = await _locked_link(session, project_id, user)
     if link is None or link.is_verified:
         raise NotFoundError("An invitation to project", project_id)
-    if link.permissions != "r":
-        raise RefusedError(
-            f"User {user.email} is invited with {link.permissions!r}: guest users can have 'r' "
-            "only, which the owner of the project is to change."
-        )
-    await queries.accept_invitation(session, project_id, guest_user_id)
-    await session.commit()
+    return link
 
 
 def _links() -> Select[Any]:
