@@ -1,12 +1,11 @@
 """Users and their groups."""
 
-from collections import defaultdict
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Select, null
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
-from sqlmodel import col, delete, select
+from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.lists import json_array, json_object
@@ -99,25 +98,14 @@ async def remove_from_group(session: AsyncSession, user_id: int, group_id: int) 
     return removed.first() is not None
 
 
-async def members_by_group(session: AsyncSession) -> dict[int, list[int]]:
-    """Ids of the members of every group that has some."""
+async def members_by_group(session: AsyncSession, *where: Any) -> dict[int, list[int]]:
+    """Ids of the members of those groups that have some, in order."""
+    user_id = col(LinkUserGroup.user_id)
+    members: Any = func.array_agg(aggregate_order_by(user_id, user_id))
     found = await session.exec(
-        select(LinkUserGroup.group_id, LinkUserGroup.user_id).order_by(col(LinkUserGroup.user_id))
+        select(LinkUserGroup.group_id, members).where(*where).group_by(col(LinkUserGroup.group_id))
     )
-    members: dict[int, list[int]] = defaultdict(list)
-    for group_id, user_id in found:
-        members[group_id].append(user_id)
-    return members
-
-
-async def members_of(session: AsyncSession, group_id: int) -> list[int]:
-    """Ids of the members of a group."""
-    found = await session.exec(
-        select(LinkUserGroup.user_id)
-        .where(LinkUserGroup.group_id == group_id)
-        .order_by(col(LinkUserGroup.user_id))
-    )
-    return list(found)
+    return dict(found.all())
 
 
 def owner_email(project_id: Any) -> ScalarSelect[str]:

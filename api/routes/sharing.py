@@ -155,9 +155,7 @@ async def invite_guest(
 
 
 @router.patch("/{project_id}/guest/")
-async def update_guest(
-    link: _GuestLink, changes: ProjectGuestUpdate, session: SessionDep
-) -> None:
+async def update_guest(link: _GuestLink, changes: ProjectGuestUpdate, session: SessionDep) -> None:
     """Change what a guest may do."""
     link.permissions = changes.permissions
     await session.commit()
@@ -214,9 +212,7 @@ async def accept_for_guest_user(
     await session.commit()
 
 
-async def _invitation(
-    session: AsyncSession, project_id: int, user: UserOAuth
-) -> LinkUserProjectV2:
+async def _invitation(session: AsyncSession, project_id: int, user: UserOAuth) -> LinkUserProjectV2:
     """One that waits to be accepted."""
     link = await _locked_link(session, project_id, user)
     if link is None or link.is_verified:

@@ -271,5 +271,6 @@ def _refusals_of(email: str) -> Iterator[None]:
 
 async def _with_members(session: AsyncSession, group: UserGroup) -> schemas.UserGroupRead:
     answer = schemas.UserGroupRead.model_validate(group)
-    answer.user_ids = await queries.members_of(session, answer.id)
+    members = await queries.members_by_group(session, LinkUserGroup.group_id == group.id)
+    answer.user_ids = members.get(answer.id, [])
     return answer
