@@ -21,7 +21,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 import migrations
 from api.lists import Paging
-from api.queries.images import page_of_images, page_of_images_with_status
+from api.queries.images import page_of_images, search_for
 from fractal_models.database import connection_pool, session_factory
 from fractal_models.image_list import IMAGE_TABLES
 from fractal_models.images import STATUS_ATTRIBUTE
@@ -121,12 +121,12 @@ async def medians(sessions: Sessions, images: int, repeat: int) -> dict[str, flo
 
 
 def _plain(query: ImageQuery, paging: Paging) -> Read:
-    return lambda session: page_of_images(session, LARGE, query, paging)
+    return lambda session: page_of_images(session, search_for(query, LARGE), paging)
 
 
 def _of_task(query: ImageQuery, paging: Paging) -> Read:
-    return lambda session: page_of_images_with_status(
-        session, LARGE, LARGE, query, paging, include_warnings=True
+    return lambda session: page_of_images(
+        session, search_for(query, LARGE, LARGE), paging, include_warnings=True
     )
 
 

@@ -28,6 +28,7 @@ from api.services import (
 from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import IMAGE_TABLES, append_images
+from fractal_models.image_pages import image_count
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -198,7 +199,7 @@ def _datasets_of(user: UserOAuth) -> Select[Any]:
     columns: list[Any] = [
         *_COLUMNS,
         owner_email(DatasetV2.project_id).label("owner_email"),
-        images.image_count().label("image_count"),
+        image_count().label("image_count"),
     ]
     query: Select[Any] = (
         select(*columns)

@@ -1,19 +1,23 @@
 """The images of a dataset."""
 
 from fastapi import APIRouter, Response, status
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.gone_clients import only_reads
 from api.lists import JsonDocument, PagingDep
-from api.queries.images import find_image, images_not_done, page_of_images, types_that_differ
+from api.queries.images import page_of_images, search_for
 from api.queries.jobs import require_no_submitted_job
 from api.rights import ReadableDataset, ReadableWorkflow, WritableDataset
 from api.services import SessionDep
 from flows.units.plan import CONVERTERS
 from fractal_models.errors import NotFoundError, RefusedError
-from fractal_models.image_list import remove_images, write_images
-from fractal_models.images import SingleImage, ZarrUrl
+from fractal_models.image_list import read_named_images, remove_images, write_images
+from fractal_models.image_pages import types_that_differ, urls_of_images
+from fractal_models.image_search import NOT_DONE
+from fractal_models.images import STATUS_ATTRIBUTE, Image, SingleImage, ZarrUrl
 from fractal_models.images.schema import SingleImageUpdate
 from fractal_models.schemas.dataset import ImagePage, ImageQuery, ImageQueryWithZarrUrl
+from fractal_models.tables import DatasetV2
 from fractal_models.urls import not_below
 
 router = APIRouter(
@@ -31,7 +35,10 @@ async def query_images(
 ) -> Response:
     """The images that pass the filters; attributes and types are those of the whole dataset."""
     query = query or ImageQueryWithZarrUrl()
-    return await page_of_images(session, dataset.id, query, paging, zarr_url=query.zarr_url)
+    search = search_for(query, dataset.id)
+    if query.zarr_url is not None:
+        search.only(query.zarr_url)
+    return await page_of_images(session, search, paging)
 
 
 @router.post("/verify-unique-types/")
@@ -46,7 +53,8 @@ async def list_types_that_differ(
 
     Filters by status are about the latest units of the workflow task.
     """
-    return await types_that_differ(session, dataset.id, workflowtask_id, query or ImageQuery())
+    search = search_for(query or ImageQuery(), dataset.id, workflowtask_id)
+    return await types_that_differ(session, search)
 
 
 @router.post("/non-processed/", response_model=list[str])
@@ -70,7 +78,9 @@ async def list_images_not_processed(
     before = workflow.task_list[place - 1]
     if place == 0 or before.task_type in CONVERTERS or before.task.output_types:
         return JsonDocument("[]")
-    return await images_not_done(session, dataset.id, before.id, filters)
+    search = search_for(filters, dataset.id, before.id)
+    search.filter_by({}, {STATUS_ATTRIBUTE: NOT_DONE})
+    return JsonDocument(await urls_of_images(session, search))
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -81,7 +91,7 @@ async def add_image(dataset: WritableDataset, image: SingleImage, session: Sessi
         raise RefusedError(
             f"{image.zarr_url!r} is not in the dataset's folder, {dataset.zarr_dir!r}."
         )
-    if await find_image(session, dataset.id, image.zarr_url) is not None:
+    if await read_named_images(session, dataset.id, [image.zarr_url]):
         raise RefusedError(f"Image {image.zarr_url!r} is in dataset {dataset.id} already.")
     await write_images(session, dataset.id, [image.model_dump()])
     await session.commit()
@@ -93,20 +103,25 @@ async def update_image(
 ) -> SingleImage:
     """Give an image other attributes or types, in place of those it has."""
     await require_no_submitted_job(session, dataset, "dataset")
-    image = await find_image(session, dataset.id, changes.zarr_url)
-    if image is None:
-        raise NotFoundError("Image", changes.zarr_url)
-    given = changes.model_dump(exclude={"zarr_url"}, exclude_unset=True, exclude_none=True)
-    image.sqlmodel_update(given)
+    before = await _image(session, dataset, changes.zarr_url)
+    image = {**before, **changes.model_dump(exclude_unset=True, exclude_none=True)}
+    await write_images(session, dataset.id, [image])
     await session.commit()
-    return SingleImage.model_validate(image, from_attributes=True)
+    return SingleImage.model_validate(image)
 
 
 @router.delete("/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_image(dataset: WritableDataset, zarr_url: ZarrUrl, session: SessionDep) -> None:
     """Take an image off the list; on disk it stays."""
     await require_no_submitted_job(session, dataset, "dataset")
-    if await find_image(session, dataset.id, zarr_url) is None:
-        raise NotFoundError("Image", zarr_url)
+    await _image(session, dataset, zarr_url)
     await remove_images(session, dataset.id, [zarr_url])
     await session.commit()
+
+
+async def _image(session: AsyncSession, dataset: DatasetV2, zarr_url: str) -> Image:
+    """Raises NotFoundError if the dataset has no such image."""
+    found = await read_named_images(session, dataset.id, [zarr_url])
+    if not found:
+        raise NotFoundError("Image", zarr_url)
+    return found[0]

@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.gone_clients import only_reads
 from api.lists import PagingDep, page_of
-from api.queries.images import page_of_images_with_status
+from api.queries.images import page_of_images, search_for
 from api.rights import (
     ReadableDataset,
     ReadableHistoryRun,
@@ -100,9 +100,8 @@ async def list_history_images(
     The attribute `__wftask_dataset_image_status__` is `submitted`, `done`, `failed`, or `unset` for
     an image on which the workflow task never ran. It can be filtered by like any other.
     """
-    return await page_of_images_with_status(
-        session, dataset.id, workflowtask_id, query, paging, include_warnings=include_warnings
-    )
+    search = search_for(query, dataset.id, workflowtask_id)
+    return await page_of_images(session, search, paging, include_warnings=include_warnings)
 
 
 @router.get("/unit-log/")

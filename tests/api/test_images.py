@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from api.lists import Paging
-from api.queries.images import page_of_images
+from api.queries.images import page_of_images, search_for
 from fractal_models.database import saved_id
 from fractal_models.image_list import read_images, remove_images, write_images
 from fractal_models.image_search import ImageSearch
@@ -327,7 +327,7 @@ async def test_the_database_keeps_and_filters_lists_like_a_job_does(
         await remove_images(session, dataset.id, list(removed))
         listed = await read_images(session, ImageSearch(dataset.id))
         page = ImagePage.model_validate_json(
-            await sent(await page_of_images(session, dataset.id, query, Paging()))
+            await sent(await page_of_images(session, search_for(query, dataset.id), Paging()))
         )
         differing = await session.execute(_COUNTS_THAT_DIFFER, {"dataset_id": dataset.id})
         counts_that_differ = list(differing.scalars())
@@ -414,7 +414,9 @@ async def test_pages_are_the_parts_of_a_long_list(
         for number in {1, 2, last // 2 + 1, last - 1, last, last + 1} - {0}:
             page = ImagePage.model_validate_json(
                 await sent(
-                    await page_of_images(session, dataset_id, query, Paging(number, page_size))
+                    await page_of_images(
+                        session, search_for(query, dataset_id), Paging(number, page_size)
+                    )
                 )
             )
             shown = min(number, last)
@@ -462,7 +464,7 @@ async def test_filters_may_have_any_number_of_keys(
         session.add(dataset)
         await session.flush()
         await write_images(session, dataset.id, images)
-        answer = await page_of_images(session, dataset.id, query, Paging(1, 10))
+        answer = await page_of_images(session, search_for(query, dataset.id), Paging(1, 10))
 
     page = ImagePage.model_validate_json(await sent(answer))
     wanted = passing(images, query.type_filters, query.attribute_filters)

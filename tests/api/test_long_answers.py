@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries import images as queries
+from api.queries import images as answers
+from fractal_models import image_pages
 from fractal_models.image_search import ImageSearch
 from fractal_models.settings import Settings
 from tests.api.history_rows import write_done_units
@@ -93,11 +94,11 @@ async def test_a_page_is_the_same_in_pieces_and_as_one_string(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = [f"{url}images/query/?{page}", f"{base}/status/images/?{task}&{page}"]
-    monkeypatch.setattr(queries, "_BLOCKS_AT_ONCE", 2)
+    monkeypatch.setattr(image_pages, "_BLOCKS_AT_ONCE", 2)
     for address in asked:
         in_pieces = await owner.ok("POST", address, json=query)
         with monkeypatch.context() as patch:
-            patch.setattr(queries, "_SHORT", MANY)
+            patch.setattr(answers, "_SHORT", MANY)
             whole = address if page else f"{address}&page_size={MANY}"
             at_once = await owner.ok("POST", whole, json=query)
         if not page:
@@ -118,7 +119,7 @@ def between_pieces(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], list[int]]:
     """Has a statement executed by somebody else before the third piece of an answer is read."""
-    monkeypatch.setattr(queries, "_BLOCKS_AT_ONCE", 1)
+    monkeypatch.setattr(image_pages, "_BLOCKS_AT_ONCE", 1)
     run, calls = ImageSearch.run, [0]
 
     def arrange(statement: str) -> list[int]:
