@@ -167,17 +167,19 @@ class Havoc:
 
     def _victims(self, act: Act) -> list[psutil.Process]:
         if act.target == "job":
-            found = [job for server in self._fork_servers() for job in _children(server)]
+            found = self._of_worker("deployments.flow_run_process")
         elif act.target == "runner":
             found = runners(self._folder)
         elif act.target == "backend":
             found = [child for server in self._part("postgres") for child in _children(server)]
         else:
-            # Who kills a worker alone lets its fork server end by itself; a reboot does not.
-            with_it = act.target == "worker" and act.number == signal.SIGKILL
             found = self._part(act.target)
+            if act.target == "worker":
+                found += self._of_worker("deployments.cli worker --work-pool")
+                if act.number == signal.SIGKILL:  # as by a reboot, which spares none of them
+                    found += self._of_worker("deployments.fork_server deployments.preload")
             connections = [_children(each) for each in found if act.target == "sshd"]
-            return [*found, *chain(*connections), *(self._fork_servers() if with_it else [])]
+            return [*found, *chain(*connections)]
         found.sort(key=lambda process: process.pid)
         return [found[int(act.pick * len(found))]] if found else []
 
@@ -187,9 +189,18 @@ class Havoc:
                 return [psutil.Process(pid)]
         return []
 
-    def _fork_servers(self) -> list[psutil.Process]:
-        children = [child for worker in self._part("worker") for child in _children(worker)]
-        return [child for child in children if "forkserver" in " ".join(_command(child))]
+    def _of_worker(self, words: str) -> list[psutil.Process]:
+        """The processes that the worker has had forked whose command ends with or has these words.
+
+        All are forked, directly or not, from the server from which the worker is.
+        """
+        servers = [worker.parent() for worker in self._part("worker")]
+        family = [each for server in servers if server for each in server.children(recursive=True)]
+        return [
+            each
+            for each in family
+            if f"{words} " in (command := " ".join(_command(each))) or command.endswith(words)
+        ]
 
 
 def runners(folder: Path) -> list[psutil.Process]:

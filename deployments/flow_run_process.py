@@ -1,24 +1,21 @@
-"""Starts a process for each flow run, forked from a server that has imported everything.
-
-Importing Prefect and the flows takes seconds, forking a process that has done so, milliseconds.
-"""
+"""The process of a flow run, which is forked from a server that has imported everything."""
 
 import asyncio
-import atexit
 import ctypes
 import logging
-import multiprocessing
 import os
 import signal
 import sys
 import time
 from contextlib import ExitStack
-from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 
+from deployments import fork_server
+from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
+from deployments.services import python_module
 from flows.engine.work_pools import ENTRYPOINT_VARIABLE
 from flows.process.signals import EXIT_INTERRUPTED, leave, on_signals
 
@@ -29,9 +26,38 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 1.0
 _OF_HOOKS = ("Running hook ", "Hook ")
-_PRELOAD = ["deployments.preload"]  # imported once, by the server
+_PRELOAD = ["deployments.preload"]
 
-_context = multiprocessing.get_context("forkserver")
+
+class FlowRunServer:
+    """Forks the processes of a worker's flow runs, from a server that ends with the worker."""
+
+    def __init__(self) -> None:
+        self._environment = {**os.environ, **_settings_of_prefect()}
+        self._server = self._begin()
+
+    def start(self, flow_run_id: str, environment: dict[str, str]) -> ForkedProcess:
+        """Start the process of a flow run. Its exit code is that of Prefect's engine."""
+        command = python_module(__name__, flow_run_id)
+        environment = {**self._environment, **environment}
+        try:
+            return self._server.fork(command, environment)
+        except ForkServerGoneError:
+            self._server = self._begin()
+            return self._server.fork(command, environment)
+
+    def _begin(self) -> ForkServer:
+        return ForkServer.start(_PRELOAD, self._environment, forked_from=fork_server.inherited)
+
+
+def _settings_of_prefect() -> dict[str, str]:
+    """Settings of Prefect for flow runs, where there are no others."""
+    # For calls of the Prefect API that get no answer; what must not be lost is tried for longer.
+    made = {"PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "2")}
+    # Where there is no TLS, no client of Prefect needs to read all certificates of this machine.
+    if os.environ.get("PREFECT_API_URL", "").startswith("http://"):
+        made["PREFECT_API_TLS_INSECURE_SKIP_VERIFY"] = "true"
+    return made
 
 
 class _WithoutHooks(logging.Filter):
@@ -41,37 +67,17 @@ class _WithoutHooks(logging.Filter):
         return record.levelno > logging.INFO or not str(record.msg).startswith(_OF_HOOKS)
 
 
-def start_server() -> None:
-    """Start the server that forks, so that the first flow run does not wait for its imports."""
-    from multiprocessing import forkserver
-
-    _context.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
-
-
-def start_flow_run(flow_run_id: str, environment: dict[str, str]) -> ForkServerProcess:
-    """Start the process of a flow run. Its exit code is that of Prefect's engine."""
-    process = _context.Process(target=_run, args=(flow_run_id, environment))
-    process.start()
-    return process
-
-
-def _run(flow_run_id: str, environment: dict[str, str]) -> None:
+def main() -> None:
+    """Run the flow run whose id is the argument."""
     from prefect.engine import handle_engine_signals
 
-    os.setsid()  # signals to the worker's terminal must not reach its flow runs
+    flow_run_id = UUID(sys.argv[1])
     _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.update(environment)
     for kind in ("flow_runs", "task_runs"):
         logging.getLogger(f"prefect.{kind}").addFilter(_WithoutHooks())
-    try:
-        with handle_engine_signals(UUID(flow_run_id)):
-            asyncio.run(run_flow(UUID(flow_run_id)))
-    finally:
-        # Prefect sends its last logs and events in exit functions, which a forked process does not
-        # run.
-        atexit._run_exitfuncs()
+    with handle_engine_signals(flow_run_id):
+        asyncio.run(run_flow(flow_run_id))
 
 
 def _end_with_the_worker() -> None:
@@ -79,11 +85,9 @@ def _end_with_the_worker() -> None:
 
     The next worker continues the flow run. A process without a worker could not be told to stop.
     """
-    from deployments.preload import SERVER_PID  # the value from the server, which has imported this
-
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != SERVER_PID:  # the server died earlier, so no signal will come
+    if os.getppid() != fork_server.server_pid:  # the server died earlier, so no signal will come
         leave(EXIT_INTERRUPTED)
 
 

@@ -18,6 +18,7 @@ from typing import IO
 import httpx
 import psutil
 
+from deployments.fork_server import ForkServer, ForkServerGoneError, Process
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import SECRETS
@@ -82,7 +83,8 @@ class Service(Part):
 
     It gets the environment of this process without secrets; the secrets that it needs are in its
     own `environment`. With `leash`, its standard input closes when this process ends, however it
-    ends.
+    ends. It is forked from a fork server, if there is one, which it may then ask, too; or else
+    started.
     """
 
     name: str
@@ -90,7 +92,8 @@ class Service(Part):
     environment: Mapping[str, str]
     log: Path | None = None
     leash: bool = False
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    fork_server: ForkServer | None = field(default=None, repr=False)
+    process: Process | None = field(default=None, repr=False)
     started: float = field(default=0.0, repr=False)  # in seconds since the epoch
     _begin: int = field(default=0, repr=False)
     _told: int = field(default=0, repr=False)
@@ -109,15 +112,27 @@ class Service(Part):
 
     def _start(self, output: IO[bytes] | None) -> None:
         self.started = time.time()
+        environment = {**without_secrets(), **log_format(self.name), **self.environment}
         with _undisturbed():  # an interruption here could leave a process that nobody knows
-            self.process = subprocess.Popen(
+            self.process = self._forked(environment, output) or subprocess.Popen(
                 self.command,
-                env={**_without_secrets(), **log_format(self.name), **self.environment},
+                env=environment,
                 stdin=subprocess.PIPE if self.leash else subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _forked(self, environment: dict[str, str], output: IO[bytes] | None) -> Process | None:
+        if self.fork_server is None:
+            return None
+        stdin = subprocess.PIPE if self.leash else None
+        try:
+            return self.fork_server.fork(
+                self.command, environment, stdin=stdin, output=output, may_fork=True
+            )
+        except ForkServerGoneError:
+            return None
 
     @property
     def pid(self) -> int | None:
@@ -162,7 +177,8 @@ class Service(Part):
                 yield text if text.startswith(self.name) else name + text
 
 
-def _without_secrets() -> dict[str, str]:
+def without_secrets() -> dict[str, str]:
+    """The environment of this process without secrets."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 

@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import httpx
 from sqlalchemy import URL
 
 import migrations
+from deployments.fork_server import ForkServer, ForkServerGoneError
 from deployments.initialise import Initialised, default_profile, default_resource, initialise
 from deployments.jobs_user import NoJobsUserError, jobs_user
 from deployments.open_jobs import OpenJob, read_open_jobs
@@ -31,6 +32,7 @@ from deployments.services import (
     remember,
     usable_port,
     wait_for,
+    without_secrets,
 )
 from deployments.supervision import Supervisor
 from flows.process.accounts import Account
@@ -43,6 +45,9 @@ from fractal_models.settings import API_SECRETS
 # are healthy.
 _QUIET_SECONDS = 120.0
 _TRIES = 4
+_LOOK_SECONDS = 1.0
+# What the services import.
+PRELOAD = ("deployments.preload", "prefect.server.api.server", "api.app", "uvicorn", "uvloop")
 
 
 class StackError(FractalError):
@@ -82,6 +87,7 @@ class Stack:
     environment: dict[str, str]
     postgres: EmbeddedPostgres
     services: list[Service]
+    fork_server: ForkServer
     leftovers: list[str]
     going_on: list[OpenJob]
     jobs_run_as: str = ""
@@ -138,15 +144,18 @@ def running_stack(
         port = usable_port(options.host, options.port, "--port")
         prefect_port = usable_port("127.0.0.1", options.prefect_port, "--prefect-port")
         secret = _secrets(data_dir / "secrets.json")
-        with embedded_postgres(data_dir / "postgres") as postgres:
+        prefect = _prefect_settings(prefect_port, secret, data_dir)
+        with (
+            _fork_server(prefect, data_dir) as fork_server,
+            embedded_postgres(data_dir / "postgres") as postgres,
+        ):
             resource = options.resource or default_resource(data_dir)
             profile, why_root = _profile(options, resource)
             initialised = asyncio.run(
                 _prepare(postgres, options, resource, profile, secret, data_dir)
             )
             _give_projects(data_dir / "projects", initialised.jobs_user)
-            prefect_url = f"http://127.0.0.1:{prefect_port}"
-            environment = _environment(postgres, prefect_url, secret, data_dir)
+            environment = {**prefect, **_environment(postgres, data_dir)}
             services = [
                 _prefect_server(prefect_port, postgres, environment, data_dir),
                 _service("worker", data_dir, environment),
@@ -158,13 +167,14 @@ def running_stack(
             stack = Stack(
                 data_dir=data_dir,
                 api_url=f"http://{options.host}:{port}",
-                prefect_url=prefect_url,
+                prefect_url=f"http://127.0.0.1:{prefect_port}",
                 prefect_auth=secret["prefect_auth"],
                 initialised=initialised,
                 first_password=secret["admin_password"],
                 environment=environment,
                 postgres=postgres,
-                services=services,
+                services=[replace(each, fork_server=fork_server) for each in services],
+                fork_server=fork_server,
                 leftovers=leftovers,
                 going_on=asyncio.run(read_open_jobs(postgres.fractal)),
                 jobs_run_as=_told(initialised.jobs_user, why_root),
@@ -312,14 +322,10 @@ def reached_database(data_dir: Path) -> Iterator[URL]:
         yield started.fractal
 
 
-def _environment(
-    postgres: EmbeddedPostgres, prefect_url: str, secret: dict[str, str], data_dir: Path
-) -> dict[str, str]:
-    """The environment of the worker; the REST API needs more, the Prefect server less."""
+def _prefect_settings(port: int, secret: dict[str, str], data_dir: Path) -> dict[str, str]:
+    """The variables from which all services read how to reach Prefect."""
     return {
-        "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
-        "FRACTAL_DATA_DIR": str(data_dir),
-        "PREFECT_API_URL": f"{prefect_url}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_API_AUTH_STRING": secret["prefect_auth"],
         # Two questions less whenever a client is opened: this server has no such protection, and
         # is of the same version.
@@ -327,6 +333,25 @@ def _environment(
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_HOME": str(data_dir / "prefect"),
     }
+
+
+def _environment(postgres: EmbeddedPostgres, data_dir: Path) -> dict[str, str]:
+    """The environment of the worker; the REST API needs more, the Prefect server less."""
+    return {
+        "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
+        "FRACTAL_DATA_DIR": str(data_dir),
+    }
+
+
+@contextmanager
+def _fork_server(prefect: dict[str, str], data_dir: Path) -> Iterator[ForkServer]:
+    """The process from which the services are forked; it imports while PostgreSQL starts."""
+    with open_private(data_dir / "logs" / "fork_server.log", "ab") as log:
+        server = ForkServer.start(PRELOAD, {**without_secrets(), **prefect}, log)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def _prefect_server(
@@ -368,6 +393,7 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
 
 def _start(stack: Stack, tell: Callable[[str], object]) -> None:
     """Start all services at once, and wait until all are healthy. Each waits for what it needs."""
+    _await_imports(stack.fork_server)
     for service in stack.services:
         stack.start(service.name)
     user, password = stack.prefect_auth.split(":", 1)
@@ -384,6 +410,13 @@ def _start(stack: Stack, tell: Callable[[str], object]) -> None:
             _QUIET_SECONDS,
             tell,
         )
+
+
+def _await_imports(server: ForkServer) -> None:
+    """Wait until services can be forked: while asking for that, nobody could interrupt us."""
+    with suppress(ForkServerGoneError):  # then they are started
+        while not server.is_ready(seconds=_LOOK_SECONDS):
+            continue
 
 
 def _is_healthy_at_last(

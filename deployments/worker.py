@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from multiprocessing.context import ForkServerProcess
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +32,8 @@ from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from deployments.flow_run_process import start_flow_run, start_server
+from deployments.flow_run_process import FlowRunServer
+from deployments.fork_server import ForkedProcess
 from flows.engine.client import Engine, EngineError, open_engine
 from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
@@ -75,7 +75,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
     # The processes of running flow runs, by process id; those that were told to stop; those that
     # must stop, and since when (on the monotonic clock).
-    _processes: dict[int, tuple[UUID, ForkServerProcess]]
+    _processes: dict[int, tuple[UUID, ForkedProcess]]
     _stopping: set[int]
     _to_stop: dict[int, float]
 
@@ -105,7 +105,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
-        await asyncio.to_thread(start_server)
+        self._fork_server = await asyncio.to_thread(FlowRunServer)
         await super().setup()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
@@ -176,16 +176,16 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     ) -> WorkerResult:
         """Run a flow run to its end, in its own process."""
         process = await asyncio.to_thread(
-            start_flow_run, str(flow_run.id), _environment(configuration)
+            self._fork_server.start, str(flow_run.id), _environment(configuration)
         )
-        pid = process.pid or 0
+        pid = process.pid
         self._processes[pid] = flow_run.id, process
         self.reconciler.executing.add(flow_run.id)
         if task_status is not None:
             task_status.started(pid)
         left = True
         try:
-            await anyio.wait_readable(process.sentinel)
+            await _end_of(process)
             left = False
         finally:
             with anyio.CancelScope(shield=True):
@@ -195,7 +195,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                     self.reconciler.executing.discard(flow_run.id)
                 self._stopping.discard(pid)
                 self._to_stop.pop(pid, None)
-                await self._conclude(flow_run, process.exitcode, left=left)
+                await self._conclude(flow_run, process.poll(), left=left)
         return WorkerResult(identifier=str(process.pid), status_code=0)
 
     async def kill_infrastructure(
@@ -252,7 +252,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             if flow_run_id in self.reconciler.stopping:
                 self._to_stop.setdefault(pid, moment)
             seconds = moment - self._to_stop.get(pid, moment)
-            if seconds > self.stop_seconds and process.is_alive():
+            if seconds > self.stop_seconds and process.poll() is None:
                 logger.warning(
                     "The process of flow run %s was to stop %.0f s ago, and is killed.",
                     flow_run_id,
@@ -380,15 +380,21 @@ async def _work(
             task.cancel()
 
 
-async def _end(process: ForkServerProcess, grace_seconds: float = _GRACE_SECONDS) -> None:
+async def _end(process: ForkedProcess, grace_seconds: float = _GRACE_SECONDS) -> None:
     """Wait until a process has ended; if it lives, send SIGTERM, and later SIGKILL."""
-    if process.is_alive():
-        process.terminate()
+    process.terminate()
     with anyio.move_on_after(grace_seconds):
-        await anyio.wait_readable(process.sentinel)
-    if process.is_alive():
-        process.kill()
-    await asyncio.to_thread(process.join)
+        await _end_of(process)
+    process.kill()
+    await _end_of(process)
+
+
+async def _end_of(process: ForkedProcess) -> None:
+    """Wait until a process has ended."""
+    while process.poll() is None:
+        await anyio.wait_readable(process.fileno())
+        if process.poll() is None:
+            await anyio.sleep(_QUERY_SECONDS)  # its server has ended before it
 
 
 def _environment(configuration: JobConfiguration) -> dict[str, str]:

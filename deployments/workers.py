@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from deployments import fork_server
 from deployments.services import Part, Service, python_module
 from deployments.supervision import Supervisor
 from fractal_models.database import open_database
@@ -80,4 +81,5 @@ async def _pools(sessions: async_sessionmaker[AsyncSession], known: list[str]) -
 def _worker(pool: str) -> Service:
     command = python_module("deployments.cli", "worker", f"--work-pool={pool}", "--leash")
     needed = {name: os.environ[name] for name in SECRETS if name in os.environ}
-    return Service(f"worker {pool}", command, needed, leash=True)
+    name, forks = f"worker {pool}", fork_server.inherited
+    return Service(name, command, needed, leash=True, fork_server=forks)

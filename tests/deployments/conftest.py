@@ -1,5 +1,6 @@
 """The command line: in this process where that shows the same, else as people use it."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -112,14 +114,9 @@ class Up:
 
     def find_parts(self) -> None:
         """Which processes the parts are now."""
-        for child in psutil.Process(self.process.pid).children():
-            try:
-                words = " ".join(child.cmdline())
-            except psutil.NoSuchProcess:  # it has just ended
-                continue
-            for name in ("prefect.server", "cli worker", "cli api"):
-                if name in words:
-                    self.parts[name.split(".")[0].split()[-1]] = child
+        for entry in json.loads(Path(self.told("Data"), "services.json").read_text()):
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                self.parts[entry["name"]] = psutil.Process(entry["pid"])
         server = Path(self.told("Data"), "postgres", "data", "postmaster.pid").read_text().split()
         self.parts["postgres"] = psutil.Process(int(server[0]))
 

@@ -23,9 +23,9 @@ lives = sys.argv[1] == "lives"
 PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 if os.fork() == 0:
-    from deployments import flow_run_process, preload
+    from deployments import flow_run_process, fork_server
 
-    server = os.getpid()
+    fork_server.server_pid = server = os.getpid()
     if (child := os.fork()) != 0:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if lives else 0)
     while not lives and os.getppid() == server:

@@ -321,7 +321,7 @@ def test_ctrl_c_while_starting_ends_what_was_started(first: FirstStart, third: U
     up = Up(first.data_dir, *ONE_API)
     try:
         up.wait_until(lambda: (first.data_dir / "services.json").exists())
-        children = psutil.Process(up.process.pid).children()
+        children = psutil.Process(up.process.pid).children(recursive=True)
         assert up.end(signal.SIGINT) == 0
         assert up.output.endswith("Stopped.\n")
         assert "Traceback" not in up.output

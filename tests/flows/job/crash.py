@@ -46,7 +46,7 @@ def crasher(environment: Mapping[str, str]) -> Iterator[Crasher]:
 
 
 def main() -> None:
-    import deployments.preload  # noqa: F401  # Prefect reads its settings when it is imported
+    import deployments.preload  # noqa: F401  # once for all
     from flows.engine.publication import ENTRYPOINTS
     from flows.engine.work_pools import ENTRYPOINT_VARIABLE
 

@@ -1,0 +1,379 @@
+"""Processes that are forked from one that has imported everything, instead of started anew.
+
+Importing Prefect and the flows takes seconds and much memory. A process that is forked from one
+that has done so takes milliseconds, and shares that memory. It does what `python -m MODULE ...`
+does, which is to call `main` of the module: with an environment, a standard input and outputs of
+its own, in a session of its own.
+
+The fork server reads requests from its standard input. It ends when nobody can send any more; what
+it has forked goes on.
+"""
+
+import gc
+import importlib
+import json
+import math
+import os
+import select
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+import psutil
+from setproctitle import getproctitle, setproctitle
+
+from deployments.secrecy import keep_secrets
+
+_NUMBER = struct.Struct("q")  # the length of a request, then a process id, then an exit code
+_EXIT_UNKNOWN = 255  # of a process whose fork server has ended before it
+_LOOK_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
+_CLOSE_SECONDS = 5.0
+
+
+class ForkServerGoneError(Exception):
+    """The fork server has ended."""
+
+
+class ForkedProcess:
+    """A process that a fork server has forked, with the methods of a `subprocess.Popen`."""
+
+    def __init__(self, pid: int, reply: socket.socket, stdin: IO[bytes] | None) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.returncode: int | None = None
+        self._reply = reply
+        self._reply.setblocking(False)
+        self._hearing = threading.Lock()
+        self._process: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):
+            self._process = psutil.Process(pid)
+
+    def poll(self) -> int | None:
+        """The exit code, or minus the signal that has ended it; None if it has not ended."""
+        with self._hearing:
+            if self.returncode is None and (code := self._heard()) is not None:
+                self.returncode = code
+                self._reply.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended after so many seconds.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            begun = time.monotonic()
+            select.select([self._reply], [], [], min(left, _LOOK_SECONDS))
+            if time.monotonic() - begun < _PAUSE_SECONDS and self.poll() is None:
+                time.sleep(_PAUSE_SECONDS)  # the server has ended, the process has not
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process, if it has not ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def fileno(self) -> int:
+        """A file that becomes readable when the process ends, or its fork server."""
+        return self._reply.fileno()
+
+    def _heard(self) -> int | None:
+        """How the process has ended; from the kernel, if its server cannot tell any more."""
+        try:
+            if said := self._reply.recv(_NUMBER.size):
+                return int(_NUMBER.unpack(said)[0])
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            pass
+        lives = self._process is not None and self._process.is_running()
+        return None if lives else _EXIT_UNKNOWN
+
+
+Process = subprocess.Popen[bytes] | ForkedProcess
+
+
+class ForkServer:
+    """Forks processes. The requests of several of these objects, and processes, do not mix."""
+
+    def __init__(self, channel: socket.socket, process: Process | None = None) -> None:
+        self.process = process  # if this object has started it
+        self._channel = channel
+
+    @classmethod
+    def start(
+        cls,
+        modules: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[bytes] | None = None,
+        forked_from: "ForkServer | None" = None,
+    ) -> "ForkServer":
+        """A fork server that imports these modules, with this environment.
+
+        It can be forked itself from one that has imported them already.
+        """
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", __name__, *modules]
+        with theirs:
+            if forked_from is not None:
+                with suppress(ForkServerGoneError):
+                    stdin = theirs.fileno()
+                    forked = forked_from.fork(command, environment, stdin=stdin, output=output)
+                    return cls(ours, forked)
+            process: Process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=theirs.fileno(),
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(ours, process)
+
+    def fork(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdin: int | None = None,
+        output: IO[bytes] | None = None,
+        may_fork: bool = False,
+    ) -> ForkedProcess:
+        """Fork a process that does what this command of `python_module` does.
+
+        Its standard input is `stdin`, a pipe (`subprocess.PIPE`) or nothing; its output goes to
+        `output` or where ours goes. With `may_fork`, it can ask this server too: see `inherited`.
+
+        Raises:
+            ForkServerGoneError: the server has ended.
+        """
+        outputs = [1, 2] if output is None else [output.fileno()] * 2
+        others = [self._channel.fileno()] if may_fork else []
+        asked = _Request(list(command), dict(environment))
+        if stdin == subprocess.PIPE:
+            read, write = os.pipe()
+            pipe: IO[bytes] | None = os.fdopen(write, "wb", buffering=0)
+        else:
+            read, pipe = os.dup(stdin) if stdin is not None else _nothing(), None
+        try:
+            pid, reply = self._ask(asked, [read, *outputs, *others])
+        finally:
+            os.close(read)
+        return ForkedProcess(pid, reply, pipe)
+
+    def is_ready(self, seconds: float) -> bool:
+        """Whether it has imported everything, after so many seconds at most.
+
+        Raises:
+            ForkServerGoneError: it has ended.
+        """
+        readable, *_ = select.select([self._channel], [], [], seconds)
+        if readable and not self._channel.recv(1, socket.MSG_PEEK):  # so that others see it too
+            raise ForkServerGoneError("It has ended before it was ready.")
+        return bool(readable)
+
+    def close(self) -> None:
+        """Let the server end, unless others can ask it, and wait for that."""
+        self._channel.close()
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_CLOSE_SECONDS)
+
+    def _ask(self, request: "_Request", files: list[int]) -> tuple[int, socket.socket]:
+        """The id of the process, and where its end will be told."""
+        ours, theirs = socket.socketpair()
+        content = json.dumps([request.command, request.environment]).encode()
+        try:
+            with theirs:
+                # One byte with a file: what several processes send at the same time does not mix.
+                socket.send_fds(self._channel, [b"f"], [theirs.fileno()])
+            socket.send_fds(ours, [_NUMBER.pack(len(content))], files)
+            ours.sendall(content)
+            said = ours.recv(_NUMBER.size, socket.MSG_WAITALL)
+        except OSError as error:
+            ours.close()
+            raise ForkServerGoneError(str(error)) from error
+        if not said:
+            ours.close()
+            raise ForkServerGoneError("It has ended while it was asked.")
+        return int(_NUMBER.unpack(said)[0]), ours
+
+
+def _nothing() -> int:
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+# The server from which this process was forked, if it may ask it.
+inherited: ForkServer | None = None
+# The process id of the server, in itself and in what it forks.
+server_pid: int | None = None
+
+
+@dataclass
+class _Request:
+    """What a fork is to do: `python -m MODULE ...`, with these standard files."""
+
+    command: list[str]
+    environment: dict[str, str]
+    files: Sequence[int] = ()
+
+    @classmethod
+    def read(cls, asked: socket.socket) -> "_Request | None":
+        """A request, or None if the one who asks has ended."""
+        with suppress(OSError):
+            head, files, *_ = socket.recv_fds(asked, _NUMBER.size, 4)
+            if head:
+                (length,) = _NUMBER.unpack(head)
+                content = asked.recv(length, socket.MSG_WAITALL)
+                if len(content) == length:
+                    command, environment = json.loads(content)
+                    return cls(command, environment, files)
+        return None
+
+    def become(self) -> None:
+        """Do it, in this process."""
+        global inherited
+        os.setsid()
+        for number, file in enumerate(self.files[:3]):
+            os.dup2(file, number)
+        for file in self.files[:3]:
+            os.close(file)
+        inherited = None
+        for file in self.files[3:]:
+            inherited = ForkServer(socket.socket(fileno=file))
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        _read_settings_again(before)
+        setproctitle(" ".join(self.command))
+        _, _, module, *arguments = self.command
+        sys.argv[1:] = arguments
+        importlib.import_module(module).main()
+
+
+def _read_settings_again(before: Mapping[str, str]) -> None:
+    """Have Prefect read the variables from which it has its settings, if they have changed."""
+    changed = {
+        name
+        for name, _ in before.items() ^ os.environ.items()
+        if name.startswith("PREFECT_") and not name.startswith("PREFECT__")
+    }
+    if changed and "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
+
+        refresh_global_settings_context()
+        if any(name.startswith("PREFECT_LOGGING_") for name in changed):
+            setup_logging(incremental=False)
+
+
+def main() -> None:
+    """Import the modules that are named, then fork until nobody asks any more."""
+    global server_pid
+    server_pid = os.getpid()
+    getproctitle()  # which finds what can be set, while all is as it was
+    channel = socket.socket(fileno=os.dup(0))
+    os.dup2(nothing := _nothing(), 0)
+    os.close(nothing)
+    keep_secrets()
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
+    # The garbage collector of a fork need not look at all this again, and copy its memory by that.
+    gc.collect()
+    gc.freeze()
+    channel.sendall(b"r")
+    if (request := _serve(channel)) is not None:
+        request.become()
+
+
+def _serve(channel: socket.socket) -> _Request | None:
+    """Fork when asked; returns a request in each fork, and in the server None at the end."""
+    ended, note_end = os.pipe()
+    for end in (ended, note_end):
+        os.set_blocking(end, False)
+    handlers: dict[int, Any] = {
+        signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    }
+    signal.set_wakeup_fd(note_end)
+    running: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        selector.register(ended, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj == ended:
+                    os.read(ended, 1 << 16)
+                    _tell_ends(running)
+                    continue
+                if (asked := _asked(channel)) is None:
+                    return None
+                if (request := _Request.read(asked)) is None:
+                    asked.close()
+                    continue
+                if (pid := os.fork()) == 0:
+                    signal.set_wakeup_fd(-1)
+                    for number, handler in handlers.items():
+                        signal.signal(number, handler)
+                    for each in (channel, asked, *running.values()):
+                        each.close()
+                    for end in (ended, note_end):
+                        os.close(end)
+                    return request
+                for file in request.files:
+                    os.close(file)
+                running[pid] = asked
+                _say(asked, pid)
+
+
+def _asked(channel: socket.socket) -> socket.socket | None:
+    """Where the next request comes from; None if nobody can send one any more."""
+    with suppress(ConnectionResetError):  # nobody has read that we are ready
+        said, files, *_ = socket.recv_fds(channel, 1, 1)
+        if said:
+            return socket.socket(fileno=files[0])
+    return None
+
+
+def _tell_ends(running: dict[int, socket.socket]) -> None:
+    """Tell those who asked for processes that have ended."""
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if (asked := running.pop(pid, None)) is not None:
+                _say(asked, os.waitstatus_to_exitcode(status))
+                asked.close()
+
+
+def _say(asked: socket.socket, number: int) -> None:
+    with suppress(OSError):  # who asked has ended
+        asked.sendall(_NUMBER.pack(number))
+
+
+if __name__ == "__main__":
+    from deployments import fork_server
+
+    fork_server.main()
