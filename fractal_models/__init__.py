@@ -1,4 +1,4 @@
-"""The Fractal schema: SQLModel tables, Pydantic schemas, sessions, settings, the rules of images.
+"""The Fractal schema: tables, schemas, sessions, settings, rights, rules of images and workflows.
 
 This package does not import Prefect, and has nothing to do with HTTP. The tables can be imported
 from here; they are loaded only when used, so that code that needs only the settings starts fast.

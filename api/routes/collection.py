@@ -8,8 +8,7 @@ from pydantic import BaseModel, model_validator
 from api.request_body import Body, takes
 from api.rights import NewOwner
 from api.services import LifecycleDep, SessionDep
-from flows.activities.new_groups import installed_tasks, require_new
-from flows.activities.site import open_site
+from flows.activities.new_groups import add_installed
 from fractal_models.database import release
 from fractal_models.schemas import task as schemas
 from fractal_models.schemas.base import NonEmpty
@@ -78,11 +77,5 @@ async def collect_tasks_custom(
 ) -> list[schemas.TaskRead]:
     """Add the tasks of a package that is installed already, by its manifest."""
     group = owner.group(origin="other", pkg_name=request.label, version=request.version)
-    await require_new(session, group)
-    async with open_site(session, group) as site:
-        await session.commit()  # no connection is held while files are looked for
-        group.task_list = await installed_tasks(request, site)
-    await require_new(session, group)
-    session.add(group)
-    await session.commit()
-    return [schemas.TaskRead.model_validate(task) for task in group.task_list]
+    tasks = await add_installed(session, group, request)
+    return [schemas.TaskRead.model_validate(task) for task in tasks]

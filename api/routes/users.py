@@ -4,20 +4,21 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Depends, Response, status
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
 from pydantic import AwareDatetime
-from sqlalchemy import Result
+from sqlalchemy import Select
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
 from api.auth import login_tokens
 from api.errors import bad_request, conflicts_as
+from api.lists import at_least, at_most
 from api.queries import users as queries
 from api.rights import AnyGroup, AnyUser
 from api.services import SessionDep, SettingsDep, Superuser, UserManagerDep
@@ -177,18 +178,23 @@ async def impersonate_user(user: AnyUser, settings: SettingsDep) -> schemas.Bear
     return schemas.BearerResponse(access_token=token, token_type="bearer")
 
 
+@dataclass(frozen=True, slots=True)
+class StartedJobFilters:
+    """Which jobs are counted."""
+
+    start_timestamp_min: Annotated[AwareDatetime | None, at_least(JobV2.start_timestamp)] = None
+    start_timestamp_max: Annotated[AwareDatetime | None, at_most(JobV2.start_timestamp)] = None
+
+
 @router_of_all.get("/users-csv/", response_class=Response)
 async def table_users(
+    filters: Annotated[StartedJobFilters, Depends()],
     _: Superuser,
     session: SessionDep,
     exclude_zero_jobs: bool = False,
-    start_timestamp_min: AwareDatetime | None = None,
-    start_timestamp_max: AwareDatetime | None = None,
 ) -> Response:
     """A CSV table of the users with a profile, and how many jobs they started in a time."""
-    users = await _table_of_users(
-        session, start_timestamp_min, start_timestamp_max, only_with_jobs=exclude_zero_jobs
-    )
+    users = await session.execute(_table_of_users(filters, only_with_jobs=exclude_zero_jobs))
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(users.keys())
@@ -200,19 +206,17 @@ async def table_users(
     )
 
 
-async def _table_of_users(
-    session: AsyncSession, since: datetime | None, until: datetime | None, *, only_with_jobs: bool
-) -> Result[Any]:
+def _table_of_users(filters: StartedJobFilters, *, only_with_jobs: bool) -> Select[Any]:
     """The users with a profile, by email, and how many jobs they started in a time.
 
     Where a cell holds several values, | stands between them.
     """
-    started: Any = select(JobV2.user_email, func.count().label("count"))
-    if since is not None:
-        started = started.where(col(JobV2.start_timestamp) >= since)
-    if until is not None:
-        started = started.where(col(JobV2.start_timestamp) <= until)
-    jobs = started.group_by(col(JobV2.user_email)).subquery()
+    jobs = (
+        select(JobV2.user_email, func.count().label("count"))
+        .where(*lists.asked_for(filters))
+        .group_by(col(JobV2.user_email))
+        .subquery()
+    )
     groups = (
         select(LinkUserGroup.user_id, func.string_agg(UserGroup.name, "|").label("names"))
         .join(UserGroup, col(UserGroup.id) == col(LinkUserGroup.group_id))
@@ -229,13 +233,14 @@ async def _table_of_users(
         groups.c.names.label("user_groups"),
         func.coalesce(jobs.c.count, 0).label("num_jobs"),
     ]
-    return await session.execute(
+    table: Select[Any] = (
         select(*columns)
         .join(Profile, col(Profile.id) == col(UserOAuth.profile_id))
         .outerjoin(groups, groups.c.user_id == col(UserOAuth.id))
         .join(jobs, jobs.c.user_email == col(UserOAuth.email), isouter=not only_with_jobs)
         .order_by(col(UserOAuth.email))
     )
+    return table
 
 
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:

@@ -17,8 +17,8 @@ from flows.activities.packages import (
     version_on_index,
 )
 from flows.activities.pixi_commands import pixi_version_of
-from flows.activities.site import Site
-from fractal_models.database import saved_id
+from flows.activities.site import Site, open_site
+from fractal_models.database import release, saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.task import PackageToCollect, TaskCollectCustom
 from fractal_models.tables import Resource, TaskGroupV2, TaskV2, UserOAuth
@@ -96,12 +96,27 @@ class Owner:
         )
 
 
-async def installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2]:
-    """The tasks of a package that is installed at a site; their files may come later.
+async def add_installed(
+    session: AsyncSession, group: TaskGroupV2, request: TaskCollectCustom
+) -> list[TaskV2]:
+    """Commit a new task group with the tasks of a package that is installed already.
 
     Raises:
         PackageError: it is not, or the interpreter is not there.
+        RefusedError: there is such a task group already.
     """
+    await require_new(session, group)
+    async with open_site(session, group) as site:
+        await release(session)  # no connection is held while files are looked for
+        group.task_list = await _installed_tasks(request, site)
+    await require_new(session, group)
+    session.add(group)
+    await session.commit()
+    return group.task_list
+
+
+async def _installed_tasks(request: TaskCollectCustom, site: Site) -> list[TaskV2]:
+    """The tasks of a package that is installed at a site; their files may come later."""
     python = request.python_interpreter
     if not await site.existing([python]):
         raise PackageError(f"The interpreter {python} does not exist.")
