@@ -1,4 +1,4 @@
-"""Jobs: lists without what makes them heavy, and what must not change while one runs."""
+"""Lists of jobs, without what makes them heavy."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models import tables
-from fractal_models.errors import RefusedError
 from fractal_models.schemas.job import JobRead
 
 _JOBS: Table = tables.JobV2.metadata.tables["jobv2"]
@@ -57,27 +56,3 @@ def jobs_in_projects(*, log: bool) -> Select[Any]:
             ),
         )
     )
-
-
-async def require_no_submitted_job(
-    session: AsyncSession, owner: tables.ProjectV2 | tables.WorkflowV2 | tables.DatasetV2, what: str
-) -> None:
-    """Keep new jobs away from a row until the transaction ends, if it has none now.
-
-    The lock conflicts with the one that a new job's foreign key takes.
-
-    Raises:
-        RefusedError: one of its jobs has not ended.
-    """
-    table = type(owner)
-    column = {
-        tables.ProjectV2: col(tables.JobV2.project_id),
-        tables.WorkflowV2: col(tables.JobV2.workflow_id),
-        tables.DatasetV2: col(tables.JobV2.dataset_id),
-    }[table]
-    await session.exec(select(table.id).where(table.id == owner.id).with_for_update())
-    found = await session.exec(
-        select(tables.JobV2.id).where(column == owner.id, tables.JobV2.status == "submitted")
-    )
-    if (job_id := found.first()) is not None:
-        raise RefusedError(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")

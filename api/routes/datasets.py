@@ -13,7 +13,6 @@ from api import lists
 from api.errors import conflicts_as
 from api.image_import import ImportRoute
 from api.queries import images
-from api.queries.jobs import require_no_submitted_job
 from api.queries.users import owner_email
 from api.request_body import Body, takes
 from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
@@ -25,6 +24,7 @@ from api.services import (
     SnapshotDep,
     VerifiedUser,
 )
+from flows.records.jobs import require_no_submitted_job
 from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import IMAGE_TABLES, append_images
@@ -171,7 +171,7 @@ async def update_dataset(
 @router.delete("/{dataset_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_dataset(dataset: WritableDataset, session: SessionDep) -> None:
     """Delete a dataset with its history; its images on disk stay."""
-    await require_no_submitted_job(session, dataset, "dataset")
+    await require_no_submitted_job(session, dataset)
     await session.delete(dataset)
     await session.commit()
 

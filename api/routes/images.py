@@ -6,9 +6,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.gone_clients import only_reads
 from api.lists import JsonDocument, PagingDep
 from api.queries.images import page_of_images, search_for
-from api.queries.jobs import require_no_submitted_job
 from api.rights import ReadableDataset, ReadableWorkflow, WritableDataset
 from api.services import SessionDep
+from flows.records.jobs import require_no_submitted_job
 from flows.units.plan import CONVERTERS
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.image_list import read_named_images, remove_images, write_images
@@ -86,7 +86,7 @@ async def list_images_not_processed(
 @router.post("/", status_code=status.HTTP_201_CREATED)
 async def add_image(dataset: WritableDataset, image: SingleImage, session: SessionDep) -> None:
     """Add an image that is there already, in the dataset's folder."""
-    await require_no_submitted_job(session, dataset, "dataset")
+    await require_no_submitted_job(session, dataset)
     if not_below([image.zarr_url], dataset.zarr_dir):
         raise RefusedError(
             f"{image.zarr_url!r} is not in the dataset's folder, {dataset.zarr_dir!r}."
@@ -102,7 +102,7 @@ async def update_image(
     dataset: WritableDataset, changes: SingleImageUpdate, session: SessionDep
 ) -> SingleImage:
     """Give an image other attributes or types, in place of those it has."""
-    await require_no_submitted_job(session, dataset, "dataset")
+    await require_no_submitted_job(session, dataset)
     before = await _image(session, dataset, changes.zarr_url)
     image = {**before, **changes.model_dump(exclude_unset=True, exclude_none=True)}
     await write_images(session, dataset.id, [image])
@@ -113,7 +113,7 @@ async def update_image(
 @router.delete("/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_image(dataset: WritableDataset, zarr_url: ZarrUrl, session: SessionDep) -> None:
     """Take an image off the list; on disk it stays."""
-    await require_no_submitted_job(session, dataset, "dataset")
+    await require_no_submitted_job(session, dataset)
     await _image(session, dataset, zarr_url)
     await remove_images(session, dataset.id, [zarr_url])
     await session.commit()

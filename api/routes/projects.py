@@ -9,9 +9,9 @@ from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
-from api.queries.jobs import require_no_submitted_job
 from api.rights import AnyProject, OwnProject, ReadableProject, UserResource, WritableProject
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
+from flows.records.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.rights import find
@@ -92,7 +92,7 @@ async def update_project(
 @router.delete("/{project_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_project(project: OwnProject, session: SessionDep) -> None:
     """Delete a project with its datasets and workflows; images on disk and jobs stay."""
-    await require_no_submitted_job(session, project, "project")
+    await require_no_submitted_job(session, project)
     await session.delete(project)
     await session.commit()
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query, status
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.jobs import require_no_submitted_job
 from api.rights import ReadableWorkflowTask, WritableProject, WritableWorkflow, WritableWorkflowTask
 from api.services import Contributor, SessionDep
+from flows.records.jobs import require_no_submitted_job
 from fractal_models import workflow_tasks
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
@@ -89,7 +89,7 @@ async def delete_workflow_task(
     workflow_task: WritableWorkflowTask, workflow: WritableWorkflow, session: SessionDep
 ) -> None:
     """Take a task out of the workflow, and with it which images it was run on."""
-    await require_no_submitted_job(session, workflow, "workflow")
+    await require_no_submitted_job(session, workflow)
     await session.refresh(workflow, ["task_list"])
     workflow.task_list.remove(workflow_task)
     _number(workflow)

@@ -4,10 +4,10 @@ from fastapi import APIRouter, Response, status
 from sqlmodel import col
 
 from api import lists
-from api.queries.jobs import require_no_submitted_job
 from api.queries.workflows import WORKFLOWS, require_new_name, with_warnings
 from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
 from api.services import SessionDep, VerifiedUser
+from flows.records.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.schemas.workflow import (
@@ -69,7 +69,7 @@ async def update_workflow(
 @router.delete("/{workflow_id}/", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_workflow(workflow: WritableWorkflow, session: SessionDep) -> None:
     """Delete a workflow; its jobs and what they made stay."""
-    await require_no_submitted_job(session, workflow, "workflow")
+    await require_no_submitted_job(session, workflow)
     await session.delete(workflow)
     await session.commit()
 

@@ -1,4 +1,4 @@
-"""SQL of a job as a whole: why it waits, that it must stop, how it ends."""
+"""SQL of a job as a whole: why it waits, that it must stop, how it ends, what it keeps as it is."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +11,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.records import outbox
 from flows.records.events import Outcome
 from flows.reports.failure_log import log_of_failure
-from fractal_models.tables import JobV2
+from fractal_models.errors import RefusedError
+from fractal_models.tables import DatasetV2, JobV2, ProjectV2, WorkflowV2
 from fractal_models.tables.columns import now
+
+# What submitted jobs keep as it is, by its table.
+_OF_JOBS = {
+    ProjectV2: ("project", col(JobV2.project_id)),
+    WorkflowV2: ("workflow", col(JobV2.workflow_id)),
+    DatasetV2: ("dataset", col(JobV2.dataset_id)),
+}
 
 
 async def end_job(
@@ -164,3 +172,23 @@ GIVEN_UP = "Given up"
 def outcome_of_stop(reason: str) -> Outcome:
     """The outcome of a job that was stopped for this reason: "failed" if it was given up."""
     return "failed" if reason.startswith(GIVEN_UP) else "stopped"
+
+
+async def require_no_submitted_job(
+    session: AsyncSession, owner: ProjectV2 | WorkflowV2 | DatasetV2
+) -> None:
+    """Keep new jobs away from a row until the transaction ends, if it has none now.
+
+    The lock conflicts with the one that a new job's foreign key takes.
+
+    Raises:
+        RefusedError: one of its jobs has not ended.
+    """
+    table = type(owner)
+    what, column = _OF_JOBS[table]
+    await session.exec(select(table.id).where(table.id == owner.id).with_for_update())
+    found = await session.exec(
+        select(JobV2.id).where(column == owner.id, JobV2.status == "submitted")
+    )
+    if (job_id := found.first()) is not None:
+        raise RefusedError(f"Job {job_id} uses {what} {owner.id}: wait for its end, or stop it.")
