@@ -3,7 +3,8 @@
 An endpoint that asks for a `WritableProject` is only called if the path names a project in which
 the user may write. What a user may not see answers 404, what they may see but not change answers
 403. A dependency's `<thing>_id` is a path or a query parameter, as the path has it. All are
-coroutines: FastAPI sends plain functions to a thread, which costs more than they do.
+coroutines: FastAPI sends plain functions to a thread, which costs more than they do. Those that
+others need are made once for each right, as FastAPI calls the same function once per request.
 """
 
 from collections.abc import Awaitable, Callable
@@ -241,6 +242,8 @@ OwnTemplate = Annotated[WorkflowTemplate, Depends(_own_template)]
 
 
 def _any(table: type[Row], parameter: str) -> Callable[..., Awaitable[Row]]:
+    """The row whose id is a parameter of the path."""
+
     async def row(
         row_id: Annotated[int, Path(alias=parameter)], _: Superuser, session: SessionDep
     ) -> Row:
