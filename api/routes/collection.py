@@ -78,4 +78,5 @@ async def collect_tasks_custom(
     """Add the tasks of a package that is installed already, by its manifest."""
     group = owner.group(origin="other", pkg_name=request.label, version=request.version)
     tasks = await add_installed(session, group, request)
+    await session.commit()
     return [schemas.TaskRead.model_validate(task) for task in tasks]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Response, status
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import Field
 from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -17,13 +17,13 @@ from flows.activities.new_groups import require_new
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
 from fractal_models.rights import visible_to
-from fractal_models.schemas.base import Page, unique
+from fractal_models.schemas.base import Page, UniqueIds
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
 from fractal_models.tables import TaskGroupV2, TaskV2
 
 router = APIRouter(tags=["Task"])
 
-_TaskIds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(unique)]
+_TaskIds = Annotated[UniqueIds, Field(min_length=1)]
 
 _OF_PACKAGE = {"command_non_parallel", "command_parallel", "input_types", "output_types"}
 

@@ -99,7 +99,7 @@ class Owner:
 async def add_installed(
     session: AsyncSession, group: TaskGroupV2, request: TaskCollectCustom
 ) -> list[TaskV2]:
-    """Commit a new task group with the tasks of a package that is installed already.
+    """Add a new task group with the tasks of a package that is installed already (not committed).
 
     Raises:
         PackageError: it is not, or the interpreter is not there.
@@ -111,7 +111,6 @@ async def add_installed(
         group.task_list = await _installed_tasks(request, site)
     await require_new(session, group)
     session.add(group)
-    await session.commit()
     return group.task_list
 
 
