@@ -17,8 +17,8 @@ from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.oauth_provider import Identity
-from api.queries.users import default_group
 from fractal_models.database import release, saved_id
+from fractal_models.groups import default_group
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import DatabaseSettings, Settings
 from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth

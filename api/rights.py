@@ -16,11 +16,11 @@ from fastapi import Depends, Path
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.queries.users import default_group
 from api.services import Contributor, SessionDep, SettingsDep, Superuser, VerifiedUser
 from flows.activities.new_groups import Owner
 from fractal_models import rights
 from fractal_models.errors import ForbiddenError, NotFoundError, RefusedError
+from fractal_models.groups import default_group
 from fractal_models.rights import Right, Row, find
 from fractal_models.tables import (
     DatasetV2,

@@ -14,8 +14,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
 from api.auth import login_tokens
-from api.queries.users import add_to_group, default_group
 from fractal_models.database import saved_id
+from fractal_models.groups import add_to_group, default_group
 from fractal_models.settings import Settings
 from fractal_models.tables import LinkUserProjectV2, Profile, Resource, TaskGroupV2, UserOAuth
 

@@ -1,15 +1,13 @@
-"""Users and their groups."""
+"""Users, with their groups and what is theirs."""
 
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Select, null
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
-from sqlmodel import col, delete, func, select
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.lists import json_array, json_object
-from fractal_models.errors import NotFoundError
 from fractal_models.schemas.user import OAuthAccountRead, UserRead
 from fractal_models.tables import (
     DatasetV2,
@@ -19,7 +17,6 @@ from fractal_models.tables import (
     UserGroup,
     UserOAuth,
 )
-from fractal_models.tables.columns import now
 
 _ACCOUNTS = (
     select(json_array(json_object(OAuthAccountRead, OAuthAccount), OAuthAccount.id))
@@ -36,14 +33,6 @@ _COLUMNS: list[Any] = [
 USERS: Select[Any] = select(*_COLUMNS).order_by(col(UserOAuth.id))
 
 
-async def default_group(session: AsyncSession, name: str) -> UserGroup:
-    """The group that every user is in; it is made if it is not there (and not committed)."""
-    await session.exec(
-        insert(UserGroup).values(name=name, timestamp_created=now()).on_conflict_do_nothing()
-    )
-    return (await session.exec(select(UserGroup).where(UserGroup.name == name))).one()
-
-
 async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:
     """A user with the id and name of each of their groups, the default one first."""
     found = await session.exec(
@@ -54,58 +43,6 @@ async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> U
     )
     groups = [(group_id, name) for group_id, name in found]
     return UserRead.model_validate(user).model_copy(update={"group_ids_names": groups})
-
-
-async def set_groups(session: AsyncSession, user_id: int, group_ids: list[int]) -> None:
-    """Make a user a member of just these groups (not committed).
-
-    Raises:
-        NotFoundError: there is no such group.
-    """
-    found = await session.exec(select(UserGroup.id).where(col(UserGroup.id).in_(group_ids)))
-    if unknown := sorted(set(group_ids) - set(found)):
-        raise NotFoundError("Group", unknown[0])
-    await session.exec(
-        delete(LinkUserGroup).where(
-            col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id).not_in(group_ids)
-        )
-    )
-    links = [
-        {"user_id": user_id, "group_id": group_id, "timestamp_created": now()}
-        for group_id in group_ids
-    ]
-    await session.exec(insert(LinkUserGroup).values(links).on_conflict_do_nothing())
-
-
-async def add_to_group(session: AsyncSession, user_id: int, group_id: int) -> bool:
-    """Make a user a member of a group (not committed). False if they were one."""
-    added = await session.exec(
-        insert(LinkUserGroup)
-        .values(user_id=user_id, group_id=group_id, timestamp_created=now())
-        .on_conflict_do_nothing()
-        .returning(col(LinkUserGroup.user_id))
-    )
-    return added.first() is not None
-
-
-async def remove_from_group(session: AsyncSession, user_id: int, group_id: int) -> bool:
-    """End a user's membership of a group (not committed). False if there was none."""
-    removed = await session.exec(
-        delete(LinkUserGroup)
-        .where(col(LinkUserGroup.user_id) == user_id, col(LinkUserGroup.group_id) == group_id)
-        .returning(col(LinkUserGroup.user_id))
-    )
-    return removed.first() is not None
-
-
-async def members_by_group(session: AsyncSession, *where: Any) -> dict[int, list[int]]:
-    """Ids of the members of those groups that have some, in order."""
-    user_id = col(LinkUserGroup.user_id)
-    members: Any = func.array_agg(aggregate_order_by(user_id, user_id))
-    found = await session.exec(
-        select(LinkUserGroup.group_id, members).where(*where).group_by(col(LinkUserGroup.group_id))
-    )
-    return dict(found.all())
 
 
 def owner_email(project_id: Any) -> ScalarSelect[str]:

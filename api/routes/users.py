@@ -24,6 +24,13 @@ from api.rights import AnyGroup, AnyUser
 from api.services import SessionDep, SettingsDep, Superuser, UserManagerDep
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
+from fractal_models.groups import (
+    add_to_group,
+    default_group,
+    members_by_group,
+    remove_from_group,
+    set_groups,
+)
 from fractal_models.rights import find
 from fractal_models.schemas import user as schemas
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
@@ -87,8 +94,8 @@ async def set_user_groups(
     user: AnyUser, request: schemas.UserUpdateGroups, session: SessionDep, settings: SettingsDep
 ) -> schemas.UserRead:
     """Make the user a member of just these groups; the default group must be among them."""
-    default = await queries.default_group(session, settings.default_group)
-    await queries.set_groups(session, saved_id(user), request.group_ids)
+    default = await default_group(session, settings.default_group)
+    await set_groups(session, saved_id(user), request.group_ids)
     if default.id not in request.group_ids:
         raise RefusedError(
             f"Every user is in group {default.name!r}: add its id, {default.id}, to the list."
@@ -113,7 +120,7 @@ async def list_groups(
     found = await session.exec(select(UserGroup).order_by(col(UserGroup.id)))
     groups = [schemas.UserGroupRead.model_validate(group) for group in found]
     if user_ids:
-        members = await queries.members_by_group(session)
+        members = await members_by_group(session)
         for group in groups:
             group.user_ids = members.get(group.id, [])
     return groups
@@ -148,7 +155,7 @@ async def delete_group(group: AnyGroup, session: SessionDep, settings: SettingsD
 async def add_user_to_group(
     group: AnyGroup, user: AnyUser, session: SessionDep
 ) -> schemas.UserGroupRead:
-    if not await queries.add_to_group(session, saved_id(user), saved_id(group)):
+    if not await add_to_group(session, saved_id(user), saved_id(group)):
         raise RefusedError(f"User {user.id} is in group {group.name!r} already.")
     await session.commit()
     return await _with_members(session, group)
@@ -160,7 +167,7 @@ async def remove_user_from_group(
 ) -> schemas.UserGroupRead:
     if group.name == settings.default_group:
         raise RefusedError(f"Every user is in the default group {group.name!r}.")
-    if not await queries.remove_from_group(session, saved_id(user), saved_id(group)):
+    if not await remove_from_group(session, saved_id(user), saved_id(group)):
         raise RefusedError(f"User {user.id} is not in group {group.name!r}.")
     await session.commit()
     return await _with_members(session, group)
@@ -276,6 +283,6 @@ def _refusals_of(email: str) -> Iterator[None]:
 
 async def _with_members(session: AsyncSession, group: UserGroup) -> schemas.UserGroupRead:
     answer = schemas.UserGroupRead.model_validate(group)
-    members = await queries.members_by_group(session, LinkUserGroup.group_id == group.id)
+    members = await members_by_group(session, LinkUserGroup.group_id == group.id)
     answer.user_ids = members.get(answer.id, [])
     return answer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.queries.users import default_group
+from fractal_models.groups import default_group
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from api.queries.users import default_group
+from fractal_models.groups import default_group
 from fractal_models.settings import Settings
 from fractal_models.tables import TaskGroupActivityV2, TaskGroupV2
 

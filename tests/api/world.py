@@ -16,9 +16,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
 from api.auth import login_tokens
-from api.queries.users import add_to_group, default_group
 from deployments import http_server
 from fractal_models.database import saved_id
+from fractal_models.groups import add_to_group, default_group
 from fractal_models.settings import Settings
 from fractal_models.tables import (
     HistoryRun,
