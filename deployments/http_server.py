@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.secrecy import keep_secrets
 from fractal_models.settings import SECRETS, Settings, get_settings
@@ -20,29 +20,58 @@ from fractal_models.settings import SECRETS, Settings, get_settings
 # Further connections of a process get status 503. It may usually have 1024 open files.
 MAX_CONNECTIONS = 800
 HEAD_SECONDS = 30.0
+_HEAD_BYTES = 16 << 10
+_LARGE_BYTES = 64 << 10  # more is not copied
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d | %(levelname)-7s | %(name)s - %(message)s"
 _STUCK_SECONDS = 60  # a process that shows no sign of life for so long is replaced
 
 
-class BoundedProtocol(H11Protocol):
-    """Closes a connection if receiving the head of a request takes longer than `HEAD_SECONDS`.
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes a connection if a head is too long, or takes longer than `HEAD_SECONDS`.
 
-    uvicorn itself limits only how long a connection is silent after an answer; its parser, h11,
-    limits the length of a head.
+    uvicorn itself limits only how long a connection is silent after an answer; its parser takes
+    any number of bytes of a head, and of what is in a body beside its content.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _held_back = 0  # bytes of which nothing has come of yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._answers = _Answers(transport, self.loop)
+        super().connection_made(self._answers)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        self._held_back += len(data)
         super().data_received(data)
+        if self._held_back > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
         if self._is_served():
             self._end_wait()
 
+    def on_headers_complete(self) -> None:
+        """Begin to serve a request.
+
+        Raises:
+            ValueError: it does not name one host, which is answered with status 400.
+        """
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("A request names one host.")
+        super().on_headers_complete()
+        self._held_back = 0
+        self.headers = []  # for what follows a body, which is not looked at
+
+    def on_body(self, body: bytes) -> None:
+        self._held_back = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._held_back = 0
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
+        self._answers.flush()
         super().on_response_complete()
         if not self._is_served():
             self._await_head()
@@ -65,6 +94,49 @@ class BoundedProtocol(H11Protocol):
     def _end_wait(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+
+
+class _Answers(asyncio.Transport):
+    """Sends the head of an answer with its body, so that a client wakes once.
+
+    uvicorn writes them one after the other. What is written in a turn of the event loop is joined.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        if len(data) > _LARGE_BYTES:
+            self.flush()
+            self._transport.write(data)
+            return
+        if not self._pieces:
+            self._loop.call_soon(self.flush)
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if self._pieces:
+            self._transport.write(b"".join(self._pieces))
+            self._pieces.clear()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
 
 
 # Options of uvicorn. The API has no websockets. It starts programs with a umask and as other users,
@@ -133,9 +205,23 @@ def _app(settings: Settings) -> FastAPI:
     from api.app import create_app  # takes seconds
 
     app = create_app(settings)
+    _log_without_colours()
     gc.collect()
     gc.freeze()  # nobody would be served while all that stays is looked through now and then
     return app
+
+
+def _log_without_colours() -> None:
+    """Have Python write the lines of uvicorn as Prefect words them.
+
+    For each, Prefect's handler looks for what to colour, which takes long beside a short answer.
+    """
+    logger = logging.getLogger("uvicorn")
+    for handler in list(logger.handlers):
+        plain = logging.StreamHandler()
+        plain.setFormatter(handler.formatter)
+        logger.removeHandler(handler)
+        logger.addHandler(plain)
 
 
 def _end_with_parent() -> None:

@@ -32,6 +32,11 @@ def connection(url: str) -> Iterator[socket.socket]:
         yield connected
 
 
+def received(connection: socket.socket) -> bytes:
+    """What the server sends before it closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
 def closed(connection: socket.socket) -> bool:
     """Whether the server closes it; what it sends before that is left aside."""
     try:
@@ -64,9 +69,58 @@ def test_a_head_that_does_not_end_is_not_waited_for(connection: socket.socket) -
     assert cut_off(connection, b"a: b\r\n")
 
 
+def test_a_head_that_comes_in_pieces_is_refused_when_it_is_huge(connection: socket.socket) -> None:
+    connection.sendall(b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\n")
+    connection.sendall(b"a: b\r\n" * 4000)
+    assert b" 400 " in received(connection)
+
+
 def test_a_huge_head_is_refused(connection: socket.socket) -> None:
     connection.sendall(b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 200_000)
     assert b" 400 " in connection.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(b"0\r\n", b"a: b\r\n"), (b"1;a=", b"aaaaaa")],
+    ids=["trailers", "extension of a chunk"],
+)
+def test_what_is_beside_the_content_of_a_body_is_received_up_to_a_limit(
+    connection: socket.socket, begin: bytes, piece: bytes
+) -> None:
+    head = b"POST /api/alive/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head + begin)
+    assert b" 405 " in connection.recv(1000)
+    connection.sendall(piece * 4000)
+    assert b"too long" in received(connection)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /api/alive/ HTTP/1.1\r\n",
+        b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
+        b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n",
+        b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\nName : x\r\n",
+        b"GET /api/alive/ HTTP/1.1\r\nHost: x\r\nName: x\r\n folded\r\n",
+        b"GET /api/alive/ HTTP/1.1\nHost: x\n",
+    ],
+    ids=["no host", "two", "lengths", "both", "coding", "space", "fold", "line feed"],
+)
+def test_a_head_that_can_be_understood_in_two_ways_is_refused(
+    connection: socket.socket, head: bytes
+) -> None:
+    connection.sendall(head + b"\r\n")
+    assert b" 400 " in connection.recv(1000)
+
+
+def test_requests_that_arrive_together_are_answered_in_turn(connection: socket.socket) -> None:
+    one = b"GET /api/%s/ HTTP/1.1\r\nHost: x\r\n"
+    connection.sendall(one % b"alive" + b"\r\n" + one % b"nothing" + b"Connection: close\r\n\r\n")
+    first, second = received(connection).split(b"HTTP/1.1 ")[1:]
+    assert (first[:3], second[:3]) == (b"200", b"404")
 
 
 def test_an_upgrade_to_a_websocket_is_none(url: str) -> None:
