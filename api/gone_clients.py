@@ -5,11 +5,13 @@ changes something comes to its end, as clients that gave up look later what beca
 """
 
 import asyncio
-from contextlib import suppress
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.request_body import Endpoint, has_body
+
+_SHORT_SECONDS = 0.05  # most requests take less, and to watch each would cost a task
 
 
 def only_reads(endpoint: Endpoint) -> Endpoint:
@@ -38,36 +40,39 @@ class GoneClients:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        working = asyncio.current_task()
+        if scope["type"] != "http" or working is None:
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send)
+        exchange = _Exchange(scope, receive, send, working)
         if not has_body(scope):
             await exchange.take_empty_body()
-        working = asyncio.ensure_future(self._app(scope, exchange.receive, exchange.send))
-        watching = asyncio.create_task(exchange.watch(scope, working))
         try:
-            await working
+            await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.is_abandoned:
                 raise
+            working.uncancel()
         finally:
-            watching.cancel()
-            if working.cancel():  # the server ends
-                with suppress(asyncio.CancelledError):
-                    await working
+            exchange.end()
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its answer, on which a task works."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, working: asyncio.Task[Any]
+    ) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
+        self._working = working
         self._empty_body: Message | None = None
         self._is_read, self._is_gone = asyncio.Event(), asyncio.Event()
         self._is_answered = False
         self.is_abandoned = False
+        self._watching: asyncio.TimerHandle | asyncio.Task[None]
+        self._watching = asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._begin_watch)
 
     async def take_empty_body(self) -> None:
         """Take what comes in place of a body, for which an endpoint may not ask."""
@@ -95,12 +100,19 @@ class _Exchange:
             self._is_answered = True
         await self._send(message)
 
-    async def watch(self, scope: Scope, working: "asyncio.Future[None]") -> None:
+    def end(self) -> None:
+        """The request has been dealt with."""
+        self._watching.cancel()
+
+    def _begin_watch(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
         """Cancel the work if the client goes before it is answered."""
         await self._is_read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone.set()
-        if reads_only(scope) and not self._is_answered:
+        if reads_only(self._scope) and not self._is_answered:
             self.is_abandoned = True
-            working.cancel()
+            self._working.cancel()

@@ -1,5 +1,6 @@
 """The server: is it there, which is it, and how is it configured?"""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,6 +37,7 @@ async def alive() -> Alive:
     return Alive(fractal_prefect_version=_own_version())
 
 
+@cache
 def _own_version() -> str:
     try:
         return version("fractal-prefect")
