@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from api import routing
 from api.errors import REFUSALS, add_error_handlers
 from api.gone_clients import GoneClients
 from api.oauth_provider import OAuthProvider
@@ -56,8 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestBodies, settings=settings)
     app.add_middleware(GoneClients)
     add_error_handlers(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    routing.include(app, ROUTERS)
     return app
 
 
