@@ -1,18 +1,22 @@
 """Users, passwords and login tokens, on fastapi-users."""
 
 import asyncio
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.security import APIKeyCookie, OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, IntegerIDMixin, InvalidPasswordException
-from fastapi_users.authentication import JWTStrategy
 from fastapi_users.exceptions import UserAlreadyExists
-from fastapi_users.jwt import decode_jwt, generate_jwt
+from fastapi_users.jwt import JWT_ALGORITHM, generate_jwt
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
+from jwt import PyJWK, PyJWTError, decode
 from pwdlib.exceptions import UnknownHashError
+from pydantic import SecretStr
 from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -26,6 +30,7 @@ from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 MIN_PASSWORD_LENGTH = 4
 LOGIN_COOKIE = "fastapiusersauth"  # the name that Fractal's web client looks for
 BEARER = OAuth2PasswordBearer("/auth/token/login/", auto_error=False)
+_AUDIENCE = ["fastapi-users:auth"]
 COOKIE = APIKeyCookie(name=LOGIN_COOKIE, auto_error=False)
 
 # A hash takes 64 MiB and a good part of a tenth of a second, on purpose: beside the event loop,
@@ -148,30 +153,40 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             raise UserAlreadyExists
 
 
-class LoginTokens(JWTStrategy[UserOAuth, int]):
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Whose a token is, and of which generation; older tokens, without one, are of the first."""
+
+    user_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTokens:
     """JSON Web Tokens of a generation, which ends when the user's `login_generation` goes on."""
+
+    secret: SecretStr
+    lifetime_seconds: int
 
     async def write_token(self, user: UserOAuth) -> str:
         """A token that logs a user in."""
-        claims = {
-            "sub": str(user.id),
-            "aud": self.token_audience,
-            "generation": user.login_generation,
-        }
-        return generate_jwt(claims, self.encode_key, self.lifetime_seconds, self.algorithm)
+        claims = {"sub": str(user.id), "aud": _AUDIENCE, "generation": user.login_generation}
+        return generate_jwt(claims, self.secret, self.lifetime_seconds, JWT_ALGORITHM)
 
-    async def read_token(
-        self, token: str | None, user_manager: BaseUserManager[UserOAuth, int]
-    ) -> UserOAuth | None:
-        """Whose token this is; None if it is wrong, expired, or of a generation that has ended.
-
-        One that was written before there were generations is of the first.
-        """
-        user = await super().read_token(token, user_manager)
-        if user is None or token is None:
+    def claims(self, token: str | None) -> Claims | None:
+        """What a token claims; None if it is wrong or expired."""
+        try:
+            told = decode(token or "", _key(self.secret), [JWT_ALGORITHM], audience=_AUDIENCE)
+            return Claims(int(told["sub"]), told.get("generation", 0))
+        except (PyJWTError, LookupError, ValueError):
             return None
-        claims = decode_jwt(token, self.decode_key, self.token_audience, [self.algorithm])
-        return user if claims.get("generation", 0) == user.login_generation else None
+
+
+@cache
+def _key(secret: SecretStr) -> PyJWK:
+    """A secret as a key, which PyJWT would look through for each token otherwise."""
+    octets = urlsafe_b64encode(secret.get_secret_value().encode()).decode()
+    return PyJWK({"kty": "oct", "k": octets, "alg": JWT_ALGORITHM})
 
 
 def login_tokens(settings: Settings, lifetime_seconds: int | None = None) -> LoginTokens:
@@ -186,8 +201,12 @@ async def token_of(request: Request) -> str | None:
 
 
 async def active_user(
-    token: str | None, users: UserManager, settings: Settings
+    token: str | None, session: AsyncSession, settings: Settings
 ) -> UserOAuth | None:
-    """Who is logged in with a token: nobody, if it is wrong, expired or of an inactive user."""
-    user = await login_tokens(settings).read_token(token, users)
-    return user if user is not None and user.is_active else None
+    """Who is logged in with a token: nobody, if it is wrong or expired, or of a generation that has
+    ended, or of an inactive user."""
+    claims = login_tokens(settings).claims(token)
+    user = None if claims is None else await session.get(UserOAuth, claims.user_id)
+    if claims is None or user is None or user.login_generation != claims.generation:
+        return None
+    return user if user.is_active else None

@@ -2,28 +2,47 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from inspect import signature
 from operator import eq, ge, le
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Response
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
-    DateTime,
-    Text,
-    column,
+    Integer,
+    ScalarSelect,
+    bindparam,
     func,
-    inspect,
     literal_column,
+    not_,
+    or_,
     select,
-    table,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.errors import RefusedError
+from fractal_models.json_rows import LISTED, json_of, json_rows, json_text
+from fractal_models.tables import UserOAuth
+
+# --- who asks, and of which project: in a statement that is made before anybody does ------------
+
+PROJECT_ID = bindparam("in_project", type_=Integer())
+_READER_ID = bindparam("reader_id", type_=Integer())
+_ME = aliased(UserOAuth)
+_MY_PROFILE = select(col(_ME.profile_id)).where(col(_ME.id) == _READER_ID).correlate(None)
+# To be used like a `UserOAuth`.
+READER: Any = SimpleNamespace(id=_READER_ID, profile_id=_MY_PROFILE.scalar_subquery())
+
+
+def if_asked(name: str, condition: Any) -> ColumnElement[bool]:
+    """A condition that counts if the parameter of this name is true."""
+    return or_(condition, not_(bindparam(name, type_=Boolean())))
+
 
 # --- filters -----------------------------------------------------------------------------------
 
@@ -53,12 +72,15 @@ def at_most(column: Any) -> Condition:
 
 def contains(column: Any) -> Condition:
     """The column has this text in it, in capitals or not."""
-    return Condition(lambda column, text: col(column).icontains(text, autoescape=True), column)
+    return Condition(lambda column, text: func.strpos(_lower(column), _lower(text)) > 0, column)
 
 
 def same_word(column: Any) -> Condition:
     """The column is this word, in capitals or not."""
-    return Condition(lambda column, word: func.lower(column) == word.lower(), column)
+    return Condition(lambda column, word: _lower(column) == _lower(word), column)
+
+
+_lower = func.lower
 
 
 def asked_for(filters: Any, conditions: Mapping[str, Condition] | None = None) -> list[Any]:
@@ -66,17 +88,30 @@ def asked_for(filters: Any, conditions: Mapping[str, Condition] | None = None) -
 
     Of a dataclass, the annotation of a field says what its condition is.
     """
-    conditions = conditions or {
+    return [
+        condition.compare(condition.column, value)
+        for name, condition in (conditions or _conditions_of(filters)).items()
+        if (value := getattr(filters, name)) is not None
+    ]
+
+
+def _conditions_of(filters: Any) -> dict[str, Condition]:
+    return {
         field.name: each
         for field in fields(filters)
         for each in get_args(field.type)
         if isinstance(each, Condition)
     }
-    return [
-        condition.compare(condition.column, value)
-        for name, condition in conditions.items()
-        if (value := getattr(filters, name)) is not None
-    ]
+
+
+def filters(kind: type) -> Any:
+    """A dependency: the filters of this kind. (FastAPI itself would make them in a thread.)"""
+
+    async def chosen(**given: Any) -> Any:
+        return kind(**given)
+
+    chosen.__dict__["__signature__"] = signature(kind)
+    return Depends(chosen)
 
 
 # --- pages -------------------------------------------------------------------------------------
@@ -94,6 +129,11 @@ class Paging:
         """How many items come before the page."""
         return (self.page - 1) * (self.page_size or 0)
 
+    @property
+    def values(self) -> dict[str, int | None]:
+        """What the statement of a `page_document` is told."""
+        return {"page": self.page, "page_size": self.page_size, "offset": self.offset}
+
 
 async def _paging(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
@@ -107,8 +147,7 @@ async def _paging(
 PagingDep = Annotated[Paging, Depends(_paging)]
 
 
-# --- JSON of PostgreSQL ------------------------------------------------------------------------
-# Lists are written by PostgreSQL: no object is made here of each row.
+# --- documents ---------------------------------------------------------------------------------
 
 
 class JsonDocument(Response):
@@ -117,90 +156,66 @@ class JsonDocument(Response):
     media_type = "application/json"
 
 
+Document = ScalarSelect[str]
+
+
 async def list_of(session: AsyncSession, schema: type[BaseModel], query: Any) -> JsonDocument:
     """The rows of an ordered query, whose columns have the names of the schema's fields."""
-    listed = select(json_text(_items(schema))).select_from(query.subquery(_LISTED))
-    return JsonDocument((await session.execute(listed)).scalar_one())
+    found = await session.execute(select(list_document(schema, query)))
+    return JsonDocument(found.scalar_one())
+
+
+def list_document(schema: type[BaseModel], query: Any) -> Document:
+    """The JSON of such a list."""
+    listed = select(json_text(json_rows(schema))).select_from(query.subquery(LISTED))
+    return listed.scalar_subquery()
 
 
 async def page_of(
     session: AsyncSession, schema: type[BaseModel], query: Any, paging: Paging, **others: Any
 ) -> JsonDocument:
     """A page of such a list; `others` are what it has beyond the fields of a `Page`."""
-    each = query.with_only_columns(literal_column("1"), maintain_column_froms=True)
-    total = select(func.count().label("count")).select_from(each.order_by(None).subquery()).cte()
-    rows = query.offset(paging.offset).limit(paging.page_size).subquery(_LISTED)
-    page = _object(
-        current_page=paging.page,
-        page_size=total.c.count if paging.page_size is None else paging.page_size,
-        total_count=total.c.count,
-        items=select(_items(schema)).select_from(rows).scalar_subquery(),
-        **others,
-    )
-    found = await session.execute(select(json_text(page)).select_from(total))
+    found = await session.execute(select(page_document(schema, query, **others)), paging.values)
     return JsonDocument(found.scalar_one())
 
 
-_LISTED = "listed"
+def page_document(schema: type[BaseModel], query: Any, **others: Any) -> Document:
+    """The JSON of such a page, for which the statement is told the `values` of a `Paging`."""
+    each = query.with_only_columns(literal_column("1"), maintain_column_froms=True)
+    total = select(func.count().label("count")).select_from(each.order_by(None).subquery()).cte()
+    rows = query.offset(_OFFSET).limit(_PAGE_SIZE).subquery(LISTED)
+    page = json_of(
+        current_page=_PAGE,
+        page_size=func.coalesce(_PAGE_SIZE, total.c.count),
+        total_count=total.c.count,
+        items=select(json_rows(schema)).select_from(rows).scalar_subquery(),
+        **others,
+    )
+    return select(json_text(page)).select_from(total).scalar_subquery()
 
 
-@cache
-def _items(schema: type[BaseModel]) -> ColumnElement[Any]:
-    """The rows of a subquery `listed` as an array of objects with the fields of a schema.
-
-    It is a text that is made once, as SQLAlchemy takes milliseconds to go through as many columns.
-    """
-    columns = [
-        column(name, DateTime() if _is_time(field.annotation) else None)
-        for name, field in schema.model_fields.items()
-    ]
-    item = _object(**table(_LISTED, *columns).c)
-    return literal_column(str(_array(func.json_agg(item))))
+_PAGE, _PAGE_SIZE, _OFFSET = (
+    bindparam(name, type_=Integer()) for name in ("page", "page_size", "offset")
+)
 
 
-def _is_time(annotation: Any) -> bool:
-    return annotation is AwareDatetime or any(map(_is_time, get_args(annotation)))
+class Pages:
+    """Pages of a list with filters: a document for each choice of these, made once."""
 
+    def __init__(self, schema: type[BaseModel], query: Any, filters: type) -> None:
+        self._schema = schema
+        self._query = query
+        self._conditions = _conditions_of(filters)
+        self._made: dict[frozenset[str], Document] = {}
 
-def json_object(schema: type[BaseModel], source: Any, **others: Any) -> ColumnElement[Any]:
-    """An object with the fields of a schema: columns of a table, or others."""
-    columns = {**inspect(source).selectable.c, **others}
-    return _object(**{name: columns[name] for name in schema.model_fields})
-
-
-def _object(**columns: Any) -> ColumnElement[Any]:
-    parts: list[Any] = []
-    for name, value in columns.items():
-        parts += [_constant(name), _told(value)]
-    return func.json_build_object(*parts)
-
-
-def _constant(text: str) -> ColumnElement[str]:
-    """In the text of a statement: it would be one more parameter otherwise."""
-    return literal_column(f"'{text}'")
-
-
-_UTC, _NO_FRACTION, _NOTHING = _constant("UTC"), _constant(".000000"), _constant("")
-_SPELLING = _constant('YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-
-
-def _told(value: Any) -> Any:
-    """Times are spelled as Python does, which keeps zeros at the end of a fraction."""
-    if not isinstance(getattr(value, "type", None), DateTime):
-        return value
-    spelled = func.to_char(func.timezone(_UTC, value), _SPELLING)
-    return func.replace(spelled, _NO_FRACTION, _NOTHING)
-
-
-def json_array(element: Any, order: Any) -> ColumnElement[Any]:
-    """Elements, one of each row, in an order."""
-    return _array(func.json_agg(aggregate_order_by(element, order)))
-
-
-def _array(listed: ColumnElement[Any]) -> ColumnElement[Any]:
-    return func.coalesce(listed, literal_column("'[]'::json"))
-
-
-def json_text(document: ColumnElement[Any]) -> ColumnElement[str]:
-    """A document as it is answered with."""
-    return document.cast(Text)
+    def asked_for(self, filters: Any) -> Document:
+        """The document, for which the statement is told the values of those that are not None."""
+        given = frozenset(n for n in self._conditions if getattr(filters, n) is not None)
+        if given not in self._made:
+            conditions = {name: self._conditions[name] for name in sorted(given)}
+            where = [
+                each.compare(each.column, bindparam(name, type_=each.column.type))
+                for name, each in conditions.items()
+            ]
+            self._made[given] = page_document(self._schema, self._query.where(*where))
+        return self._made[given]

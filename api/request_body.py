@@ -15,7 +15,7 @@ from fastapi import HTTPException, Request, status
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import UserManager, active_user, token_of
+from api.auth import active_user, token_of
 from api.errors import database_away, not_logged_in
 from fractal_models.database import is_outage, is_too_slow
 from fractal_models.settings import Settings
@@ -148,7 +148,7 @@ async def _require_login(request: Request, settings: Settings) -> None:
     token = await token_of(request)
     try:
         async with request.app.state.services.sessions() as session:
-            user = await active_user(token, UserManager(session, settings), settings)
+            user = await active_user(token, session, settings)
     except Exception as error:
         if is_outage(error) or is_too_slow(error):
             raise database_away(error) from error

@@ -15,8 +15,13 @@ from api.oauth_provider import OAuthProvider
 from flows.activities.begin import Lifecycle
 from flows.engine.client import Engine
 from fractal_models.database import allow_seconds, one_moment
-from fractal_models.errors import ForbiddenError, NotFoundError
-from fractal_models.rights import require_no_guest, require_profile, require_verified
+from fractal_models.errors import NotFoundError
+from fractal_models.rights import (
+    require_no_guest,
+    require_profile,
+    require_superuser,
+    require_verified,
+)
 from fractal_models.settings import Settings
 from fractal_models.tables import UserOAuth
 
@@ -100,14 +105,14 @@ async def _user_manager(session: SessionDep, settings: SettingsDep) -> UserManag
 
 
 UserManagerDep = Annotated[UserManager, Depends(_user_manager)]
-_Token = Annotated[str | None, Depends(BEARER)]
-_Cookie = Annotated[str | None, Depends(COOKIE)]
+Token = Annotated[str | None, Depends(BEARER)]
+Cookie = Annotated[str | None, Depends(COOKIE)]
 
 
 async def _current_user(
-    token: _Token, cookie: _Cookie, users: UserManagerDep, settings: SettingsDep
+    token: Token, cookie: Cookie, session: SessionDep, settings: SettingsDep
 ) -> UserOAuth:
-    user = await active_user(token or cookie, users, settings)
+    user = await active_user(token or cookie, session, settings)
     if user is None:
         raise not_logged_in()
     return user
@@ -117,8 +122,7 @@ CurrentUser = Annotated[UserOAuth, Depends(_current_user)]
 
 
 async def _superuser(user: CurrentUser) -> UserOAuth:
-    if not user.is_superuser:
-        raise ForbiddenError("Only administrators may do this.")
+    require_superuser(user)
     return user
 
 

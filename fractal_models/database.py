@@ -11,7 +11,12 @@ import asyncpg
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.errors import UnavailableError
@@ -109,6 +114,7 @@ def connection_pool(
         async_creator=partial(connect, url, server_settings={**_PLANNING, **(parameters or {})}),
         pool_size=min(connections, _KEPT_CONNECTIONS),
         max_overflow=max(0, connections - _KEPT_CONNECTIONS),
+        pool_use_lifo=True,  # its statements are prepared there, and its caches are warm
         hide_parameters=True,
         json_serializer=_dump_json,
         json_deserializer=loads,
@@ -124,6 +130,17 @@ def _discard_closed(connection: Any, *_: Any) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError("The connection was closed while it was not used.")
+
+
+@asynccontextmanager
+async def reading(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncConnection]:
+    """A connection for statements that read, each by itself.
+
+    There is no transaction, which would take two round trips, and nothing is loaded into a session.
+    """
+    engine: AsyncEngine = sessions.kw["bind"]
+    async with engine.connect() as connection:
+        yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 async def allow_seconds(session: AsyncSession, seconds: float) -> None:

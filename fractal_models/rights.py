@@ -90,6 +90,12 @@ async def require_membership(session: AsyncSession, user: UserOAuth, group_id: i
         raise ForbiddenError(f"You are not in user group {group_id}.")
 
 
+def require_superuser(user: UserOAuth) -> None:
+    """Raise ForbiddenError for users who are no administrators."""
+    if not user.is_superuser:
+        raise ForbiddenError("Only administrators may do this.")
+
+
 def require_verified(user: UserOAuth) -> None:
     """Raise ForbiddenError if no administrator has verified the user yet."""
     if not user.is_verified:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, null
+from sqlalchemy import Select, Table, and_, null
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.lists import PROJECT_ID, READER, Document, list_document
 from fractal_models import tables
 from fractal_models.schemas.job import JobRead
 
@@ -29,12 +30,18 @@ def newest_first(*, log: bool = True) -> Select[Any]:
     return _WITH_LOG if log else _WITHOUT_LOG
 
 
-def in_projects_of(user: tables.UserOAuth) -> ColumnElement[bool]:
-    """Of a job: its project is there, and the user owns it or has joined it."""
-    joined = select(tables.LinkUserProjectV2.project_id).where(
-        tables.LinkUserProjectV2.user_id == user.id, col(tables.LinkUserProjectV2.is_verified)
-    )
-    return _JOBS.c.project_id.in_(joined)
+def _listed(*where: Any) -> dict[bool, Document]:
+    """Such jobs, with the newest first; with their logs, and without."""
+    return {
+        log: list_document(JobRead, newest_first(log=log).where(*where)) for log in (True, False)
+    }
+
+
+_JOINED = select(tables.LinkUserProjectV2.project_id).where(
+    tables.LinkUserProjectV2.user_id == READER.id, col(tables.LinkUserProjectV2.is_verified)
+)
+MINE = _listed(_JOBS.c.project_id.in_(_JOINED))  # of projects that are there, owned or joined
+OF_PROJECT = _listed(_JOBS.c.project_id == PROJECT_ID)
 
 
 async def latest_job(session: AsyncSession, *where: Any) -> JobRead | None:

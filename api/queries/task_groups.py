@@ -4,14 +4,16 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AwareDatetime
 from sqlalchemy import ColumnElement, ScalarSelect, Select
 from sqlmodel import col, exists, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
-from api.lists import json_array, json_object, json_text
+from api.lists import READER, if_asked
 from fractal_models.errors import RefusedError
+from fractal_models.json_rows import json_array, json_object, json_text
 from fractal_models.rights import visible_to
 from fractal_models.schemas import task as schemas
 from fractal_models.tables import (
@@ -84,27 +86,32 @@ class TaskGroupFilters:
         return shown.where(*lists.asked_for(self)).order_by(col(TaskGroupV2.id))
 
 
-async def list_task_groups_visible_to(session: AsyncSession, user: UserOAuth, *where: Any) -> str:
-    """The JSON of the `TaskGroupReadSlim`s by package name, each with its newest version first.
+_VERSION = (col(TaskGroupV2.pkg_name), col(TaskGroupV2.version))
+_ORDER = (func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
+_PREFERRED = (
+    select(TaskGroupV2.id)
+    .outerjoin(LinkUserGroup, membership_of(READER))
+    .where(
+        visible_to(READER),
+        if_asked("only_active", col(TaskGroupV2.active)),
+        if_asked("only_owner", TaskGroupV2.user_id == READER.id),
+    )
+    .distinct(*_VERSION)
+    .order_by(*_VERSION, *preferred_by(READER))
+)
+# Of several task groups with the same version there is one, that which the user prefers.
+VISIBLE = (
+    select(json_text(json_array(func.json_build_array(*_VERSION, json_text(_SLIM)), *_ORDER)))
+    .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
+    .where(col(TaskGroupV2.id).in_(_PREFERRED))
+    .scalar_subquery()
+)
 
-    Of several with the same version there is one, that which the user prefers.
-    """
-    version = (col(TaskGroupV2.pkg_name), col(TaskGroupV2.version))
-    preferred = (
-        select(TaskGroupV2.id)
-        .outerjoin(LinkUserGroup, membership_of(user))
-        .where(visible_to(user), *where)
-        .distinct(*version)
-        .order_by(*version, *preferred_by(user))
-    )
-    found = await session.execute(
-        select(*version, json_text(_SLIM))
-        .join(UserOAuth, col(UserOAuth.id) == col(TaskGroupV2.user_id))
-        .where(col(TaskGroupV2.id).in_(preferred))
-        .order_by(func.lower(TaskGroupV2.pkg_name), col(TaskGroupV2.id).desc())
-    )
+
+def by_package(visible: str) -> str:
+    """The JSON of `TaskGroupReadSlim`s by package name, each with its newest version first."""
     packages: dict[str, list[tuple[str, str]]] = {}
-    for name, number, document in found:
+    for name, number, document in orjson.loads(visible):
         packages.setdefault(name, []).append((str(number), document))
     documents = []
     for name, groups in packages.items():

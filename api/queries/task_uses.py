@@ -9,6 +9,7 @@ from sqlmodel import col
 
 from api import lists
 from api.queries.task_groups import IS_PRIVATE
+from fractal_models.json_rows import json_array, json_object
 from fractal_models.schemas.manifest import TaskType
 from fractal_models.schemas.task import ProjectUser, TaskMinimal, TaskRelationship
 from fractal_models.tables import (
@@ -24,13 +25,13 @@ from fractal_models.tables import (
 
 _OWNER = aliased(UserOAuth)
 _OWNERS = (
-    select(lists.json_array(lists.json_object(ProjectUser, UserOAuth), UserOAuth.id))
+    select(json_array(json_object(ProjectUser, UserOAuth), UserOAuth.id))
     .join(LinkUserProjectV2, col(LinkUserProjectV2.user_id) == col(UserOAuth.id))
     .where(col(LinkUserProjectV2.project_id) == ProjectV2.id, col(LinkUserProjectV2.is_owner))
     .correlate(ProjectV2)
     .scalar_subquery()
 )
-_USE = lists.json_object(
+_USE = json_object(
     TaskRelationship,
     WorkflowV2,
     workflow_id=WorkflowV2.id,
@@ -40,7 +41,7 @@ _USE = lists.json_object(
 )
 # Of a task of another query.
 _USES = (
-    select(lists.json_array(_USE, WorkflowV2.id))
+    select(json_array(_USE, WorkflowV2.id))
     .select_from(WorkflowV2)
     .join(ProjectV2, col(ProjectV2.id) == col(WorkflowV2.project_id))
     .where(
@@ -75,7 +76,7 @@ class TaskFilters:
 
     def query(self) -> Select[Any]:
         """The tasks, by their ids, as `TaskInfo` has them."""
-        task = lists.json_object(
+        task = json_object(
             TaskMinimal,
             TaskV2,
             pkg_name=TaskGroupV2.pkg_name,

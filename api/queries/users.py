@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import ScalarSelect, Select, null
+from sqlalchemy import Integer, ScalarSelect, bindparam, null, or_
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.lists import json_array, json_object
+from api.lists import list_document
+from fractal_models.json_rows import json_array, json_object
 from fractal_models.schemas.user import OAuthAccountRead, UserRead
 from fractal_models.tables import (
     DatasetV2,
@@ -29,8 +30,14 @@ _COLUMNS: list[Any] = [
     _ACCOUNTS.label("oauth_accounts"),
     null().label("group_ids_names"),
 ]
-# The users as a `UserRead` has them, without their groups.
-USERS: Select[Any] = select(*_COLUMNS).order_by(col(UserOAuth.id))
+_PROFILE_ID = bindparam("profile_id", type_=Integer())
+# The users as a `UserRead` has them, without their groups: all, or those with one profile.
+USERS = list_document(
+    UserRead,
+    select(*_COLUMNS)
+    .where(or_(_PROFILE_ID.is_(None), col(UserOAuth.profile_id) == _PROFILE_ID))
+    .order_by(col(UserOAuth.id)),
+)
 
 
 async def with_groups(session: AsyncSession, user: UserOAuth, default: str) -> UserRead:

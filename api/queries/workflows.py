@@ -6,8 +6,8 @@ from sqlalchemy import Select
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.lists import json_array, json_object
 from fractal_models.errors import RefusedError
+from fractal_models.json_rows import json_array, json_object
 from fractal_models.rights import visible_to
 from fractal_models.schemas.project import ProjectRead
 from fractal_models.schemas.task import TaskRead

@@ -1,10 +1,10 @@
 """Datasets; their images are in `images.py`."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Response, status
+from fastapi import APIRouter, BackgroundTasks, Response, status
 from sqlalchemy import Select
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
@@ -12,10 +12,12 @@ from sqlmodel import col, select
 from api import lists
 from api.errors import conflicts_as
 from api.image_import import ImportRoute
+from api.lists import PROJECT_ID, READER
 from api.queries import images
 from api.queries.users import owner_email
+from api.readers import ProjectReader, VerifiedReader
 from api.request_body import Body, takes
-from api.rights import ReadableDataset, ReadableProject, WritableDataset, WritableProject
+from api.rights import ReadableDataset, WritableDataset, WritableProject
 from api.services import (
     PatientSessionDep,
     Services,
@@ -29,6 +31,7 @@ from fractal_models.database import analyse, saved_id
 from fractal_models.errors import ForbiddenError, RefusedError
 from fractal_models.image_list import IMAGE_TABLES, append_images
 from fractal_models.image_pages import image_count
+from fractal_models.json_rows import json_object
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.dataset import (
     DatasetCreate,
@@ -50,7 +53,7 @@ router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
 _PROJECT = aliased(ProjectV2, name="project")
 # Looked up for each dataset that is answered with, not for all among which these are.
 _PROJECT_OF_DATASET = (
-    select(lists.json_object(ProjectRead, ProjectV2))
+    select(json_object(ProjectRead, ProjectV2))
     .where(col(ProjectV2.id) == DatasetV2.project_id)
     .correlate(DatasetV2)
     .scalar_subquery()
@@ -74,29 +77,44 @@ class DatasetFilters:
     dataset_name: Annotated[str | None, lists.contains(DatasetV2.name)] = None
 
 
+_WITH_OWNER: list[Any] = [
+    *_COLUMNS,
+    owner_email(DatasetV2.project_id).label("owner_email"),
+    image_count().label("image_count"),
+]
+# Those with a star come first, and then the newest.
+_MINE: Select[Any] = (
+    select(*_WITH_OWNER)
+    .outerjoin(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
+    .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
+    .where(LinkUserProjectV2.user_id == READER.id, col(LinkUserProjectV2.is_verified))
+    .where(lists.if_asked("only_owned", col(LinkUserProjectV2.is_owner)))
+    .order_by(col(DatasetV2.is_starred).desc(), col(DatasetV2.id).desc())
+)
+_MY_DATASETS = lists.Pages(DatasetReadExpanded, _MINE, DatasetFilters)
+_OF_PROJECT_BY_NAME = lists.list_document(
+    DatasetRead,
+    select(*_COLUMNS)
+    .where(DatasetV2.project_id == PROJECT_ID)
+    .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id)),
+)
+
+
 @router_of_all.get("/", response_model=Page[DatasetReadExpanded])
 async def list_my_datasets(
-    user: VerifiedUser,
-    session: SessionDep,
+    reader: VerifiedReader,
     paging: lists.PagingDep,
-    filters: Annotated[DatasetFilters, Depends()],
+    filters: Annotated[DatasetFilters, lists.filters(DatasetFilters)],
     only_owned: bool = False,
 ) -> Response:
     """The datasets of all projects of the user, or of those that they own."""
-    query = _datasets_of(user).where(*lists.asked_for(filters))
-    if only_owned:
-        query = query.where(col(LinkUserProjectV2.is_owner))
-    return await lists.page_of(session, DatasetReadExpanded, query, paging)
+    document = _MY_DATASETS.asked_for(filters)
+    return await reader.answer(document, **paging.values, **asdict(filters), only_owned=only_owned)
 
 
 @router.get("/", response_model=list[DatasetRead])
-async def list_datasets(project: ReadableProject, session: SessionDep) -> Response:
-    query = (
-        select(*_COLUMNS)
-        .where(DatasetV2.project_id == project.id)
-        .order_by(col(DatasetV2.is_starred).desc(), DatasetV2.name, col(DatasetV2.id))
-    )
-    return await lists.list_of(session, DatasetRead, query)
+async def list_datasets(reader: ProjectReader) -> Response:
+    return await reader.answer(_OF_PROJECT_BY_NAME)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -192,23 +210,6 @@ async def star_dataset(dataset: WritableDataset, session: SessionDep) -> None:
 async def unstar_dataset(dataset: WritableDataset, session: SessionDep) -> None:
     dataset.is_starred = False
     await session.commit()
-
-
-def _datasets_of(user: UserOAuth) -> Select[Any]:
-    """The datasets of a user's projects, those with a star first, and then the newest."""
-    columns: list[Any] = [
-        *_COLUMNS,
-        owner_email(DatasetV2.project_id).label("owner_email"),
-        image_count().label("image_count"),
-    ]
-    query: Select[Any] = (
-        select(*columns)
-        .outerjoin(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
-        .where(LinkUserProjectV2.user_id == user.id, col(LinkUserProjectV2.is_verified))
-        .order_by(col(DatasetV2.is_starred).desc(), col(DatasetV2.id).desc())
-    )
-    return query
 
 
 def _listed(user: UserOAuth) -> str:

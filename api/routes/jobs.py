@@ -4,12 +4,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, Response, status
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
@@ -19,6 +19,7 @@ from api import lists, rights
 from api.gone_clients import changes_something
 from api.lists import at_least, at_most, equals
 from api.queries import jobs
+from api.readers import ProjectReader, SuperuserReader, VerifiedReader
 from api.services import (
     Contributor,
     EngineDep,
@@ -76,10 +77,9 @@ async def submit_job(
 
 
 @router.get("/job/", response_model=list[JobRead])
-async def list_my_jobs(user: VerifiedUser, session: SessionDep, log: bool = True) -> Response:
+async def list_my_jobs(reader: VerifiedReader, log: bool = True) -> Response:
     """The jobs of all projects that the user owns or has joined, the newest first."""
-    query = jobs.newest_first(log=log).where(jobs.in_projects_of(user))
-    return await lists.list_of(session, JobRead, query)
+    return await reader.answer(jobs.MINE[log])
 
 
 @router.get("/job/squeue/")
@@ -110,11 +110,8 @@ async def read_squeue(
 
 
 @router.get("/project/{project_id}/job/", response_model=list[JobRead])
-async def list_project_jobs(
-    project: rights.ReadableProject, session: SessionDep, log: bool = True
-) -> Response:
-    query = jobs.newest_first(log=log).where(col(JobV2.project_id) == project.id)
-    return await lists.list_of(session, JobRead, query)
+async def list_project_jobs(reader: ProjectReader, log: bool = True) -> Response:
+    return await reader.answer(jobs.OF_PROJECT[log])
 
 
 @router.get("/project/{project_id}/workflow/{workflow_id}/job/", response_model=list[JobRead])
@@ -210,17 +207,21 @@ class JobFilters:
     end_timestamp_max: Annotated[AwareDatetime | None, at_most(JobV2.end_timestamp)] = None
 
 
+_ALL_JOBS = {
+    log: lists.Pages(JobRead, jobs.jobs_in_projects(log=log), JobFilters) for log in (True, False)
+}
+
+
 @router_of_all.get("/", response_model=Page[JobRead])
 async def list_all_jobs(
-    filters: Annotated[JobFilters, Depends()],
-    _: Superuser,
-    session: SessionDep,
+    filters: Annotated[JobFilters, lists.filters(JobFilters)],
+    reader: SuperuserReader,
     paging: lists.PagingDep,
     log: bool = True,
 ) -> Response:
     """The jobs of all users, the newest first."""
-    query = jobs.jobs_in_projects(log=log).where(*lists.asked_for(filters))
-    return await lists.page_of(session, JobRead, query, paging)
+    document = _ALL_JOBS[log].asked_for(filters)
+    return await reader.answer(document, **paging.values, **asdict(filters))
 
 
 @router_of_all.get("/{job_id}/")

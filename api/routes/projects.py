@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response, status
-from sqlalchemy import Select
+from fastapi import APIRouter, Response, status
+from sqlalchemy import Select, bindparam
 from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api import lists
+from api.lists import READER
+from api.readers import VerifiedReader
 from api.rights import AnyProject, OwnProject, ReadableProject, UserResource, WritableProject
 from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from flows.records.jobs import require_no_submitted_job
@@ -29,23 +31,26 @@ router = APIRouter(prefix="/api/v2/project", tags=["Project"])
 router_of_all = APIRouter(prefix="/admin/v2/project", tags=["Administration"])
 
 
+_MY_PROJECTS = lists.list_document(
+    ProjectRead,
+    select(ProjectV2)
+    .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
+    .where(
+        LinkUserProjectV2.user_id == READER.id,
+        LinkUserProjectV2.is_owner == bindparam("is_owner"),
+        col(LinkUserProjectV2.is_verified),
+    )
+    .order_by(col(ProjectV2.is_starred).desc(), col(ProjectV2.id).desc()),
+)
+
+
 @router.get("/", response_model=list[ProjectRead])
-async def list_projects(user: VerifiedUser, session: SessionDep, is_owner: bool = True) -> Response:
+async def list_projects(reader: VerifiedReader, is_owner: bool = True) -> Response:
     """The user's own projects, or with `is_owner=false` those of others that they joined.
 
     Those with a star come first, and then the newest.
     """
-    query = (
-        select(ProjectV2)
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
-        .where(
-            LinkUserProjectV2.user_id == user.id,
-            LinkUserProjectV2.is_owner == is_owner,
-            col(LinkUserProjectV2.is_verified),
-        )
-        .order_by(col(ProjectV2.is_starred).desc(), col(ProjectV2.id).desc())
-    )
-    return await lists.list_of(session, ProjectRead, query)
+    return await reader.answer(_MY_PROJECTS, is_owner=is_owner)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)
@@ -123,7 +128,7 @@ class ProjectFilters:
 
 @router_of_all.get("/", response_model=Page[ProjectReadSuperuser])
 async def list_all_projects(
-    filters: Annotated[ProjectFilters, Depends()],
+    filters: Annotated[ProjectFilters, lists.filters(ProjectFilters)],
     _: Superuser,
     session: SessionDep,
     paging: lists.PagingDep,

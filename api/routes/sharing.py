@@ -184,7 +184,7 @@ class LinkFilters:
 
 @router_of_all.get("/", response_model=Page[LinkUserProjectRead])
 async def list_links(
-    filters: Annotated[LinkFilters, Depends()],
+    filters: Annotated[LinkFilters, lists.filters(LinkFilters)],
     _: Superuser,
     session: SessionDep,
     paging: lists.PagingDep,

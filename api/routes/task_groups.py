@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import AwareDatetime
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -12,6 +12,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api import lists
 from api.lists import JsonDocument, PagingDep, list_of, page_of
 from api.queries import task_groups
+from api.readers import VerifiedReader
 from api.rights import AnyTaskGroup, OwnTaskGroup, ReadableTaskGroup
 from api.services import SessionDep, Superuser, VerifiedUser
 from flows.activities.new_groups import require_new_in
@@ -53,17 +54,16 @@ class ActivityFilters:
         return select(TaskGroupActivityV2).where(*lists.asked_for(self)).order_by(newest_first)
 
 
-_Activities = Annotated[ActivityFilters, Depends()]
+_Activities = Annotated[ActivityFilters, lists.filters(ActivityFilters)]
 
 
 @router.get(f"{_OWN}/", response_model=list[tuple[str, list[TaskGroupReadSlim]]])
 async def list_task_groups(
-    user: VerifiedUser, session: SessionDep, only_active: bool = False, only_owner: bool = False
+    reader: VerifiedReader, only_active: bool = False, only_owner: bool = False
 ) -> Response:
     """The task groups by package name, each with its newest version first."""
-    where = [TaskGroupV2.active] if only_active else []
-    where += [TaskGroupV2.user_id == user.id] if only_owner else []
-    return JsonDocument(await task_groups.list_task_groups_visible_to(session, user, *where))
+    visible = await reader.read(task_groups.VISIBLE, only_active=only_active, only_owner=only_owner)
+    return JsonDocument(task_groups.by_package(visible))
 
 
 @router.get(f"{_OWN}/activity/", response_model=list[TaskGroupActivityRead])
@@ -99,7 +99,7 @@ async def update_task_group(
 
 @router.get(f"{_ALL}/", response_model=Page[TaskGroupReadSuperuser])
 async def list_all_task_groups(
-    filters: Annotated[task_groups.TaskGroupFilters, Depends()],
+    filters: Annotated[task_groups.TaskGroupFilters, lists.filters(task_groups.TaskGroupFilters)],
     paging: PagingDep,
     _: Superuser,
     session: SessionDep,

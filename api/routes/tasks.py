@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Response, status
+from fastapi import APIRouter, HTTPException, Response, status
 from pydantic import Field
 from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.errors import Refusal
-from api.lists import PagingDep, list_of, page_of
+from api.lists import READER, PagingDep, filters, list_document, page_of
 from api.queries.task_uses import TaskFilters
+from api.readers import VerifiedReader
 from api.rights import AnyTaskGroup, NewOwner, OwnTask, ReadableTask
-from api.services import Contributor, SessionDep, Superuser, VerifiedUser
+from api.services import Contributor, SessionDep, Superuser
 from flows.activities.new_groups import require_new
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
@@ -28,16 +29,19 @@ _TaskIds = Annotated[UniqueIds, Field(min_length=1)]
 _OF_PACKAGE = {"command_non_parallel", "command_parallel", "input_types", "output_types"}
 
 
+_VISIBLE = list_document(
+    TaskReadSlim,
+    select(TaskV2)
+    .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
+    .where(visible_to(READER))
+    .order_by(col(TaskV2.id)),
+)
+
+
 @router.get("/api/v2/task/", response_model=list[TaskReadSlim])
-async def list_tasks(user: VerifiedUser, session: SessionDep) -> Response:
+async def list_tasks(reader: VerifiedReader) -> Response:
     """The user's own tasks and those shared with them."""
-    query = (
-        select(TaskV2)
-        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-        .where(visible_to(user))
-        .order_by(col(TaskV2.id))
-    )
-    return await list_of(session, TaskReadSlim, query)
+    return await reader.answer(_VISIBLE)
 
 
 @router.post("/api/v2/task/", status_code=status.HTTP_201_CREATED)
@@ -95,10 +99,13 @@ async def delete_task(task_id: int, _: Contributor) -> None:
 
 @router.get("/admin/v2/task/", response_model=Page[TaskInfo])
 async def list_all_tasks(
-    filters: Annotated[TaskFilters, Depends()], paging: PagingDep, _: Superuser, session: SessionDep
+    chosen: Annotated[TaskFilters, filters(TaskFilters)],
+    paging: PagingDep,
+    _: Superuser,
+    session: SessionDep,
 ) -> Response:
     """The tasks of all users, each with the workflows that use it."""
-    return await page_of(session, TaskInfo, filters.query(), paging)
+    return await page_of(session, TaskInfo, chosen.query(), paging)
 
 
 # --- for administrators: which tasks are core, as they recommend them ---------------------------

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, Response, status
 from sqlalchemy import ScalarSelect, Select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col, func, select
@@ -15,6 +15,7 @@ from api.rights import OwnTemplate, ReadableTemplate, TemplateGroup
 from api.services import Contributor, SessionDep, VerifiedUser
 from fractal_models.database import saved_id
 from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.json_rows import json_array
 from fractal_models.rights import require_membership, shared_with
 from fractal_models.schemas import workflow_template as schemas
 from fractal_models.schemas.base import CONTRACT_VERSION
@@ -40,7 +41,7 @@ async def list_workflow_templates(
     user: VerifiedUser,
     session: SessionDep,
     paging: lists.PagingDep,
-    filters: Annotated[TemplateFilters, Depends()],
+    filters: Annotated[TemplateFilters, lists.filters(TemplateFilters)],
     is_owner: bool = False,
 ) -> Response:
     """The user's own templates, then those shared with them; each with its versions."""
@@ -142,7 +143,7 @@ def _authors_seen_by(user: UserOAuth) -> ScalarSelect[Any]:
     """The emails of those who made templates that the user sees."""
     authors = select(WorkflowTemplate.user_id).where(shared_with(user, WorkflowTemplate))
     return (
-        select(lists.json_array(col(UserOAuth.email), UserOAuth.email))
+        select(json_array(col(UserOAuth.email), UserOAuth.email))
         .where(col(UserOAuth.id).in_(authors))
         .scalar_subquery()
     )

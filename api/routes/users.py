@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response, status
+from fastapi import APIRouter, Response, status
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
 from pydantic import AwareDatetime
@@ -20,6 +20,7 @@ from api.auth import login_tokens
 from api.errors import bad_request, conflicts_as
 from api.lists import at_least, at_most
 from api.queries import users as queries
+from api.readers import SuperuserReader
 from api.rights import AnyGroup, AnyUser
 from api.services import SessionDep, SettingsDep, Superuser, UserManagerDep
 from fractal_models.database import saved_id
@@ -53,12 +54,9 @@ async def register_user(
 
 
 @router.get("/users/", response_model=list[schemas.UserRead])
-async def list_users(_: Superuser, session: SessionDep, profile_id: int | None = None) -> Response:
+async def list_users(reader: SuperuserReader, profile_id: int | None = None) -> Response:
     """All users, or those with one profile."""
-    query = queries.USERS
-    if profile_id is not None:
-        query = query.where(col(UserOAuth.profile_id) == profile_id)
-    return await lists.list_of(session, schemas.UserRead, query)
+    return await reader.answer(queries.USERS, profile_id=profile_id)
 
 
 @router.get("/users/{user_id}/")
@@ -195,7 +193,7 @@ class StartedJobFilters:
 
 @router_of_all.get("/users-csv/", response_class=Response)
 async def table_users(
-    filters: Annotated[StartedJobFilters, Depends()],
+    filters: Annotated[StartedJobFilters, lists.filters(StartedJobFilters)],
     _: Superuser,
     session: SessionDep,
     exclude_zero_jobs: bool = False,

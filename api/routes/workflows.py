@@ -5,7 +5,8 @@ from sqlmodel import col
 
 from api import lists
 from api.queries.workflows import WORKFLOWS, require_new_name, with_warnings
-from api.rights import ReadableProject, ReadableWorkflow, WritableProject, WritableWorkflow
+from api.readers import ProjectReader
+from api.rights import ReadableWorkflow, WritableProject, WritableWorkflow
 from api.services import SessionDep, VerifiedUser
 from flows.records.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
@@ -25,10 +26,14 @@ from fractal_models.workflow_tasks import input_types_of
 router = APIRouter(prefix="/api/v2/project/{project_id}/workflow", tags=["Workflow"])
 
 
+_OF_PROJECT = lists.list_document(
+    WorkflowRead, WORKFLOWS.where(col(WorkflowV2.project_id) == lists.PROJECT_ID)
+)
+
+
 @router.get("/", response_model=list[WorkflowRead])
-async def list_workflows(project: ReadableProject, session: SessionDep) -> Response:
-    query = WORKFLOWS.where(col(WorkflowV2.project_id) == project.id)
-    return await lists.list_of(session, WorkflowRead, query)
+async def list_workflows(reader: ProjectReader) -> Response:
+    return await reader.answer(_OF_PROJECT)
 
 
 @router.post("/", status_code=status.HTTP_201_CREATED)

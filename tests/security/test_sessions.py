@@ -36,7 +36,10 @@ class Account:
         await self.admin.ok("PATCH", self.url, json=fields)
 
     async def is_served(self, token: str) -> bool:
-        """Whether requests with the token are: without a body, with one, and with a cookie."""
+        """Whether requests with the token are: without a body, with one, with a cookie, for lists.
+
+        (The user may not see those, but is known.)
+        """
         bearer = {"Authorization": f"Bearer {token}"}
         cookie = {"Cookie": f"{LOGIN_COOKIE}={token}"}
         me = "/auth/current-user/"
@@ -46,6 +49,11 @@ class Account:
             (await self.anonymous.patch(me, headers=bearer, json={})).status_code,
         }
         assert answers in ({200}, {401})
+        lists = {
+            (await self.anonymous.get(url, headers=bearer)).status_code
+            for url in ("/api/v2/project/", "/api/v2/project/1/dataset/", "/auth/users/")
+        }
+        assert lists == ({403} if answers == {200} else {401})
         return answers == {200}
 
 
