@@ -32,6 +32,7 @@ import psutil
 from setproctitle import getproctitle, setproctitle
 
 from deployments.secrecy import keep_secrets
+from fractal_models.errors import FractalError
 
 _NUMBER = struct.Struct("q")  # the length of a request, then a process id, then an exit code
 _EXIT_UNKNOWN = 255  # of a process whose fork server has ended before it
@@ -39,7 +40,7 @@ _LOOK_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _CLOSE_SECONDS = 5.0
 
 
-class ForkServerGoneError(Exception):
+class ForkServerGoneError(FractalError):
     """The fork server has ended."""
 
 
@@ -190,7 +191,7 @@ class ForkServer:
         """
         readable, *_ = select.select([self._channel], [], [], seconds)
         if readable and not self._channel.recv(1, socket.MSG_PEEK):  # so that others see it too
-            raise ForkServerGoneError("It has ended before it was ready.")
+            raise ForkServerGoneError("The fork server has ended before it was ready.")
         return bool(readable)
 
     def close(self) -> None:
@@ -213,10 +214,10 @@ class ForkServer:
             said = ours.recv(_NUMBER.size, socket.MSG_WAITALL)
         except OSError as error:
             ours.close()
-            raise ForkServerGoneError(str(error)) from error
+            raise ForkServerGoneError(f"The fork server has ended: {error}") from error
         if not said:
             ours.close()
-            raise ForkServerGoneError("It has ended while it was asked.")
+            raise ForkServerGoneError("The fork server has ended while it was asked.")
         return int(_NUMBER.unpack(said)[0]), ours
 
 

@@ -47,7 +47,7 @@ _QUIET_SECONDS = 120.0
 _TRIES = 4
 _LOOK_SECONDS = 1.0
 # What the services import.
-PRELOAD = ("deployments.preload", "prefect.server.api.server", "api.app", "uvicorn", "uvloop")
+_PRELOAD = ("deployments.preload", "prefect.server.api.server", "api.app", "uvicorn", "uvloop")
 
 
 class StackError(FractalError):
@@ -347,7 +347,7 @@ def _environment(postgres: EmbeddedPostgres, data_dir: Path) -> dict[str, str]:
 def _fork_server(prefect: dict[str, str], data_dir: Path) -> Iterator[ForkServer]:
     """The process from which the services are forked; it imports while PostgreSQL starts."""
     with open_private(data_dir / "logs" / "fork_server.log", "ab") as log:
-        server = ForkServer.start(PRELOAD, {**without_secrets(), **prefect}, log)
+        server = ForkServer.start(_PRELOAD, {**without_secrets(), **prefect}, log)
     try:
         yield server
     finally:

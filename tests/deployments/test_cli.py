@@ -206,13 +206,15 @@ def test_an_invalid_resource_is_told_in_one_line(
     assert ended.is_error("The resource is invalid", "colour")
 
 
+@pytest.mark.api
 def test_the_openapi_document_needs_no_settings(fractal_prefect: Run, tmp_path: Path) -> None:
     path = tmp_path / "openapi.json"
     subprocess.run([COMMAND, "openapi", "--output", path], env=environment(tmp_path), check=True)
     assert json.loads(path.read_text()) == document()
-    assert json.loads(fractal_prefect("openapi").out) == document()
+    assert fractal_prefect("openapi").out == path.read_text() + "\n"
 
 
+@pytest.mark.api
 def test_an_output_that_cannot_be_written_is_named(fractal_prefect: Run, tmp_path: Path) -> None:
     path = tmp_path / "no" / "openapi.json"
     assert fractal_prefect("openapi", "--output", path).is_error(str(path), "cannot be written")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
 from deployments.services import Service, python_module, wait_for
-from deployments.stack import PRELOAD
+from deployments.stack import Stack
 
 SECONDS = 60
 ENVIRONMENT = {"PATH": os.environ["PATH"], "GREETING": "hello"}
@@ -144,11 +145,10 @@ def test_a_service_is_started_if_it_cannot_be_forked(tmp_path: Path) -> None:
     assert service.last_words() == "here"
 
 
-def test_importing_what_services_need_starts_no_thread() -> None:
-    """Of several threads, a fork has only one, and the locks of all."""
-    code = f"import {', '.join(PRELOAD)}, threading; print(threading.active_count())"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stdout == "1\n", ended.stderr
+def test_what_services_are_forked_from_has_one_thread(stack: Stack) -> None:
+    """A fork has only the thread that forks, and the locks of all."""
+    assert stack.fork_server.process is not None
+    assert psutil.Process(stack.fork_server.process.pid).num_threads() == 1
 
 
 def test_a_server_that_cannot_import_is_never_ready(capfd: pytest.CaptureFixture[str]) -> None:

@@ -327,7 +327,11 @@ HOSTILE_FILES = st.tuples(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=night.examples(40, 2000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     hostile=st.one_of(
         st.binary(max_size=500), st.lists(HOSTILE_FILES, max_size=4).map(lambda f: answer(*f))
