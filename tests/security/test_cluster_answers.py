@@ -28,6 +28,7 @@ from flows.process.transport import (
 from flows.units.batch import Batch, BatchUnit, DamagedFileError
 from flows.units.results import UnitResult
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from tests import night
 
 MIB = 1 << 20
 CONFIG = {
