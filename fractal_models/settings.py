@@ -270,6 +270,11 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         description="Largest output (--out-json, MiB) that the units of one phase of a task may "
         "write, taken together",
     )
+    warm_units: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether imports are made once for many units: where that is safe (auto), or "
+        "never (off)",
+    )
     max_unpacked_mb: int = Field(
         default=2000, ge=1, description="MiB that the archive of a pixi project may have unpacked"
     )

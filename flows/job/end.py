@@ -12,9 +12,10 @@ from flows.records.events import Outcome
 from flows.records.usage import work_of_job
 from flows.reports.artifacts import show_summary
 from flows.reports.sentences import sentence, words_of
-from flows.reports.summary import EndedJob, Work, summary
+from flows.reports.summary import EndedJob, Imports, Work, summary
 from flows.reports.text import job_title, printable
 from flows.units.job_folder import JobFolder, archive_folder, warnings_in
+from flows.units.results import imports_of
 from fractal_models.database import release, saved_id
 from fractal_models.tables import JobV2
 from fractal_models.tables.columns import now
@@ -48,13 +49,18 @@ async def conclude_job(
     )
     if not ended:
         return
-    await _show_summary(job, works, message, warnings_in(story))
+    imports = await asyncio.to_thread(_imports, folder)
+    await _show_summary(job, works, message, warnings_in(story), imports)
     if folder.path.exists():
         await asyncio.to_thread(archive_folder, folder.path)
 
 
 async def _show_summary(
-    job: JobV2, works: Sequence[Work], message: str, warnings: Sequence[str]
+    job: JobV2,
+    works: Sequence[Work],
+    message: str,
+    warnings: Sequence[str],
+    imports: Imports | None,
 ) -> None:
     if job.flow_run_id is None:
         return  # there is no place to show it
@@ -64,9 +70,22 @@ async def _show_summary(
         folder=job.working_dir,
         remote_folder=job.working_dir_user,
         warnings=warnings,
+        imports=imports,
     )
     text = summary(ended, works)
     await show_summary(f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
+
+
+def _imports(folder: JobFolder) -> Imports | None:
+    """What imports took that were made once for many units; None if there were none."""
+    found = [each for batch in folder.batches() for each in imports_of(batch) if each.units]
+    if not found:
+        return None
+    return Imports(
+        seconds=sum(each.seconds for each in found),
+        times=len(found),
+        saved_seconds=sum(each.seconds * (each.units - 1) for each in found),
+    )
 
 
 def _finish_log(folder: JobFolder, message: str, *, begun: bool) -> str:

@@ -21,7 +21,7 @@ from flows.records import units as unit_records
 from flows.records.units import EndedUnit
 from flows.reports.artifacts import Progress
 from flows.reports.quantities import count
-from flows.reports.sentences import sentence, words_of
+from flows.reports.sentences import phrase, sentence, words_of
 from flows.reports.text import printable
 from flows.units.batch import Batch, BatchUnit, units_of_batch
 from flows.units.left_files import add_last_line, read_left
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # How often ended units are written to the database.
 _RECORD_SECONDS = 0.5
+_TOLD_REASONS = 3
 
 Output = TypeVar("Output", InitOutput, TaskOutput)
 
@@ -60,8 +61,9 @@ class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
     Units run in batches, one per attempt: the first has all units, each later one those that
-    failed. `meta` is what the task says about the resources that the units need. After `run`, every
-    unit is either in `outputs` or in `failures`, both by unit index; `warned` has the units with
+    failed. `meta` is what the task says about the resources that the units need; if the units are
+    `warm`, imports are made once for all of them. After `run`, every unit is either in `outputs` or
+    in `failures`, both by unit index; `warned` has the units with
     warnings in their latest log.
     """
 
@@ -74,6 +76,8 @@ class Phase(Generic[Output]):
         units_dir: Path,
         parse: Callable[[bytes | None], Output],
         progress: Progress,
+        *,
+        warm: bool,
     ) -> None:
         self.plan = plan
         self.outputs: dict[int, Output] = {}
@@ -86,6 +90,8 @@ class Phase(Generic[Output]):
         self._units_dir = units_dir
         self._parse: Callable[[bytes | None], Output] = parse
         self._progress = progress
+        self._warm = warm
+        self._why_cold: set[str] = set()  # that were told
         self._ids: list[int] = []
         self._number = 1  # of the current attempt
         self._is_last_attempt = True
@@ -136,9 +142,17 @@ class Phase(Generic[Output]):
         if isinstance(self._end, Exception):
             raise self._end
         end = self._end
+        self._tell_why_cold(end)
         all_succeeded = self.outputs.keys() >= {unit.index for unit in batch.units}
         if (end.stopped or self._job.stopping) and not all_succeeded:
             raise JobStoppedError(self._job.why_it_stops or "Its units were stopped.")
+
+    def _tell_why_cold(self, end: BatchEnd) -> None:
+        """Say, once, why imports were not made once for all units."""
+        reasons = {each.why_cold for each in end.imports if each.why_cold is not None}
+        for why in sorted(reasons - self._why_cold)[:_TOLD_REASONS]:
+            self._job.say(f"{self._title}: each unit imports for itself, because {phrase(why)}.")
+        self._why_cold |= reasons
 
     async def _announce(self, batch: Batch, units: str, retry: Retry) -> None:
         """Say how a batch will run; before any but the first attempt, wait for the delay."""
@@ -252,6 +266,7 @@ class Phase(Generic[Output]):
             units=[BatchUnit(unit.index, unit.name, unit.args) for unit in units],
             max_parallel=self._job.parallel_tasks,
             attempt=attempt,
+            warm=self._warm,
             meta=self._meta,
         )
 

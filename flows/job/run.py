@@ -27,6 +27,7 @@ from fractal_models.database import is_outage, saved_id
 from fractal_models.errors import FractalError
 from fractal_models.image_search import NOT_DONE
 from fractal_models.images import STATUS_ATTRIBUTE, Scalar
+from fractal_models.settings import get_settings
 from fractal_models.tables import (
     HistoryRun,
     JobV2,
@@ -84,6 +85,8 @@ class JobRun:
             job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
         )
         self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+        off = "off" in (get_settings().warm_units, config.get("warm_units"))
+        self.allows_warm_units = not off
         self._resource_id = saved_id(resource)
         self.max_restarts = max_restarts
         self.waited = ""

@@ -40,7 +40,7 @@ from fractal_models.images import (
     named_images,
     task_type_filters,
 )
-from fractal_models.schemas.meta import Retry, retry_of
+from fractal_models.schemas.meta import Retry, retry_of, warm_units_of
 from fractal_models.tables.columns import now
 
 
@@ -135,6 +135,18 @@ class WorkflowTaskRun:
         except ValueError as error:
             raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
 
+    def has_warm_units(self, component: Component) -> bool:
+        """Whether imports are made once for units, where that is safe.
+
+        Raises:
+            PlanError: the task's `warm_units` is not valid.
+        """
+        try:
+            wanted = warm_units_of(meta_of(self.dump, component))
+        except ValueError as error:
+            raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
+        return self.job.allows_warm_units and wanted != "off"
+
     @property
     def is_compound(self) -> bool:
         return self.type in COMPOUND
@@ -176,7 +188,8 @@ class WorkflowTaskRun:
     ) -> Phase[Output]:
         """Make the next phase, with the units of this plan to run."""
         meta = meta_of(self.dump, plan.component)
-        phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress)
+        warm = self.has_warm_units(plan.component)
+        phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress, warm=warm)
         self.phases.append(phase)
         return phase
 

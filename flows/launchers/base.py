@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flows.units.batch import Batch
-from flows.units.results import UnitResult
+from flows.units.results import Imports, UnitResult
 from fractal_models.errors import FractalError
 
 
@@ -21,13 +21,15 @@ class BatchEnd:
     `missing` are the indexes of the units without a result, in the order of the batch. They were
     not started because the batch was `stopped`, or they were lost with their runner. `stderr` has
     the runner's last words; if there are none, it says how the runner ended. `reasons` says, by
-    index, why some of the missing units must not be launched again.
+    index, why some of the missing units must not be launched again. `imports` is what each runner
+    that came to its end says of the imports of its units.
     """
 
     missing: tuple[int, ...]
     stopped: bool
     stderr: str
     reasons: Mapping[int, str] = field(default_factory=dict)
+    imports: tuple[Imports, ...] = ()
 
 
 OnResults = Callable[[list[UnitResult]], Awaitable[None]]

@@ -20,7 +20,7 @@ from flows.process.transport import (
     TransportError,
     environment_of_programs,
 )
-from flows.programs import unit_runner
+from flows.programs import unit_runner, warm_process
 from flows.reports.sentences import words_of
 from flows.units.batch import BATCH_FILE, Batch, require_not_lost, write_batch
 from flows.units.files import ENTERED, FILLED, PASSED, READ, WRITTEN, naming, write_whole
@@ -36,6 +36,7 @@ _PROBE = bytes(64 * 1024)
 _HOST = os.uname().nodename
 _PROGRAM = "unit_runner.py"
 _TEXT = Path(unit_runner.__file__).read_bytes()
+_TEXTS = {_PROGRAM: _TEXT, unit_runner.WARM_PROGRAM: Path(warm_process.__file__).read_bytes()}
 LOCK_FILE = "lock"
 
 
@@ -89,6 +90,7 @@ class LocalLauncher:
             missing=results.missing(),
             stopped=results.reader.stopped or runner.is_stopped,
             stderr=await asyncio.to_thread(runner.last_words, results.reader.ended),
+            imports=(results.reader.imports,) if results.reader.imports else (),
         )
 
     def describe(self, batch: Batch) -> str:
@@ -240,7 +242,7 @@ class _Runner:
         await asyncio.shield(self._starting)
 
     def _start(self) -> None:
-        program = self._runs_as.copy_of_unit_runner(self.folder.parent)
+        program = self._runs_as.copy_of_programs(self.folder.parent)
         if self._must_not_start:
             return
         with self._emptied("stdout") as stdout, self._emptied("stderr") as stderr:
@@ -334,10 +336,10 @@ def _put_own_logs_aside(batch: Batch) -> None:
                 log.rename(log.with_name(f"{unit.name}.attempt-{batch.attempt - 1}.log"))
 
 
-def _is_current(copy: Path) -> bool:
-    """Whether a copy of the unit runner is of this version."""
+def _is_copy(path: Path, text: bytes) -> bool:
+    """Whether a file has this text, that is, is of this version."""
     with contextlib.suppress(OSError):  # it is not there, or something else is
-        return read_left(copy, len(_TEXT), below=copy.parent) == _TEXT
+        return read_left(path, len(text), below=path.parent) == text
     return False
 
 
@@ -389,17 +391,19 @@ class _RunsAs:
         _put_own_logs_aside(batch)
         self.account.share(units_dir, FILLED)
 
-    def copy_of_unit_runner(self, folder: Path) -> Path:
-        """Copy the unit runner to a folder, if no copy of this version is there. Returns the path.
+    def copy_of_programs(self, folder: Path) -> Path:
+        """Copy the unit runner, and what it starts, to a folder. Returns the path of the runner.
 
-        The copy is replaced as a whole, so a process that uses the old one is not disturbed.
+        A copy of another version is replaced as a whole, so a process that uses it is not
+        disturbed.
         """
-        copy = folder / _PROGRAM
-        if not _is_current(copy):
-            write_whole(copy, _TEXT)
-        if self.account is not None:
-            self.account.share(copy, READ)
-        return copy
+        for name, text in _TEXTS.items():
+            copy = folder / name
+            if not _is_copy(copy, text):
+                write_whole(copy, text)
+            if self.account is not None:
+                self.account.share(copy, READ)
+        return folder / _PROGRAM
 
     async def send(self, pid: int, number: int) -> None:
         """Send a signal to a process, if it lives; with an account, as that OS user.

@@ -7,7 +7,7 @@ Input: `BATCH_DIR/batch.json`
 
     {"format": 2, "command": ["python", "task.py"], "max_parallel": 4, "args": {...},
      "units": [{"index": 0, "name": "000000", "args": {...}}], "units_dir": "/absolute/path",
-     "cwd": null (BATCH_DIR/work), "env": null, "grace_seconds": 5, "attempt": 1}
+     "cwd": null (BATCH_DIR/work), "env": null, "grace_seconds": 5, "attempt": 1, "warm": false}
 
 For every unit, `max_parallel` at once, `<command> --args-json A --out-json B` runs as a separate
 process group. In `units_dir` the unit has `<name>.args.json` (A: `args` overridden by the unit's
@@ -18,16 +18,23 @@ files and folders: whatever is in the place of a needed file is removed, or rena
 `<file>.<time>.aside`; a working folder that a unit removed is made again. If the results file was
 removed or replaced, nobody could see what units do, so the runner ends, and its units with it.
 
+With `warm`, the imports of a task are made once, by a *warm process*, from which units are forked:
+see `warm_process.py`, which lies beside this file. The units are children of the runner all the
+same. Where that is not possible, units are started as ever, *cold*. A warm unit that is ended by a
+signal runs once more, cold, and its log says so: unless it was told to end, or killed for memory.
+
 Output: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order in which they finish
 
     {"index", "exit_code" or null, "signal" or null, "error" or null, "started_at", "ended_at",
      "max_rss_kb", "cpu_seconds", "host", "has_output", "has_warnings"}
 
 Each runner that works on the batch first writes a line `{"format": 2, "host", "pid",
-"started_at"}`, and, if it comes to its end, a last line `{"end": true, "ended_at", "stopped"}`. A
-unit that has a line is not run again: a runner that is started on a begun batch continues it. A
-line `{"killed": [indexes], "at"}` names units that were ended because their runner was: they have
-no result and run again. Format 1, which can be read too, has neither this line nor attempts.
+"started_at"}`, and, if it comes to its end, a last line `{"end": true, "ended_at", "stopped"}`; if
+the batch asked for it, this has `"warm": {"seconds", "units", "why_cold"}`: how long the imports
+took, how many units were forked after them, and why not all. A unit that has a line is not run
+again: a runner that is started on a begun batch continues it. A line `{"killed": [indexes], "at"}`
+names units that were ended because their runner was: they have no result and run again. Format 1,
+which can be read too, has neither this line nor attempts.
 
 Peak memory and CPU time include the unit's descendants for which it waited. Peak memory is never
 less than what this program itself needs, because the kernel begins to count before it loads the
@@ -64,7 +71,9 @@ import json
 import math
 import mmap
 import os
+import re
 import signal
+import socket
 import stat
 import sys
 import time
@@ -86,6 +95,15 @@ READ_AT_ONCE = 1024 * 1024
 LOCK_SECONDS = 0.2  # whoever tests whether the lock is held, holds it for a moment
 GONE_SECONDS = 5.0
 SIGTERM_MAY_FOLLOW_SECONDS = 1.0
+DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these two
+WARM_PROGRAM = "warm_process.py"
+NOT_PYTHON = "the command is not `python FILE.py`, with the whole path of a file"
+SWITCHES = re.compile("-[BEIOPSsu]+")
+READY = b"ready"
+IMPORT_SECONDS = 120.0
+FORK_SECONDS = 10.0
+LONGEST_SAYING = 1024 * 1024  # of imports
+LONGEST_REASON = 300
 
 
 def main(arguments: list[str]) -> int:
@@ -294,14 +312,17 @@ class Unit:
 
     NOT_TOLD, STOPPED, INTERRUPTED = 0, 1, 2
 
-    def __init__(self, index: int, path: str) -> None:
+    def __init__(self, index: int, path: str, content: dict[str, Any] | None = None) -> None:
         self.index = index
         self.path = path
+        self.content = content
         self.log_path = path + ".log"
         self.args_path = path + ".args.json"
         self.out_path = path + ".out.json"
         self.partial_path = path + ".out.json.partial"
+        self.options = ["--args-json", self.args_path, "--out-json", self.partial_path]
         self.told = self.NOT_TOLD
+        self.is_warm = False
         self.started_at = time.time_ns()
         self.began = since_boot()
         self.ended_at = 0.0
@@ -312,13 +333,17 @@ class Unit:
         """Seconds since the epoch, as if the clock had not been set since the unit started."""
         return (self.started_at + since_boot() - self.began) / 1e9
 
-    def prepare(self, args: dict[str, Any], attempt: int) -> None:
-        """Write the arguments, begin the log, and remove what an interrupted execution left."""
-        if attempt > 1:
+    def prepare(self, args: dict[str, Any], attempt: int, *, goes_on: bool) -> None:
+        """Write the arguments, begin the log, and remove what an interrupted execution left.
+
+        If the unit `goes_on`, it was executed in this attempt already: its log stays.
+        """
+        if attempt > 1 and not goes_on:
             kept = f"{self.path}.attempt-{attempt - 1}.log"
             if os.path.lexists(self.log_path) and not os.path.lexists(kept):
                 os.rename(self.log_path, kept)
-        for path in (self.log_path, self.out_path, self.partial_path, self.args_path):
+        left = (self.out_path, self.partial_path, self.args_path)
+        for path in left if goes_on else (self.log_path, *left):
             remove(path)
         self.open_log()
         file = open_regular(self.args_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -327,6 +352,14 @@ class Unit:
 
     def open_log(self) -> None:
         self.log = open_regular(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+    def runs_again(self, ended: Ended) -> bool:
+        """Whether the unit runs once more, because it was warm and died of a signal.
+
+        SIGTERM and SIGINT are no way to die, but to be told to end.
+        """
+        died = ended.signal not in (None, signal.SIGTERM, signal.SIGINT)
+        return self.is_warm and died and not self.told
 
     def log_last_line(self, sentence: str) -> None:
         """Add a last line to the log, unless a runner that was killed has added it already."""
@@ -366,33 +399,47 @@ class Unit:
 class Board:
     """The units that are being executed, in memory that the runner shares with its guard.
 
-    A slot is five numbers: the unit's process id, its index, what it was told, and when it started,
-    since the epoch and since boot. The process id is written last, in a single store, so a slot is
-    complete at whatever moment the runner is killed.
+    A slot is six numbers: the unit's process id, its index, what it was told, when it started,
+    since the epoch and since boot, and whether it is warm. The process id is written last, in a
+    single store, so a slot is complete at whatever moment the runner is killed. A warm process,
+    whose id stands before all slots, writes those of its units. `file` is the memory as a file, if
+    the system has such files.
     """
 
-    SIZE = 5
+    SIZE = 6
     FREE, STARTING = 0, 1  # instead of a process; 1 is never a unit's
+    WARM_PROCESS = 0
 
     def __init__(self, slots: int) -> None:
-        self.numbers = memoryview(mmap.mmap(-1, slots * self.SIZE * 8)).cast("q")
-        self.free = list(range(0, slots * self.SIZE, self.SIZE))
+        self.file = os.memfd_create("board") if hasattr(os, "memfd_create") else -1
+        size = 8 * (1 + slots * self.SIZE)
+        if self.file >= 0:
+            os.ftruncate(self.file, size)
+        self.numbers = memoryview(mmap.mmap(self.file, size)).cast("q")
+        self.free = list(range(1, len(self.numbers), self.SIZE))
 
     def announce(self, unit: Unit) -> None:
         """Note that a unit is about to be started."""
         numbers, slot = self.numbers, self.free.pop()
         numbers[slot + 1] = unit.index
-        numbers[slot + 2] = unit.told
         numbers[slot + 3] = unit.started_at
         numbers[slot + 4] = unit.began
-        numbers[slot] = self.STARTING
         unit.slot = slot
+        self.note(unit)
+        numbers[slot] = self.STARTING
+
+    def note(self, unit: Unit) -> None:
+        """Note what a unit was told, and whether it is warm."""
+        self.numbers[unit.slot + 2] = unit.told
+        self.numbers[unit.slot + 5] = unit.is_warm
 
     def started(self, unit: Unit, process: int) -> None:
         self.numbers[unit.slot] = process
 
-    def told(self, unit: Unit) -> None:
-        self.numbers[unit.slot + 2] = unit.told
+    def process_of(self, unit: Unit) -> int | None:
+        """The process of a unit that a warm process has started; None if it has not."""
+        process = self.numbers[unit.slot]
+        return None if process == self.STARTING else process
 
     def remove(self, unit: Unit) -> None:
         self.numbers[unit.slot] = self.FREE
@@ -400,9 +447,136 @@ class Board:
 
     def read(self) -> Iterator[list[int]]:
         """The numbers of each slot that is not free."""
-        for slot in range(0, len(self.numbers), self.SIZE):
+        for slot in range(1, len(self.numbers), self.SIZE):
             if self.numbers[slot] != self.FREE:
                 yield self.numbers[slot : slot + self.SIZE].tolist()
+
+
+class Warm:
+    """The warm process of a batch, as its runner sees it; or why there is none: `why_cold`."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.control: socket.socket | None = None
+        self.command: list[str] = []
+        self.file = 0
+        self.said = -1  # the file for what imports write
+        self.words = b""  # that they wrote
+        self.begun = time.monotonic()
+        self.seconds = 0.0
+        self.units = 0
+        self.is_importing = False
+        self.why_cold: str | None = None
+
+    def start(
+        self,
+        executable: str,
+        command: list[str],
+        file: int,
+        environment: dict[str, str],
+        no_input: int,
+        room: int,
+    ) -> None:
+        """Start the process, with room for the command line of a unit.
+
+        `file` is the place in the command where FILE.py is.
+
+        Raises OSError if it cannot be started.
+        """
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), WARM_PROGRAM)
+        self.said = os.memfd_create("said by imports")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            for number in (theirs.fileno(), self.board.file):
+                os.set_inheritable(number, True)
+            numbers = f"{theirs.fileno()},{self.board.file},{os.getpid()}"
+            try:
+                process = os.posix_spawn(
+                    executable,
+                    [*command[:file], program, numbers, command[file], "." * room],
+                    environment,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, no_input, 0),
+                        (os.POSIX_SPAWN_DUP2, self.said, 1),
+                        (os.POSIX_SPAWN_DUP2, self.said, 2),
+                    ],
+                    setpgroup=0,
+                    setsigmask=(),
+                    setsigdef=DEFAULT_SIGNALS,
+                )
+            finally:
+                os.set_inheritable(self.board.file, False)
+        self.board.numbers[Board.WARM_PROCESS] = process
+        ours.setblocking(False)
+        self.control, self.is_importing = ours, True
+        self.command, self.file = command, file
+
+    def listen(self) -> None:
+        """Hear whether the process has imported, and whether units may be forked from it."""
+        assert self.control is not None
+        try:
+            message = self.control.recv(READ_AT_ONCE)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        self.seconds = time.monotonic() - self.begun
+        self.words = os.pread(self.said, LONGEST_SAYING, 0)
+        self.is_importing = False
+        if not message:
+            last_line = self.words.decode(errors="replace").strip().rpartition("\n")[2]
+            self.give_up(f"importing fails: {last_line}" if last_line else "importing fails")
+        elif message != READY:
+            self.give_up(message.decode(errors="replace"))
+        elif len(self.words) == LONGEST_SAYING:
+            self.give_up("importing writes too much into the log")
+
+    def fork(self, unit: Unit, folder: str | None) -> int | None:
+        """Have a unit forked. Returns its process id, which is on the board; None if it fails."""
+        assert self.control is not None
+        command = self.command + unit.options
+        arguments = command[self.file + 1 :]
+        request = {"slot": unit.slot, "command": command, "arguments": arguments, "folder": folder}
+        log = (socket.SOL_SOCKET, socket.SCM_RIGHTS, unit.log.to_bytes(4, sys.byteorder))
+        size = os.fstat(unit.log).st_size
+        write_bytes(unit.log, unit.log_path, self.words)
+        try:
+            self.control.settimeout(FORK_SECONDS)
+            self.control.sendmsg([json.dumps(request).encode()], [log])
+            answer = self.control.recv(1)
+        except OSError:  # it does not answer, or has ended
+            answer = b""
+        if not answer:
+            self.give_up("the process that had imported does not answer")
+        process = self.board.process_of(unit)
+        if process is None:
+            os.ftruncate(unit.log, size)
+        else:
+            self.units += 1
+        return process
+
+    def give_up(self, why: str) -> None:
+        """Start no more units from here. What the process was about to start does not begin."""
+        self.why_cold = why[:LONGEST_REASON]
+        self.kill()
+        self.end()
+
+    def kill(self) -> None:
+        process = self.board.numbers[Board.WARM_PROCESS]
+        if process:
+            send_to_group(process, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Let the process end: no more units are to be forked."""
+        self.is_importing = False
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+    def report(self) -> dict[str, Any]:
+        """What is said about it in the last line of results."""
+        seconds = round(self.seconds, 3)
+        return {"seconds": seconds, "units": self.units, "why_cold": self.why_cold}
 
 
 class Runner:
@@ -432,6 +606,10 @@ class Runner:
         self.executable = find_executable(self.command[0], self.environment)
         self.no_input = os.open(os.devnull, os.O_RDONLY)
         self.waiting = deque(unit for unit in batch["units"] if unit["index"] not in results.known)
+        self.wants_warm = bool(batch.get("warm"))
+        self.warm = Warm(board)
+        self.died_warm: set[int] = set()
+        self.killed_for_memory = killed_for_memory()
         self.running: dict[int, Unit] = {}  # by process id, which is the process group's id too
         self.held: deque[tuple[float, Unit, Ended]] = deque()  # until when, what ended by SIGTERM
         self.killed: list[Unit] = []
@@ -450,11 +628,14 @@ class Runner:
             }
         )
         try:
+            if self.wants_warm and len(self.waiting) > 1:
+                self.warm_up()
             while self.running or self.held or (self.waiting and not self.told):
                 self.start_units()
                 if self.running or self.held:
                     self.react(signal.sigwait(SIGNALS))
         finally:
+            self.warm.kill()
             self.send(signal.SIGKILL)
         if self.told == Unit.INTERRUPTED and (self.killed or self.waiting):
             self.results.append_killed(unit.index for unit in self.killed)
@@ -464,7 +645,10 @@ class Runner:
                 f"{len(self.killed)}, that were not started: {len(self.waiting)}",
             )
         stopped = self.told == Unit.STOPPED
-        self.results.append({"end": True, "ended_at": time.time(), "stopped": stopped})
+        end: dict[str, Any] = {"end": True, "ended_at": time.time(), "stopped": stopped}
+        if self.wants_warm:
+            end["warm"] = self.warm.report()
+        self.results.append(end)
         return EXIT_STOPPED if stopped else 0
 
     def kill_units_of_the_last_runner(self) -> None:
@@ -476,6 +660,36 @@ class Runner:
         ]
         if killed:
             self.results.append_killed(killed)
+
+    def warm_up(self) -> None:
+        """Start a warm process, if the command is one for it, and wait until it has imported."""
+        file = place_of_file(self.command)
+        if file is None or self.executable is None:
+            self.warm.why_cold = NOT_PYTHON
+            return
+        if self.board.file < 0 or not self.children.adopt_orphans():
+            self.warm.why_cold = "this system lacks what is needed for that"
+            return
+        longest = max((unit["name"] for unit in self.waiting), key=len)
+        options = Unit(0, os.path.join(self.units_dir, longest)).options
+        room = sum(len(os.fsencode(word)) + 1 for word in [*self.command, *options])
+        if self.work is not None:
+            enter(self.work)
+        try:
+            self.warm.start(
+                self.executable, self.command, file, self.environment, self.no_input, room
+            )
+        except OSError as error:
+            self.warm.why_cold = f"no process that imports can be started: {error}"
+            return
+        deadline = time.monotonic() + IMPORT_SECONDS
+        while self.warm.is_importing and not self.told:
+            received = signal.sigtimedwait(SIGNALS, max(0.0, deadline - time.monotonic()))
+            if received is None:
+                self.warm.give_up(f"importing takes longer than {IMPORT_SECONDS:g} s")
+            else:
+                self.react(received.si_signo)
+                self.warm.listen()
 
     def react(self, received: int) -> None:
         if received == signal.SIGALRM and self.told:
@@ -500,7 +714,7 @@ class Runner:
                 self.count_as_killed(self.held.popleft()[1])
         for unit in self.running.values():
             unit.told = self.told
-            self.board.told(unit)
+            self.board.note(unit)
         self.send(signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, max(self.grace_seconds, 0.001))
 
@@ -513,37 +727,47 @@ class Runner:
             if len(self.running) + len(self.held) >= self.max_parallel:
                 return
             self.start(self.waiting.popleft())
+        self.warm.end()
 
     def start(self, content: dict[str, Any]) -> None:
-        unit = Unit(content["index"], os.path.join(self.units_dir, content["name"]))
-        unit.prepare({**self.common_args, **content["args"]}, self.attempt)
+        unit = Unit(content["index"], os.path.join(self.units_dir, content["name"]), content)
+        died_warm = unit.index in self.died_warm
+        unit.prepare({**self.common_args, **content["args"]}, self.attempt, goes_on=died_warm)
         if self.work is not None:
             enter(self.work)
+        unit.is_warm = self.warm.control is not None and not died_warm
         self.board.announce(unit)
-        options = ["--args-json", unit.args_path, "--out-json", unit.partial_path]
+        process = self.warm.fork(unit, self.work) if unit.is_warm else None
         try:
-            if self.executable is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            process = os.posix_spawn(
-                self.executable,
-                self.command + options,
-                self.environment,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, self.no_input, 0),
-                    (os.POSIX_SPAWN_DUP2, unit.log, 1),
-                    (os.POSIX_SPAWN_DUP2, unit.log, 2),
-                ],
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
-            )
+            if process is None:
+                unit.is_warm = False
+                self.board.note(unit)
+                process = self.spawn(unit)
+                self.board.started(unit, process)
         except OSError as error:
             exit_code, why = self.why_not_started(error)
             self.results.record(unit, Ended(process=0, exit_code=exit_code), why)
             self.board.remove(unit)
         else:
-            self.board.started(unit, process)
             self.running[process] = unit
+
+    def spawn(self, unit: Unit) -> int:
+        """Start a unit cold. Returns its process id."""
+        if self.executable is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return os.posix_spawn(
+            self.executable,
+            self.command + unit.options,
+            self.environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, self.no_input, 0),
+                (os.POSIX_SPAWN_DUP2, unit.log, 1),
+                (os.POSIX_SPAWN_DUP2, unit.log, 2),
+            ],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=DEFAULT_SIGNALS,
+        )
 
     def why_not_started(self, error: OSError) -> tuple[int, str]:
         name, meaning = self.command[0], os.strerror(error.errno or 0)
@@ -568,6 +792,8 @@ class Runner:
             if unit is not None:
                 self.take_note(unit, ended)
                 self.board.remove(unit)
+            elif ended.process == self.board.numbers[Board.WARM_PROCESS]:
+                self.board.numbers[Board.WARM_PROCESS] = 0
             self.children.reap(ended.process)
 
     def take_note(self, unit: Unit, ended: Ended) -> None:
@@ -578,7 +804,29 @@ class Runner:
             unit.ended_at = unit.now()
             self.held.append((time.monotonic() + SIGTERM_MAY_FOLLOW_SECONDS, unit, ended))
         else:
+            self.settle(unit, ended)
+
+    def settle(self, unit: Unit, ended: Ended) -> None:
+        """Record how a unit ended; or let it run once more, if being warm may have ended it."""
+        if not unit.runs_again(ended) or self.is_for_memory(ended):
             self.results.record(unit, ended)
+            return
+        meaning = signal.strsignal(ended.signal or 0)
+        unit.log_last_line(
+            f"The unit was killed: {meaning} ({ended.signal}). It had been forked from a process "
+            "that had imported for all units. It runs once more, started by itself."
+        )
+        os.close(unit.log)
+        self.died_warm.add(unit.index)
+        assert unit.content is not None  # as of all units that this runner has started
+        self.waiting.appendleft(unit.content)
+
+    def is_for_memory(self, ended: Ended) -> bool:
+        """Whether the kernel has killed processes for lack of memory since this was last asked."""
+        if ended.signal != signal.SIGKILL:
+            return False
+        before, self.killed_for_memory = self.killed_for_memory, killed_for_memory()
+        return before < 0 or before != self.killed_for_memory
 
     def settle_held(self, now: float) -> None:
         """Record the units whose results were held back until now."""
@@ -656,6 +904,8 @@ class Guard:
 
     def take_over(self) -> int:
         """Record the units that ended by themselves, and kill the others. Returns their number."""
+        if warm_process := self.board.numbers[Board.WARM_PROCESS]:
+            send_to_group(warm_process, signal.SIGKILL)
         results = ResultsFile(os.path.join(self.folder, "results.jsonl"))
         units = dict(self.unsettled(results.known))
         ended_before = {process for process in units if self.children.look(process)}
@@ -672,6 +922,7 @@ class Guard:
                 was_killed = ended.exit_code != 0
             else:
                 was_killed = process not in ended_before and ended.signal == signal.SIGKILL
+                was_killed = was_killed or unit.runs_again(ended)
             if was_killed:
                 killed.append(unit)
             else:
@@ -687,8 +938,8 @@ class Guard:
         """The units that were executed and have no result, with their process ids."""
         slots = list(self.board.read())
         names = {unit["index"]: unit["name"] for unit in self.batch["units"]}
-        for process, index, told, started_at, announced_at in slots:
-            if index in settled:
+        for process, index, told, started_at, announced_at, is_warm in slots:
+            if index in settled or index not in names:
                 continue
             if process == Board.STARTING:
                 found = self.process_started(announced_at, {slot[0] for slot in slots})
@@ -697,6 +948,7 @@ class Guard:
                 process = found
             unit = Unit(index, os.path.join(self.batch["units_dir"], names[index]))
             unit.told, unit.started_at, unit.began = told, started_at, announced_at
+            unit.is_warm = bool(is_warm)
             unit.open_log()
             yield process, unit
 
@@ -802,7 +1054,11 @@ class ResultsFile:
 
 def write(file: int, path: str, text: str) -> None:
     """Write the text in one call. Raises OSError, naming `path`, unless all of it is written."""
-    data = text.encode()
+    write_bytes(file, path, text.encode())
+
+
+def write_bytes(file: int, path: str, data: bytes) -> None:
+    """As `write`."""
     try:
         written = os.write(file, data)
     except OSError as error:
@@ -865,6 +1121,14 @@ def find_executable(name: str, environment: dict[str, str]) -> str | None:
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return None
+
+
+def place_of_file(command: list[str]) -> int | None:
+    """Where FILE.py is in a command `python [-I ...] FILE.py ...`; None if it is not like that."""
+    python, *others = command
+    place = next((i for i, each in enumerate(others, 1) if not SWITCHES.fullmatch(each)), 0)
+    is_file = command[place].endswith(".py") and os.path.isabs(command[place])
+    return place if place and is_file and os.path.basename(python).startswith("python") else None
 
 
 def send_to_group(group: int, number: int) -> None:
@@ -940,6 +1204,13 @@ def kill_marked(mark: bytes) -> list[str]:
             continue
         killed.append(os.fsdecode(options.partition(b"\0")[0]))
     return killed
+
+
+def killed_for_memory() -> int:
+    """How many processes this machine has killed for lack of memory; -1 if it does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), -1)
+    return -1
 
 
 def since_boot() -> int:

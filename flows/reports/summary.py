@@ -35,6 +35,18 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 @dataclass(frozen=True, slots=True)
+class Imports:
+    """Imports that were made for many units at a time: how long, how often, and what that saved.
+
+    Each unit but one would have taken as long for its own.
+    """
+
+    seconds: float
+    times: int
+    saved_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class EndedJob:
     """The facts about a job that its summary shows besides the work of its tasks."""
 
@@ -43,21 +55,30 @@ class EndedJob:
     folder: str | None
     remote_folder: str | None  # on a cluster, if it is another one there
     warnings: Sequence[str]
+    imports: Imports | None = None  # that were made once for many units
 
 
 def summary(job: EndedJob, works: Sequence[Work]) -> str:
-    """A table with a row per workflow task and a total; warnings; the folders of the files."""
+    """A table with a row per workflow task and a total; imports; warnings; the folders of files."""
     parts = [
         f"**{_escaped(job.how)}**",
         f"From submission to end: {duration(job.seconds)}.",
         _table(works) if works else "No workflow task was begun.",
     ]
+    if job.imports is not None:
+        parts += [f"{_imports(job.imports)}."]
     if job.warnings:
         parts += ["## Warnings", "\n".join(f"- {_escaped(each)}" for each in job.warnings)]
     parts += [f"Folder: `{job.folder}`"]
     if job.remote_folder not in (None, job.folder):
         parts += [f"On the cluster: `{job.remote_folder}`"]
     return "\n\n".join(parts)
+
+
+def _imports(imports: Imports) -> str:
+    times = "once" if imports.times == 1 else f"in {imports.times} processes"
+    saved = duration(imports.saved_seconds)
+    return f"Import {duration(imports.seconds)} {times}, saved {saved}"
 
 
 def _table(works: Sequence[Work]) -> str:

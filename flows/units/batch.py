@@ -40,9 +40,10 @@ class Batch:
     `<name>.out.json` and `<name>.log` in `units_dir`. `env` is added to the environment of the
     runner. Without `cwd`, units run in the subfolder `work` of `folder`. To stop a unit, the runner
     sends SIGTERM, and SIGKILL `grace_seconds` later. When units run again, as the next `attempt`,
-    the logs of the earlier attempt are kept as `<name>.attempt-<n>.log`. `meta` is what the task
-    says about the resources that its units need; a launcher on a cluster computes from it how many
-    units run at once.
+    the logs of the earlier attempt are kept as `<name>.attempt-<n>.log`. If it is `warm`, imports
+    are made once for all units, where that is safe. `meta` is what the task says about the
+    resources that its units need; a launcher on a cluster computes from it how many units run at
+    once.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Batch:
     env: Mapping[str, str] | None = None
     grace_seconds: float = 5.0
     attempt: int = 1
+    warm: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -178,6 +180,7 @@ def _content(batch: Batch) -> dict[str, Any]:
         "env": batch.env,
         "grace_seconds": batch.grace_seconds,
         "attempt": batch.attempt,
+        "warm": batch.warm,
     }
     as_read: dict[str, Any] = json.loads(json.dumps(content))
     return as_read
@@ -205,9 +208,10 @@ def _read_content(path: Path) -> dict[str, Any] | None:
 
 def _check_same(path: Path, begun: dict[str, Any], content: dict[str, Any]) -> None:
     optional = {"cwd", "env", "grace_seconds", "attempt"} - set(begun)
+    may_change = {"format", "max_parallel", "warm"}
     differing = [
         key
-        for key in content.keys() - {"format", "max_parallel"} - optional
+        for key in content.keys() - may_change - optional
         if key not in begun or begun[key] != content[key]
     ]
     if differing:

@@ -6,21 +6,23 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from flows.programs import unit_runner
 from flows.reports.text import printable
 from flows.units.batch import DamagedFileError, lost_file, units_of_batch
-from flows.units.left_files import open_left
+from flows.units.left_files import open_left, read_end
 
 RESULTS_FILE = "results.jsonl"
 
 _READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds; no line is longer
+_LONGEST_END = 4096  # bytes of the last line
 _YEAR_3000 = 32_503_680_000.0  # in seconds since the epoch
 
 
@@ -52,6 +54,19 @@ class UnitResult:
     @property
     def succeeded(self) -> bool:
         return self.exit_code == 0 and self.error is None
+
+
+class Imports(BaseModel):
+    """What the imports of the units of a batch took, which were made once, for so many units.
+
+    Or why each unit, or each of the last ones, made them for itself.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+    seconds: Annotated[float, Field(ge=0, le=1e9)]
+    units: Annotated[int, Field(ge=0, lt=2**31)]
+    why_cold: Annotated[str, Field(max_length=1000), AfterValidator(printable)] | None
 
 
 class _ResultLine(BaseModel):
@@ -94,7 +109,7 @@ class ResultsReader:
     With `indexes`, a result of a unit whose index is not among them is an error. `ended` is true
     when the latest runner on the batch has come to its end, `stopped` when it was told to stop.
     `runs_on` is the host of the latest runner; it is None once a line says that the runner and its
-    units have ended.
+    units have ended. `imports` is what this line says of the imports, if it does.
     """
 
     def __init__(self, path: Path, indexes: Iterable[int] | None = None) -> None:
@@ -103,6 +118,7 @@ class ResultsReader:
         self.ended = False
         self.stopped = False
         self.runs_on: str | None = None
+        self.imports: Imports | None = None
         self._offset = 0
         self._line_number = 0
 
@@ -144,6 +160,8 @@ class ResultsReader:
             if "end" in content:
                 self.runs_on = None
                 self.ended, self.stopped = True, bool(content["stopped"])
+                if "warm" in content:
+                    self.imports = Imports.model_validate(content["warm"])
                 return None
             result = _ResultLine.model_validate(content).result()
             if self._indexes is not None and result.index not in self._indexes:
@@ -178,10 +196,24 @@ def results_of(folder: Path) -> Iterator[list[UnitResult]]:
         DamagedResultsError: a line of a results file is not a result.
     """
     indexes = units_of_batch(folder)
-    for path in (folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))):
+    for path in _results_files(folder):
         reader = ResultsReader(path, indexes)
         while results := reader.read():
             yield results
+
+
+def _results_files(folder: Path) -> list[Path]:
+    return [folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))]
+
+
+def imports_of(folder: Path) -> list[Imports]:
+    """What imports took in a batch, by each of its parts that has come to its end and tells it."""
+    found = []
+    for path in _results_files(folder):
+        with suppress(OSError, ValueError, LookupError, TypeError):  # there is no such line
+            *_, last, _ = read_end(path, _LONGEST_END, below=path.parent).split(b"\n")
+            found.append(Imports.model_validate(json.loads(last)["warm"]))
+    return found
 
 
 def _host_of(head: Mapping[str, object]) -> str | None:

@@ -1,6 +1,6 @@
-"""The part of a workflow task's `meta` that says how its units run again."""
+"""The parts of a workflow task's `meta` that every resource reads: how its units run, and again."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,9 +35,34 @@ def retry_of(meta: dict[str, Any]) -> Retry:
         raise ValueError(f'{problems}. Write e.g. {{"max": 2, "delay_seconds": 5}}') from None
 
 
-def _with_valid_retry(meta: JsonObject) -> JsonObject:
+# Whether imports are made once for many units: where that is safe, or never.
+WarmUnits = Literal["auto", "off"]
+# Kept only where it was chosen: other servers and clients do not know it.
+WarmUnitsOfResource = Annotated[
+    WarmUnits,
+    Field(
+        description="Import once for many units: where that is safe, or never",
+        exclude_if=lambda value: value == "auto",
+    ),
+]
+
+
+def warm_units_of(meta: dict[str, Any]) -> WarmUnits:
+    """The `warm_units` of a `meta_parallel` or `meta_non_parallel`.
+
+    Raises:
+        ValueError: it is not valid; the message says why.
+    """
+    said = meta.get("warm_units", "auto")
+    if said not in ("auto", "off"):
+        raise ValueError(f'warm_units is {said!r}: write "auto" or "off"')
+    return "off" if said == "off" else "auto"
+
+
+def _checked(meta: JsonObject) -> JsonObject:
     retry_of(meta)
+    warm_units_of(meta)
     return meta
 
 
-Meta = Annotated[JsonFields, AfterValidator(_with_valid_retry)]
+Meta = Annotated[JsonFields, AfterValidator(_checked)]

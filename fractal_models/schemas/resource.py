@@ -12,6 +12,7 @@ from fractal_models.schemas.base import (
     OpenInput,
     Output,
 )
+from fractal_models.schemas.meta import WarmUnitsOfResource
 from fractal_models.schemas.pixi import TasksPixiConfig
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.schemas.task import PythonVersion
@@ -23,6 +24,7 @@ class JobRunnerConfigLocal(Input):
     parallel_tasks_per_job: PositiveInt | None = Field(
         default=None, description="Units of one job that run at once; default: the cores"
     )
+    warm_units: WarmUnitsOfResource = "auto"
 
 
 class TasksPythonSettings(OpenInput):

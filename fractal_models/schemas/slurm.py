@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from fractal_models.schemas.base import Input, NonEmpty, problems_of
-from fractal_models.schemas.meta import Retry
+from fractal_models.schemas.meta import Retry, WarmUnits, WarmUnitsOfResource
 from fractal_models.schemas.slurm_lines import checked_line
 
 DEFAULT_CPUS_PER_TASK = 1
@@ -170,6 +170,7 @@ class JobRunnerConfigSLURM(Input):
     gpu_slurm_config: SlurmConfigSet | None = None
     batching_config: BatchingConfigSet
     user_local_exports: dict[ShellVariable, ExportedText] = {}
+    warm_units: WarmUnitsOfResource = "auto"
 
 
 class SlurmMeta(_UnitOptions):
@@ -188,6 +189,7 @@ class SlurmMeta(_UnitOptions):
     tasks_per_job: Count | None = None
     parallel_tasks_per_job: Count | None = None
     retry: Retry = Retry()
+    warm_units: WarmUnits = "auto"
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "SlurmMeta":

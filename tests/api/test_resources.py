@@ -55,6 +55,7 @@ async def test_a_resource_is_made_without_prefect_changed_and_deleted(
         ),
         ({"name": ""}, "at least 1"),
         ({"jobs_runner_config": {"colour": "blue"}}, "Extra inputs"),
+        ({"jobs_runner_config": {"warm_units": "never"}}, "'auto' or 'off'"),
         (
             {"tasks_python_config": {"default_version": "3.8", "versions": {"3.8": "/python"}}},
             "3.9",

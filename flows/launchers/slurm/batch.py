@@ -18,7 +18,7 @@ from flows.launchers.slurm.script import sbatch_script
 from flows.launchers.slurm.state import SlurmState, Submission
 from flows.launchers.slurm.watch import Element, Watch
 from flows.process.transport import CommandError, NoAnswerError, TransportError
-from flows.programs import unit_runner
+from flows.programs import unit_runner, warm_process
 from flows.reports.quantities import count
 from flows.units.batch import (
     BATCH_FILE,
@@ -107,6 +107,7 @@ class SlurmBatch:
             stopped=self.is_stopped,
             stderr=self._last_words,
             reasons=self.state.reasons,
+            imports=tuple(part.reader.imports for part in self.parts if part.reader.imports),
         )
 
     async def to_its_end(self, on_results: OnResults) -> None:
@@ -252,6 +253,7 @@ class SlurmBatch:
         files = {
             str(folder / _script_name(submission)): script.encode(),
             str(folder / "unit_runner.py"): Path(unit_runner.__file__).read_bytes(),
+            str(folder / unit_runner.WARM_PROGRAM): Path(warm_process.__file__).read_bytes(),
         }
         units = self.state.split(self.batch.units)
         for number in submission.parts:

@@ -141,7 +141,8 @@ async def test_a_copy_of_the_unit_runner_by_an_older_version_is_renewed(job: Job
     copy.write_text("raise SystemExit('old')")
     assert (await job.run(job.batch("true"))).missing == ()
     assert copy.read_bytes() == Path(unit_runner.__file__).read_bytes()
-    assert {path.name for path in copy.parent.iterdir()} == {"0", "unit_runner.py"}
+    names = {path.name for path in copy.parent.iterdir()}
+    assert names == {"0", "unit_runner.py", "warm_process.py"}
 
 
 async def test_a_batch_that_an_older_version_began_is_gone_on_with(job: Job) -> None:

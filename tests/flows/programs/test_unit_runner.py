@@ -1,188 +1,23 @@
-import ast
-import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.programs import unit_runner
-
-RUNNER = Path(unit_runner.__file__)
-PATIENCE = 20.0
-
-
-KILLS_ITSELF = """
-import os, sys, time
-from flows.programs import unit_runner
-
-guard, calls, method = os.getpid(), [], unit_runner.{moment}
-
-def kills(*arguments, **options):
-    returned = method(*arguments, **options)
-    calls.append(1)
-    if len(calls) == 3 and os.getpid() != guard:
-        time.sleep({pause})
-        os.kill(os.getpid(), 9)
-    return returned
-
-unit_runner.{moment} = kills
-sys.exit(unit_runner.main(sys.argv[1:]))
-"""
-
-
-class BatchFolder:
-    """A batch, and the runner on it. `work` is a folder for what the units of a test leave."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder, self.units_dir, self.work = root / "batch", root / "units", root / "work"
-        for folder in (self.folder, self.units_dir, self.work):
-            folder.mkdir()
-        self.runners: list[subprocess.Popen[str]] = []
-
-    def fill(self, command: list[str], own_args: list[dict[str, Any]], **options: Any) -> None:
-        content = {
-            "format": 2,
-            "command": command,
-            "max_parallel": 2,
-            "args": {},
-            "units": [
-                {"index": index, "name": f"{index:06d}", "args": args}
-                for index, args in enumerate(own_args)
-            ],
-            "units_dir": str(self.units_dir),
-            "cwd": str(self.work),
-            "env": None,
-            **options,
-        }
-        (self.folder / "batch.json").write_text(json.dumps(content))
-
-    def fill_with_shell(self, script: str, units: int = 1, **options: Any) -> None:
-        """In the script, $1 is the unit's index, $args and $out are its files."""
-        path = self.folder / "unit.sh"
-        path.write_text(f'args="$2"; out="$4"; set -- "$(grep -o "[0-9]*" "$args")"\n{script}\n')
-        self.fill(["sh", str(path)], [{"i": i} for i in range(units)], **options)
-
-    def start(self, files_of_at_most: int = -1) -> "subprocess.Popen[str]":
-        limit = (
-            f"import resource as r, os, sys; r.setrlimit(r.RLIMIT_FSIZE, ({files_of_at_most},)*2)"
-        )
-        program = [sys.executable, str(RUNNER), str(self.folder)]
-        return self.start_python(f"{limit}; os.execv(sys.argv[1], sys.argv[1:])", *program)
-
-    def start_python(self, code: str, *arguments: str) -> "subprocess.Popen[str]":
-        with RUNNER.open() as not_for_units:
-            runner = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
-                stdin=not_for_units,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        self.runners.append(runner)
-        return runner
-
-    def start_to_be_killed_at(self, moment: str, pause: float) -> "subprocess.Popen[str]":
-        """A runner that kills itself some time after it called a method for the third time."""
-        return self.start_python(KILLS_ITSELF.format(moment=moment, pause=pause), str(self.folder))
-
-    def runner_pid(self) -> int:
-        """The runner's process id, which the lock file holds when the guard has forked it."""
-        return int((self.folder / "lock").read_text().split()[0])
-
-    def allow_stop(self) -> None:
-        """Leave word that the next SIGTERM is to stop the batch."""
-        (self.folder / "stop").touch()
-
-    def send_to_all(self, number: int) -> None:
-        """Send a signal to the guard, the runner, the units and what they started."""
-        self.send_to(self.members(), number)
-
-    def send_to(self, processes: list[int], number: int) -> None:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
-
-    def members(self) -> list[int]:
-        """Their process ids, rising: the guard, the runner and then the units began."""
-        mark = os.fsencode(f"{unit_runner.BATCH_VARIABLE}={self.folder}")
-        found = []
-        for process in sorted(unit_runner.processes()):
-            try:
-                words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-                variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if os.fsencode(self.folder) in words or mark in variables:
-                found.append(process)
-        return found
-
-    def wait_for_units(self, *pid_files: str) -> None:
-        wait_until(lambda: all((self.work / name).exists() for name in pid_files))
-
-    def kill_all(self) -> None:
-        """Kill the runner, its guard and the units."""
-        self.send_to_all(signal.SIGKILL)
-        unit_runner.kill_processes_of(str(self.folder))
-
-    def run(self) -> "subprocess.CompletedProcess[str]":
-        process = self.start()
-        stdout, stderr = process.communicate(timeout=PATIENCE)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-    def lines(self) -> list[dict[str, Any]]:
-        text = (self.folder / "results.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
-
-    def results(self) -> dict[int, dict[str, Any]]:
-        found = [line for line in self.lines() if "index" in line]
-        assert len({line["index"] for line in found}) == len(found), "a unit has two results"
-        return {line["index"]: line for line in found}
-
-    def log(self, index: int) -> str:
-        return (self.units_dir / f"{index:06d}.log").read_text()
-
-    def files(self, index: int) -> set[str]:
-        return {path.name[7:] for path in self.units_dir.glob(f"{index:06d}.*")}
-
-
-@pytest.fixture
-def batch(tmp_path: Path) -> Iterator[BatchFolder]:
-    batch = BatchFolder(tmp_path)
-    yield batch
-    batch.kill_all()
-    for runner in batch.runners:
-        runner.communicate(timeout=PATIENCE)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
-def lives(pid: Path | int) -> bool:
-    """Whether a process, or that whose id a file holds, lives and is no zombie."""
-    try:
-        number = pid if isinstance(pid, int) else int(pid.read_text())
-        status = Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def has_pending(pid: int, number: int) -> bool:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (pending,) = [int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd")]
-    return bool(pending & 1 << number - 1)
+from tests.flows.programs.batch_folder import (
+    PATIENCE,
+    RUNNER,
+    BatchFolder,
+    has_pending,
+    lives,
+    wait_until,
+)
 
 
 def test_a_unit_gets_the_common_arguments_overridden_by_its_own(batch: BatchFolder) -> None:
@@ -820,19 +655,6 @@ def fill_with_journal(batch: BatchFolder, units: int, **options: Any) -> None:
     batch.fill(["sh", "-c", script, "sh"], [{}] * units, **options)
 
 
-def journal(batch: BatchFolder) -> list[int]:
-    """The units that have run, as often as they have."""
-    path = batch.work / "journal"
-    return [int(Path(line).name[:6]) for line in path.read_text().split()] if path.exists() else []
-
-
-def assert_only_killed_units_ran_twice(batch: BatchFolder, units: int) -> None:
-    ran, killed = journal(batch), {i for line in batch.lines() for i in line.get("killed", ())}
-    assert {index for index in ran if ran.count(index) > 1} <= killed
-    assert set(ran) == set(range(units)) == set(batch.results())
-    assert all(r["exit_code"] == 0 and r["has_output"] for r in batch.results().values())
-
-
 @pytest.mark.parametrize(
     "moment",
     [
@@ -854,37 +676,17 @@ def test_no_result_is_lost_whenever_the_runner_is_killed(
     guard.communicate(timeout=PATIENCE)
     assert guard.returncode == 128 + signal.SIGKILL
     if pause:  # the units have ended in it
-        assert set(journal(batch)) == set(batch.results())
+        assert set(batch.journal()) == set(batch.results())
         assert not any("killed" in line for line in batch.lines())
     assert batch.run().returncode == 0
-    assert_only_killed_units_ran_twice(batch, units=6)
-
-
-def run_and_kill_at_random(batch: BatchFolder, kill: Callable[[int, int], None]) -> int:
-    """Start runners until one comes to its end, and kill them; how many were killed."""
-    for killed in range(1000):
-        before = len(journal(batch))
-        guard = batch.start()
-        enough = before + random.randint(1, 60)
-        wait_until(
-            lambda enough=enough, guard=guard: (
-                len(journal(batch)) >= enough or guard.poll() is not None
-            )
-        )
-        time.sleep(random.random() / 500)
-        if guard.poll() is None:
-            kill(guard.pid, batch.runner_pid())
-        guard.communicate(timeout=PATIENCE)
-        if guard.returncode == 0:
-            return killed
-    raise AssertionError("no runner came to its end")
+    batch.assert_only_killed_units_ran_twice(units=6)
 
 
 def test_every_unit_has_one_result_though_runners_are_killed_at_random(batch: BatchFolder) -> None:
     fill_with_journal(batch, units=400, max_parallel=4)
-    killed = run_and_kill_at_random(batch, lambda _, runner: os.kill(runner, signal.SIGKILL))
+    killed = batch.run_and_kill_at_random(lambda _, runner: os.kill(runner, signal.SIGKILL))
     assert killed > 3
-    assert_only_killed_units_ran_twice(batch, units=400)
+    batch.assert_only_killed_units_ran_twice(units=400)
 
 
 def test_no_unit_fails_though_all_processes_get_sigterm_at_random(batch: BatchFolder) -> None:
@@ -893,8 +695,8 @@ def test_no_unit_fails_though_all_processes_get_sigterm_at_random(batch: BatchFo
         batch.send_to(random.sample(members, len(members)), signal.SIGTERM)
 
     fill_with_journal(batch, units=200, max_parallel=4)
-    assert run_and_kill_at_random(batch, shut_down) > 1
-    assert_only_killed_units_ran_twice(batch, units=200)
+    assert batch.run_and_kill_at_random(shut_down) > 1
+    batch.assert_only_killed_units_ran_twice(units=200)
 
 
 def test_every_unit_has_one_result_though_runner_and_guard_are_killed(batch: BatchFolder) -> None:
@@ -905,10 +707,10 @@ def test_every_unit_has_one_result_though_runner_and_guard_are_killed(batch: Bat
         os.kill(runner, signal.SIGKILL)
 
     fill_with_journal(batch, units=200)
-    killed = run_and_kill_at_random(batch, kill)
+    killed = batch.run_and_kill_at_random(kill)
     assert killed > 1
-    assert set(journal(batch)) == set(range(200)) == set(batch.results())
-    assert len(journal(batch)) <= 200 + 2 * killed
+    assert set(batch.journal()) == set(range(200)) == set(batch.results())
+    assert len(batch.journal()) <= 200 + 2 * killed
 
 
 def test_units_whose_runner_and_guard_were_killed_do_not_run_on_beside_the_next_runner(
@@ -988,15 +790,3 @@ def test_a_result_that_cannot_be_written_ends_the_runner_and_its_units(batch: Ba
     wait_until(lambda: not lives(batch.work / "pid"))
     assert batch.run().returncode == 0
     assert [batch.results()[index]["exit_code"] for index in range(4)] == [0] * 4
-
-
-def test_it_needs_only_python_3_8_and_the_standard_library() -> None:
-    tree = ast.parse(RUNNER.read_text(), feature_version=(3, 8))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            imported.add(str(node.module).partition(".")[0])
-    assert imported <= sys.stdlib_module_names

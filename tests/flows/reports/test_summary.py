@@ -1,10 +1,14 @@
 """The summary of a job tells what its workflow tasks took, whatever became of it."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import PrefectClient
 
-from flows.reports.summary import EndedJob, Work, summary
+from flows.programs.unit_runner import NOT_PYTHON
+from flows.reports.summary import EndedJob, Imports, Work, summary
 from flows.units.job_folder import JobFolder, warnings_in
 from tests.journal import Journal, Lab, process_of, summary_of
 
@@ -52,6 +56,20 @@ def test_names_and_warnings_are_no_markdown() -> None:
     assert "`/home/ann/12`" in text
 
 
+@pytest.mark.parametrize(
+    ("imports", "told"),
+    [
+        (Imports(5.1, 1, 74.0), "\nImport 5.1 s once, saved 1 min 14 s.\n"),
+        (Imports(12.0, 3, 9.0), "\nImport 12 s in 3 processes, saved 9 s.\n"),
+    ],
+)
+def test_a_summary_tells_what_imports_took_that_many_units_shared(
+    imports: Imports, told: str
+) -> None:
+    assert told in summary(replace(ENDED, imports=imports), [WORK])
+    assert "Import" not in summary(ENDED, [WORK])
+
+
 def test_a_job_without_any_workflow_task_says_so() -> None:
     assert "No workflow task was begun." in summary(ENDED, [])
 
@@ -84,11 +102,26 @@ async def test_a_job_that_is_done_has_a_row_for_each_task_and_one_for_all(
     assert "Job done." in text
     assert job["working_dir"] in text
     assert "2 of 2 units have warnings in their logs" in text
+    assert re.search(r"\nImport [\d.]+ s in 2 processes, saved [\d.]+ s\.\n", text)
     log = job["log"]
+    assert "imports for itself" not in log
     assert "0 Copy begins, on 2 of 3 images (well: A or B)." in log
     assert "1 Process begins, on 2 of 5 images (type copy; well: A or B)." in log
     assert "1 Process, parallel: 2 units, 2 at once, on " in log
     assert "Images: 2 new" in log
+
+
+async def test_units_are_cold_where_somebody_wants_that_or_the_command_is_no_file_of_python(
+    lab: Lab, prefect: PrefectClient
+) -> None:
+    body = {"name": "True", "version": "1", "command_parallel": "true"}
+    lab.tasks["True"] = (await lab.ok("POST", "/api/v2/task/", json=body))["id"]
+    off = ("Process", {"meta_parallel": {"warm_units": "off"}})
+    job = await lab.run(await lab.workflow(off, "True"), await lab.dataset("A", "B"))
+    assert (job["status"], job["log"].count("imports for itself")) == ("done", 1)
+    why = f"because {NOT_PYTHON}"
+    assert f"1 True, parallel: each unit imports for itself, {why}." in job["log"]
+    assert "Import" not in await summary_of(prefect, job)
 
 
 async def test_units_that_fail_alike_make_a_warning_in_the_log_and_in_the_summary(

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from flows.units.batch import Batch, BatchUnit, DamagedBatchError, write_batch
-from flows.units.results import DamagedResultsError, ResultsReader, UnitResult
+from flows.units.results import (
+    DamagedResultsError,
+    Imports,
+    ResultsReader,
+    UnitResult,
+    imports_of,
+)
 
 HEAD = {"format": 2, "host": "node1", "pid": 1, "started_at": 1.0}
 
@@ -67,6 +73,7 @@ def test_a_batch_is_written_with_absolute_folders(
         "env": None,
         "grace_seconds": 5.0,
         "attempt": 1,
+        "warm": False,
     }
     assert [file.name for file in (tmp_path / "batch").iterdir()] == ["batch.json"]
 
@@ -109,6 +116,7 @@ def test_a_begun_batch_is_left_as_it_is(tmp_path: Path) -> None:
     "changes",
     [
         {"max_parallel": 7},
+        {"warm": True},
         {"format": 1},
         {"format": 1, "attempt": None, "grace_seconds": None},
     ],
@@ -235,6 +243,40 @@ def test_results_of_an_older_version_and_killed_units_are_read(path: Path) -> No
 def test_results_of_a_newer_version_are_refused(path: Path) -> None:
     append(path, HEAD | {"format": 3})
     with pytest.raises(DamagedResultsError, match=f"{path} has format 3, .* upgrade"):
+        ResultsReader(path).read()
+
+
+END = {"end": True, "ended_at": 3.0, "stopped": False}
+WARM = {"seconds": 5.1, "units": 16, "why_cold": None}
+
+
+def test_the_end_tells_what_imports_took(path: Path) -> None:
+    append(path, HEAD, END | {"warm": WARM})
+    reader = ResultsReader(path)
+    assert reader.read() == []
+    assert reader.imports == Imports(seconds=5.1, units=16, why_cold=None)
+
+
+def test_imports_are_those_of_all_parts_that_have_come_to_their_ends(tmp_path: Path) -> None:
+    ends = [WARM, {"seconds": 2.0, "units": 0, "why_cold": "why"}, None, {"seconds": -1.0}]
+    for number, warm in enumerate(ends):
+        folder = tmp_path / f"{number:06d}"
+        folder.mkdir()
+        append(folder / "results.jsonl", HEAD, END | ({"warm": warm} if warm else {}))
+    (tmp_path / "000004").mkdir()
+    append(tmp_path / "000004" / "results.jsonl", HEAD)
+    assert [(each.seconds, each.why_cold) for each in imports_of(tmp_path)] == [
+        (5.1, None),
+        (2.0, "why"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "warm", [{}, {**WARM, "units": -1}, {**WARM, "seconds": "1"}, {**WARM, "why_cold": "x" * 2000}]
+)
+def test_a_wrong_end_is_named(path: Path, warm: dict[str, Any]) -> None:
+    append(path, HEAD, END | {"warm": warm})
+    with pytest.raises(DamagedResultsError, match=f"{path}, line 2 is not a result"):
         ResultsReader(path).read()
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from fractal_models.schemas.meta import Retry, retry_of
+from fractal_models.schemas.meta import Retry, retry_of, warm_units_of
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_a_meta_says_how_often_units_run_again(meta: dict[str, Any], expected: R
 def test_a_wrong_retry_is_refused_by_its_fields(retry: object, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         retry_of({"retry": retry})
+
+
+def test_a_meta_says_whether_units_may_be_warm() -> None:
+    assert warm_units_of({"cpus_per_task": 4}) == "auto"
+    assert warm_units_of({"warm_units": "off"}) == "off"
+    for wrong in ("Off", False, None, []):
+        with pytest.raises(ValueError, match=r'warm_units is .*: write "auto" or "off"'):
+            warm_units_of({"warm_units": wrong})
