@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
+from prefect.settings import get_current_settings
 
 from deployments import fork_server
 from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
@@ -34,12 +35,16 @@ class FlowRunServer:
 
     def __init__(self) -> None:
         self._environment = {**os.environ, **_settings_of_prefect()}
+        self._told_by_prefect = get_current_settings().to_environment_variables(exclude_unset=True)
         self._server = self._begin()
 
     def start(self, flow_run_id: str, environment: dict[str, str]) -> ForkedProcess:
         """Start the process of a flow run. Its exit code is that of Prefect's engine."""
         command = python_module(__name__, flow_run_id)
-        environment = {**self._environment, **environment}
+        # Prefect writes its settings in its own way, e.g. False for false. To read them again
+        # takes longer than all else.
+        told = environment.items() - self._told_by_prefect.items()
+        environment = {**self._environment, **dict(told)}
         try:
             return self._server.fork(command, environment)
         except ForkServerGoneError:

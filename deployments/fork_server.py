@@ -9,9 +9,12 @@ The fork server reads requests from its standard input. It ends when nobody can 
 it has forked goes on.
 """
 
+import atexit
+import errno
 import gc
 import importlib
 import json
+import logging
 import math
 import os
 import select
@@ -34,7 +37,8 @@ from setproctitle import getproctitle, setproctitle
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 
-_NUMBER = struct.Struct("q")  # the length of a request, then a process id, then an exit code
+# The length of a request, then a process id or minus the number of an error, then an exit code.
+_NUMBER = struct.Struct("q")
 _EXIT_UNKNOWN = 255  # of a process whose fork server has ended before it
 _LOOK_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _CLOSE_SECONDS = 5.0
@@ -168,6 +172,7 @@ class ForkServer:
 
         Raises:
             ForkServerGoneError: the server has ended.
+            OSError: it cannot fork, e.g. as there are too many processes.
         """
         outputs = [1, 2] if output is None else [output.fileno()] * 2
         others = [self._channel.fileno()] if may_fork else []
@@ -218,7 +223,11 @@ class ForkServer:
         if not said:
             ours.close()
             raise ForkServerGoneError("The fork server has ended while it was asked.")
-        return int(_NUMBER.unpack(said)[0]), ours
+        (number,) = _NUMBER.unpack(said)
+        if number < 0:
+            ours.close()
+            raise OSError(-number, f"{os.strerror(-number)}: a process cannot be forked")
+        return int(number), ours
 
 
 def _nothing() -> int:
@@ -229,6 +238,8 @@ def _nothing() -> int:
 inherited: ForkServer | None = None
 # The process id of the server, in itself and in what it forks.
 server_pid: int | None = None
+# How this process ends, if it was forked.
+_exit_code: int | None = None
 
 
 @dataclass
@@ -254,7 +265,7 @@ class _Request:
 
     def become(self) -> None:
         """Do it, in this process."""
-        global inherited
+        global inherited, _exit_code
         os.setsid()
         for number, file in enumerate(self.files[:3]):
             os.dup2(file, number)
@@ -270,7 +281,13 @@ class _Request:
         setproctitle(" ".join(self.command))
         _, _, module, *arguments = self.command
         sys.argv[1:] = arguments
-        importlib.import_module(module).main()
+        _exit_code = 1
+        try:
+            importlib.import_module(module).main()
+        except SystemExit as end:
+            _exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            raise
+        _exit_code = 0
 
 
 def _read_settings_again(before: Mapping[str, str]) -> None:
@@ -293,6 +310,7 @@ def main() -> None:
     """Import the modules that are named, then fork until nobody asks any more."""
     global server_pid
     server_pid = os.getpid()
+    atexit.register(_leave)  # what is registered first is called last
     getproctitle()  # which finds what can be set, while all is as it was
     channel = socket.socket(fileno=os.dup(0))
     os.dup2(nothing := _nothing(), 0)
@@ -306,6 +324,18 @@ def main() -> None:
     channel.sendall(b"r")
     if (request := _serve(channel)) is not None:
         request.become()
+
+
+def _leave() -> None:
+    """End a fork, after all other exit functions.
+
+    The interpreter would go through all that is shared to free it, and so copy it.
+    """
+    if _exit_code is not None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(_exit_code)
 
 
 def _serve(channel: socket.socket) -> _Request | None:
@@ -323,29 +353,44 @@ def _serve(channel: socket.socket) -> _Request | None:
         selector.register(channel, selectors.EVENT_READ)
         selector.register(ended, selectors.EVENT_READ)
         while True:
-            for key, _ in selector.select():
-                if key.fileobj == ended:
-                    os.read(ended, 1 << 16)
-                    _tell_ends(running)
-                    continue
-                if (asked := _asked(channel)) is None:
-                    return None
-                if (request := _Request.read(asked)) is None:
-                    asked.close()
-                    continue
-                if (pid := os.fork()) == 0:
-                    signal.set_wakeup_fd(-1)
-                    for number, handler in handlers.items():
-                        signal.signal(number, handler)
-                    for each in (channel, asked, *running.values()):
-                        each.close()
-                    for end in (ended, note_end):
-                        os.close(end)
-                    return request
-                for file in request.files:
-                    os.close(file)
-                running[pid] = asked
-                _say(asked, pid)
+            asks = [key.fileobj is channel for key, _ in selector.select()]
+            if not all(asks):
+                os.read(ended, 1 << 16)
+                _tell_ends(running)
+            if not any(asks):
+                continue
+            if (asked := _asked(channel)) is None:
+                return None
+            if (request := _fork(asked, running)) is not None:
+                signal.set_wakeup_fd(-1)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                for file in (channel, *running.values()):
+                    file.close()
+                for end in (ended, note_end):
+                    os.close(end)
+                return request
+
+
+def _fork(asked: socket.socket, running: dict[int, socket.socket]) -> _Request | None:
+    """Fork for who has asked there; returns the request in the fork."""
+    if (request := _Request.read(asked)) is None:
+        asked.close()
+        return None
+    try:
+        pid = os.fork()
+    except OSError as error:
+        _say(asked, -(error.errno or errno.EAGAIN))
+        asked.close()
+    else:
+        if pid == 0:
+            asked.close()
+            return request
+        running[pid] = asked
+        _say(asked, pid)
+    for file in request.files:
+        os.close(file)
+    return None
 
 
 def _asked(channel: socket.socket) -> socket.socket | None:

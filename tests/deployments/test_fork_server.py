@@ -156,3 +156,13 @@ def test_a_server_that_cannot_import_is_never_ready(capfd: pytest.CaptureFixture
     with pytest.raises(ForkServerGoneError):
         server.is_ready(SECONDS)
     assert "No module named 'no'" in capfd.readouterr().err
+
+
+def test_a_server_that_cannot_fork_says_why_and_goes_on() -> None:
+    server = ForkServer.start(["tests.deployments.fake_limit"], os.environ)
+    for _ in range(2):
+        with pytest.raises(BlockingIOError, match="a process cannot be forked"):
+            server.fork(python_module("tests.deployments.forked", "exit", "0"), ENVIRONMENT)
+    server.close()
+    assert server.process is not None
+    assert server.process.returncode == 0
