@@ -26,7 +26,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.errors import RefusedError
-from fractal_models.json_rows import LISTED, json_of, json_rows, json_text
+from fractal_models.json_rows import json_of, json_rows, json_text
 from fractal_models.tables import UserOAuth
 
 # --- who asks, and of which project: in a statement that is made before anybody does ------------
@@ -167,8 +167,7 @@ async def list_of(session: AsyncSession, schema: type[BaseModel], query: Any) ->
 
 def list_document(schema: type[BaseModel], query: Any) -> Document:
     """The JSON of such a list."""
-    listed = select(json_text(json_rows(schema))).select_from(query.subquery(LISTED))
-    return listed.scalar_subquery()
+    return select(json_text(json_rows(schema, query))).scalar_subquery()
 
 
 async def page_of(
@@ -183,12 +182,11 @@ def page_document(schema: type[BaseModel], query: Any, **others: Any) -> Documen
     """The JSON of such a page, for which the statement is told the `values` of a `Paging`."""
     each = query.with_only_columns(literal_column("1"), maintain_column_froms=True)
     total = select(func.count().label("count")).select_from(each.order_by(None).subquery()).cte()
-    rows = query.offset(_OFFSET).limit(_PAGE_SIZE).subquery(LISTED)
     page = json_of(
         current_page=_PAGE,
         page_size=func.coalesce(_PAGE_SIZE, total.c.count),
         total_count=total.c.count,
-        items=select(json_rows(schema)).select_from(rows).scalar_subquery(),
+        items=json_rows(schema, query.offset(_OFFSET).limit(_PAGE_SIZE)),
         **others,
     )
     return select(json_text(page)).select_from(total).scalar_subquery()

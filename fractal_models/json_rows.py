@@ -4,24 +4,46 @@ from functools import cache
 from typing import Any, get_args
 
 from pydantic import AwareDatetime, BaseModel
-from sqlalchemy import ColumnElement, DateTime, Text, column, func, inspect, literal_column, table
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    ScalarSelect,
+    Text,
+    TextClause,
+    column,
+    func,
+    inspect,
+    literal_column,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-LISTED = "listed"
+
+def json_rows(schema: type[BaseModel], query: Any) -> ScalarSelect[Any]:
+    """An array of the rows of an ordered query, whose columns are named like the schema's fields.
+
+    It writes rows as they are faster than objects that are built of each, field by field.
+    """
+    rows = select(_fields(schema)).select_from(query.subquery(_LISTED)).subquery(_ROW)
+    listed = select(_array(func.json_agg(literal_column(_ROW)))).select_from(rows)
+    return listed.scalar_subquery()
+
+
+_LISTED, _ROW = "listed", "listed_row"
 
 
 @cache
-def json_rows(schema: type[BaseModel]) -> ColumnElement[Any]:
-    """The rows of a subquery LISTED as an array of objects with the fields of a schema.
-
-    It is a text that is made once, as SQLAlchemy takes milliseconds to go through as many columns.
-    """
+def _fields(schema: type[BaseModel]) -> TextClause:
+    """A text that is made once, as SQLAlchemy takes milliseconds to go through as many columns."""
     columns = [
         column(name, DateTime() if _is_time(field.annotation) else None)
         for name, field in schema.model_fields.items()
     ]
-    item = json_of(**table(LISTED, *columns).c)
-    return literal_column(str(_array(func.json_agg(item))))
+    fields = table(_LISTED, *columns).c
+    told = ", ".join(f'{_told(field)} AS "{field.name}"' for field in fields)
+    return text(told.replace(":", r"\:"))
 
 
 def _is_time(annotation: Any) -> bool:
@@ -42,9 +64,9 @@ def json_of(**columns: Any) -> ColumnElement[Any]:
     return func.json_build_object(*parts)
 
 
-def _constant(text: str) -> ColumnElement[str]:
+def _constant(value: str) -> ColumnElement[str]:
     """In the text of a statement: it would be one more parameter otherwise."""
-    return literal_column(f"'{text}'")
+    return literal_column(f"'{value}'")
 
 
 _UTC, _NO_FRACTION, _NOTHING = _constant("UTC"), _constant(".000000"), _constant("")
