@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import Boolean, Dialect, Integer, and_, bindparam, case, exists, not_, or_, select
+from sqlalchemy import Dialect, Integer, and_, bindparam, case, exists, select, true
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -26,7 +26,6 @@ from fractal_models.tables import LinkUserProjectV2, UserOAuth
 
 _USER: Any = UserOAuth.metadata.tables["user_oauth"].alias("reader")
 _LINK: Any = LinkUserProjectV2.metadata.tables["linkuserprojectv2"].alias("part")
-_IS_ASKED_AS_SUPERUSER = bindparam("as_superuser", type_=Boolean())
 _IS_LOGGED_IN = and_(
     _USER.c.id == READER.id,
     _USER.c.is_active,
@@ -35,17 +34,17 @@ _IS_LOGGED_IN = and_(
 _TAKES_PART = exists().where(  # and then they may read
     _LINK.c.project_id == PROJECT_ID, _LINK.c.user_id == READER.id, _LINK.c.is_verified
 )
-_MAY_READ = and_(
-    or_(_USER.c.is_superuser, not_(_IS_ASKED_AS_SUPERUSER)),
-    or_(PROJECT_ID.is_(None), _TAKES_PART),
-)
 
 
 @cache
-def _statement(document: Document, dialect: Dialect) -> Any:
+def _statement(document: Document, as_superuser: bool, in_project: bool, dialect: Dialect) -> Any:
     columns = [_USER.c[name] for name in ("email", "is_superuser", "is_verified", "profile_id")]
-    shown = (_TAKES_PART.label("takes_part"), case((_MAY_READ, document)).label("document"))
-    return select(*columns, *shown).where(_IS_LOGGED_IN).compile(dialect=dialect)
+    may_read = [_USER.c.is_superuser] if as_superuser else []
+    if in_project:
+        columns.append(_TAKES_PART.label("takes_part"))
+        may_read.append(_TAKES_PART)
+    columns.append(case((and_(true(), *may_read), document)).label("document"))
+    return select(*columns).where(_IS_LOGGED_IN).compile(dialect=dialect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +71,11 @@ class Reader:
         values |= {
             "reader_id": self.claims.user_id,
             "generation": self.claims.generation,
-            "as_superuser": self.as_superuser,
             "in_project": self.project_id,
         }
+        kind = (self.as_superuser, self.project_id is not None)
         async with reading(self.sessions) as connection:
-            statement = _statement(document, connection.dialect)
+            statement = _statement(document, *kind, connection.dialect)
             found: Any = (await connection.execute(statement, values)).first()
         if found is None:
             raise not_logged_in()
