@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Response, status
 from sqlalchemy import Select
-from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
 from api import lists
@@ -50,10 +49,15 @@ router = APIRouter(**_OF_PROJECT)
 router_of_imports = APIRouter(**_OF_PROJECT, route_class=ImportRoute)
 router_of_all = APIRouter(prefix="/api/v2/dataset", tags=["Dataset"])
 
-_PROJECT = aliased(ProjectV2, name="project")
 # Looked up for each dataset that is answered with, not for all among which these are.
 _PROJECT_OF_DATASET = (
     select(json_object(ProjectRead, ProjectV2))
+    .where(col(ProjectV2.id) == DatasetV2.project_id)
+    .correlate(DatasetV2)
+    .scalar_subquery()
+)
+_PROJECT_NAME = (
+    select(ProjectV2.name)
     .where(col(ProjectV2.id) == DatasetV2.project_id)
     .correlate(DatasetV2)
     .scalar_subquery()
@@ -73,7 +77,7 @@ _COLUMNS: list[Any] = [
 class DatasetFilters:
     """Which datasets are asked for, of all projects of a user."""
 
-    project_name: Annotated[str | None, lists.contains(_PROJECT.name)] = None
+    project_name: Annotated[str | None, lists.contains(_PROJECT_NAME)] = None
     dataset_name: Annotated[str | None, lists.contains(DatasetV2.name)] = None
 
 
@@ -85,7 +89,6 @@ _WITH_OWNER: list[Any] = [
 # Those with a star come first, and then the newest.
 _MINE: Select[Any] = (
     select(*_WITH_OWNER)
-    .outerjoin(_PROJECT, col(_PROJECT.id) == col(DatasetV2.project_id))
     .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
     .where(LinkUserProjectV2.user_id == READER.id, col(LinkUserProjectV2.is_verified))
     .where(lists.if_asked("only_owned", col(LinkUserProjectV2.is_owner)))
