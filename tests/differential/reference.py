@@ -131,6 +131,7 @@ async def _create_database(url: URL) -> None:
     connection = await asyncpg.connect(
         url.set(drivername="postgresql").render_as_string(hide_password=False)
     )
+    await connection.execute("DROP DATABASE IF EXISTS reference")
     await connection.execute("CREATE DATABASE reference")
     await connection.close()
 
