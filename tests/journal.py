@@ -61,7 +61,10 @@ class Journal:
 
 @pytest.fixture
 def journal(stack: Stack) -> Journal:
-    return Journal(stack.data_dir / f"journal-{next(_numbers)}.jsonl")
+    folder = stack.data_dir / "journals"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)  # whoever units run as comes to a file by its name
+    return Journal(folder / f"{next(_numbers)}.jsonl")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from prefect.logging import get_run_logger
 from prefect_shell import ShellOperation
@@ -113,13 +114,25 @@ class Site(abc.ABC):
 
 
 class LocalSite(Site):
-    """This machine, used as the user of this process or, by sudo, as another one."""
+    """This machine, used as the user of this process or, by sudo, as another one.
+
+    Commands end when this process stops listening, also if that is since it was killed.
+    """
+
+    def __init__(self, transport: LocalTransport, python: str, **options: Any) -> None:
+        super().__init__(transport, python, **options)
+        self._prefix = transport.prefix()
 
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """See `Site.shell`."""
         hidden = dict.fromkeys(variables_of_ours(), "")
+        script = "\n".join(self._script(commands))
+        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
         operation = ShellOperation(
-            commands=self._commands(commands), log_prefix=None, env=hidden, working_dir=Path("/")
+            commands=[f"exec {shlex.join([*self._prefix, *listening])}"],
+            log_prefix=None,
+            env=hidden,
+            working_dir=Path("/"),
         )
         async with operation:
             process = await operation.atrigger()
@@ -130,28 +143,24 @@ class LocalSite(Site):
             lines: list[str] = await process.afetch_result()
             return lines
 
-    def _commands(self, commands: Sequence[str]) -> list[str]:
+    def _script(self, commands: Sequence[str]) -> list[str]:
         return _script(commands)
 
 
 class AccountSite(LocalSite):
-    """This machine, used as another OS user. Commands end when this process stops listening."""
+    """This machine, used as another OS user."""
 
     def __init__(self, username: str, python: str, tasks_folder: Path, uv: str | None) -> None:
-        transport = LocalTransport(username, python)
         super().__init__(
-            transport,
+            LocalTransport(username, python),
             python,
             uv=uv,
             pip_cache_dir=str(tasks_folder / ".cache" / "pip"),
             pixi_cache_dir=str(tasks_folder / ".cache" / "pixi"),
         )
-        self._prefix = transport.prefix()
 
-    def _commands(self, commands: Sequence[str]) -> list[str]:
-        script = "\n".join([*_network_settings(), *_script(commands)])
-        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
-        return [f"exec {shlex.join([*self._prefix, *listening])}"]
+    def _script(self, commands: Sequence[str]) -> list[str]:
+        return [*_network_settings(), *_script(commands)]
 
 
 class RemoteSite(Site):

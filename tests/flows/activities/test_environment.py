@@ -4,9 +4,12 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.logging import disable_run_logger
 
@@ -14,6 +17,7 @@ from flows.activities.environment import PipEnvironment
 from flows.activities.site import own_site
 from flows.process.transport import CommandError
 from fractal_models.tables import Resource, TaskGroupV2
+from tests.lab import PATIENCE_SECONDS
 
 PYTHON = "/usr/bin/python3"
 
@@ -133,3 +137,29 @@ async def test_the_last_version_that_is_removed_takes_the_folder_of_its_package(
     await site.remove(str(open_folder / "package" / "2"))
     assert not (open_folder / "package").exists()
     assert open_folder.exists()
+
+
+def test_what_installs_packages_ends_with_the_process_that_listens() -> None:
+    code = (
+        "import asyncio\n"
+        "from prefect.logging import disable_run_logger\n"
+        "from flows.activities.site import own_site\n"
+        "with disable_run_logger():\n"
+        "    asyncio.run(own_site().shell(['sleep 1021']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        wait_for(sleeps)
+        process.kill()
+    wait_for(lambda: not sleeps())
+
+
+def sleeps() -> bool:
+    commands = (process.info["cmdline"] for process in psutil.process_iter(["cmdline"]))
+    return ["sleep", "1021"] in commands
+
+
+def wait_for(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

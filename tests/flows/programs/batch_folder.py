@@ -37,6 +37,15 @@ sys.exit(unit_runner.main(sys.argv[1:]))
 """
 
 
+WAITS_LONGER_FOR_SIGTERM = f"""
+import sys
+from flows.programs import unit_runner
+
+unit_runner.SIGTERM_MAY_FOLLOW_SECONDS = {PATIENCE}
+sys.exit(unit_runner.main(sys.argv[1:]))
+"""
+
+
 class BatchFolder:
     """A batch, and the runner on it. `work` is a folder for what the units of a test leave."""
 
@@ -91,6 +100,10 @@ class BatchFolder:
     def start_to_be_killed_at(self, moment: str, pause: float) -> "subprocess.Popen[str]":
         """A runner that kills itself some time after it called a method for the third time."""
         return self.start_python(KILLS_ITSELF.format(moment=moment, pause=pause), str(self.folder))
+
+    def start_with_time_for_sigterm(self) -> "subprocess.Popen[str]":
+        """A runner that waits longer for a SIGTERM that may follow, which a busy machine delays."""
+        return self.start_python(WAITS_LONGER_FOR_SIGTERM, str(self.folder))
 
     def runner_pid(self) -> int:
         """The runner's process id, which the lock file holds when the guard has forked it."""

@@ -425,7 +425,7 @@ def test_a_unit_that_a_shutdown_reached_first_is_interrupted_with_its_runner(
     """The unit is dead before its runner gets SIGTERM; if none comes, it just was killed."""
     trap = "trap 'exit 143' TERM;" if by_way_of_a_shell else ""
     batch.fill_with_shell(f"test -e go || {{ {trap} {WAITS}; }}", units=2, max_parallel=1)
-    guard = batch.start()
+    guard = batch.start_with_time_for_sigterm() if follows else batch.start()
     batch.wait_for_units("pid.0")
     unit = int((batch.work / "pid.0").read_text())
     killed_at = time.time()
