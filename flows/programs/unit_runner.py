@@ -301,6 +301,14 @@ class Children:
             cpu_seconds=usage.ru_utime + usage.ru_stime,
         )
 
+    def include(self, process: int) -> bool:
+        """Whether a process is a child of this one, which it is until it is reaped."""
+        try:
+            os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
     def reap(self, process: int) -> None:
         """Reap a child whose end was read."""
         if self.libc is not None:
@@ -900,7 +908,10 @@ class Guard:
             runner = self.children.look(self.runner)
             if runner or not orphan:
                 return runner
-            self.children.reap(orphan.process)  # the runner lives, so this is no unit
+            if orphan.process in {slot[0] for slot in self.board.read()}:
+                # A unit whose forking parent has ended when the runner was already about to.
+                return self.children.look(self.runner, wait=True)
+            self.children.reap(orphan.process)
 
     def take_over(self) -> int:
         """Record the units that ended by themselves, and kill the others. Returns their number."""
@@ -908,6 +919,7 @@ class Guard:
             send_to_group(warm_process, signal.SIGKILL)
         results = ResultsFile(os.path.join(self.folder, "results.jsonl"))
         units = dict(self.unsettled(results.known))
+        self.wait_to_adopt(units.keys())
         ended_before = {process for process in units if self.children.look(process)}
         for process in units.keys() - ended_before:
             os.kill(process, signal.SIGKILL)  # first: its shell must not see a child die
@@ -915,7 +927,8 @@ class Guard:
         killed = []
         for process, unit in units.items():
             ended = self.children.look(process, wait=True)
-            if ended is None:
+            if ended is None:  # it is still not adopted, so nobody can know more than this
+                killed.append(unit)
                 continue
             kill_rest(ended)
             if unit.told == Unit.INTERRUPTED:
@@ -933,6 +946,16 @@ class Guard:
         for unit in killed:
             unit.log_last_line(ENDED_WITH_ITS_RUNNER)
         return len(killed)
+
+    def wait_to_adopt(self, units: Iterable[int]) -> None:
+        """Wait until units are children of this process, which can then learn how they ended.
+
+        A unit that was forked just now may still be a child of the process that forked it. This is
+        killed with the warm process, but takes a moment to end.
+        """
+        deadline = time.monotonic() + GONE_SECONDS
+        while not all(map(self.children.include, units)) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def unsettled(self, settled: set[int]) -> Iterator[tuple[int, Unit]]:
         """The units that were executed and have no result, with their process ids."""

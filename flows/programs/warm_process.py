@@ -24,8 +24,9 @@ working folder, and its log as an open file. This process forks a child, which f
 ends; so the unit becomes a child of the nearest ancestor that adopts orphans, the runner or, if
 that was killed, its guard. Before a unit leaves the process group of this process, its process id
 is on the board, which the runner and its guard share. So when the guard has killed this process
-group, it finds on the board all units that have begun. This process ends with its runner, whatever
-it does.
+group, it finds on the board all units that have begun. Then it waits until it is their parent:
+until the children that forked them have ended, too. This process ends with its runner, whatever it
+does.
 """
 
 from __future__ import annotations

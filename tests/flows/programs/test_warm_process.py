@@ -490,6 +490,68 @@ def test_no_result_is_lost_whenever_the_runner_is_killed(
     a_task.batch.assert_only_killed_units_ran_twice(units=6)
 
 
+SLOW_TO_END = """import os, sys, time
+from flows.programs import warm_process
+setpgid = os.setpgid
+def setpgid_and_rest(process, group):
+    setpgid(process, group)
+    if process:  # the child that has forked a unit
+        time.sleep(60)
+os.setpgid = setpgid_and_rest
+task = warm_process.warm_task(sys.argv)
+exec(task.code, task.namespace)
+"""
+SLOW_TO_BE_KILLED = """import os, sys, threading
+from flows.programs import unit_runner
+guard, send_to_group = os.getpid(), unit_runner.send_to_group
+def send_late(*arguments):
+    threading.Timer(0.2 * (os.getpid() == guard), send_to_group, arguments).start()
+unit_runner.send_to_group, unit_runner.WARM_PROGRAM = send_late, sys.argv[2]
+sys.exit(unit_runner.main(sys.argv[1:2]))
+"""
+
+
+def test_a_unit_is_named_as_killed_though_what_forked_it_takes_time_to_end(a_task: Task) -> None:
+    a_task.write(script=WAITS + GUARD)
+    a_task.fill()
+    program = a_task.path.with_name("slow_to_end.py")
+    program.write_text(SLOW_TO_END)
+    folder = str(a_task.batch.folder)
+    guard = a_task.batch.start_python(SLOW_TO_BE_KILLED, folder, str(program))
+    wait_until(lambda: any(a_task.batch.work.glob("pid.*")))
+    os.kill(a_task.batch.runner_pid(), signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 128 + signal.SIGKILL
+    assert [line["killed"] for line in a_task.batch.lines() if "killed" in line] == [[0]]
+    assert a_task.batch.log(0) == f"{unit_runner.ENDED_WITH_ITS_RUNNER}\n"
+
+
+ENDS_BEFORE_ITS_RUNNER = """import os, signal, sys, time
+from flows.programs import unit_runner as programs
+folder = sys.argv[1]
+signal.signal(signal.SIGCHLD, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, programs.SIGNALS)
+batch = programs.read_batch(folder)
+lock, board = programs.Lock(folder + "/lock", 0), programs.Board(1)
+unit = programs.Unit(0, batch["units_dir"] + "/" + batch["units"][0]["name"])
+unit.prepare({}, 1, goes_on=False)
+board.announce(unit)
+runner = os.fork() or time.sleep(0.2) or os.kill(os.getpid(), 9)
+process = os.fork() or os._exit(0)
+board.started(unit, process)
+sys.exit(programs.Guard(runner, lock, folder, batch, programs.Children(), board).run())
+"""
+
+
+def test_a_unit_that_the_guard_adopts_while_the_runner_ends_has_a_result(a_task: Task) -> None:
+    """The kernel gives orphans to the guard as soon as the runner begins to end."""
+    a_task.fill()
+    guard = a_task.batch.start_python(ENDS_BEFORE_ITS_RUNNER, str(a_task.batch.folder))
+    _, stderr = guard.communicate(timeout=PATIENCE)
+    assert guard.returncode == 128 + signal.SIGKILL, stderr
+    assert [line["exit_code"] for line in a_task.batch.lines()] == [0]
+
+
 def kill_runner(batch: BatchFolder) -> Callable[[int, int], None]:
     return lambda _, runner: os.kill(runner, signal.SIGKILL)
 
