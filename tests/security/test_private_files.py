@@ -17,7 +17,7 @@ from deployments.services import Service
 from deployments.stack import Stack, StackError, make_data_dir
 from flows.process.accounts import Account
 from flows.units.files import write_whole
-from flows.units.job_folder import JobFolder, archive_folder
+from flows.units.job_folder import JobFolder, archive_folder, archive_path
 from fractal_models.settings import SECRETS
 from tests.lab import PATIENCE_SECONDS, Lab
 from tests.os_user import PYTHON
@@ -102,12 +102,13 @@ async def test_nobody_else_reads_what_a_stack_has(lab: Lab, stack: Stack) -> Non
         for path in stack.data_dir.iterdir()
         if path.name not in open_to_all and path.stat().st_mode & 0o044
     ]
-    jobs = stack.data_dir / "jobs"
-    await asyncio.to_thread(wait_for, lambda: any(jobs.glob("*.zip")))
+    folder = Path(job["working_dir"])
+    archive = archive_path(folder)
+    await asyncio.to_thread(wait_for, archive.exists)
 
     assert wide == [stack.data_dir / "postgres"] * (os.geteuid() == 0)
     assert mode(stack.data_dir / "postgres" / "data") == "0o700"
-    assert [path for path in jobs.iterdir() if path.stat().st_mode & 0o066] == []
+    assert [path for path in (folder, archive) if path.stat().st_mode & 0o066] == []
 
 
 def wait_for(seen: Callable[[], bool]) -> None:

@@ -67,6 +67,12 @@ async def test_an_occurrence_that_finds_the_dataset_busy_is_skipped_and_says_so(
     await schedules.outcomes(made, lambda now: count(now, "run"))
 
 
+async def jobs_on(lab: Lab, dataset: dict[str, Any]) -> int:
+    """How many jobs there have been on a dataset."""
+    jobs = await lab.ok("GET", f"{lab.base}/job/")
+    return sum(job["dataset_id"] == dataset["id"] for job in jobs)
+
+
 async def test_a_dataset_that_was_given_in_prefect_takes_the_place_of_the_first(
     lab: Lab, schedules: Schedules, prefect: PrefectClient
 ) -> None:
@@ -76,13 +82,9 @@ async def test_a_dataset_that_was_given_in_prefect_takes_the_place_of_the_first(
     parameters = {**deployment.parameters, "dataset": str(other["id"])}
     await prefect.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
 
-    async def on_other() -> int:
-        jobs = await lab.ok("GET", f"{lab.base}/job/")
-        return sum(job["dataset_id"] == other["id"] for job in jobs)
-
-    had = await eventually(on_other, bool)
+    had = await eventually(lambda: jobs_on(lab, other), bool)
     await lab.ok("DELETE", f"{lab.base}/dataset/{first['id']}/")
-    await eventually(on_other, lambda now: now > had)
+    await eventually(lambda: jobs_on(lab, other), lambda now: now > had)
     assert (await schedules.get(made))["notice"] is None
 
 
@@ -91,11 +93,12 @@ async def test_when_all_images_are_done_there_is_nothing_to_do_until_there_is_a_
 ) -> None:
     workflow, dataset = await lab.workflow("Process"), await lab.dataset("A")
     made = await schedules.post(workflow, dataset, when=OFTEN, images="not done")
-    latest = await schedules.outcomes(made, lambda now: skipped_as(now, "nothing to do"))
-    assert count(latest, "run") == 1
+    await schedules.outcomes(made, lambda now: skipped_as(now, "nothing to do"))
+    assert await jobs_on(lab, dataset) == 1
     url = f"{lab.base}/dataset/{dataset['id']}/images/"
     await lab.ok("POST", url, json={"zarr_url": f"{dataset['zarr_dir']}/B"})
-    await schedules.outcomes(made, lambda now: count(now, "run") == 2)
+    await eventually(lambda: jobs_on(lab, dataset), lambda now: now == 2)
+    await schedules.outcomes(made, lambda now: skipped_as(now[:1], "nothing to do"))
     _, units = await lab.history(workflow, dataset)
     assert [unit["zarr_urls"] for unit in units] == [[f"{dataset['zarr_dir']}/B"]]
 
