@@ -126,7 +126,9 @@ class LocalSite(Site):
     async def shell(self, commands: Sequence[str]) -> list[str]:
         """See `Site.shell`."""
         hidden = dict.fromkeys(variables_of_ours(), "")
-        script = "\n".join(self._script(commands))
+        # Shells and uv write lines in pieces, of which Prefect would make lines.
+        in_lines = ["set -o pipefail", "{", *self._script(commands), "} | sed -u ''"]
+        script = shlex.join(["exec", "bash", "-c", "\n".join(in_lines)])
         listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
         operation = ShellOperation(
             commands=[f"exec {shlex.join([*self._prefix, *listening])}"],
