@@ -63,8 +63,7 @@ class Phase(Generic[Output]):
     Units run in batches, one per attempt: the first has all units, each later one those that
     failed. `meta` is what the task says about the resources that the units need; if the units are
     `warm`, imports are made once for all of them. After `run`, every unit is either in `outputs` or
-    in `failures`, both by unit index; `warned` has the units with
-    warnings in their latest log.
+    in `failures`, both by unit index; `warned` has the units with warnings in their latest log.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -42,6 +42,8 @@ from fractal_models.images import (
 )
 from fractal_models.schemas.meta import Retry, retry_of, warm_units_of
 from fractal_models.tables.columns import now
+
+Told = TypeVar("Told")
 
 
 class WorkflowTaskRun:
@@ -130,10 +132,7 @@ class WorkflowTaskRun:
         Raises:
             PlanError: the task's `retry` is not valid.
         """
-        try:
-            return retry_of(meta_of(self.dump, component))
-        except ValueError as error:
-            raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
+        return self._told_in_meta(component, retry_of)
 
     def has_warm_units(self, component: Component) -> bool:
         """Whether imports are made once for units, where that is safe.
@@ -141,11 +140,14 @@ class WorkflowTaskRun:
         Raises:
             PlanError: the task's `warm_units` is not valid.
         """
+        wanted = self._told_in_meta(component, warm_units_of)
+        return self.job.allows_warm_units and wanted != "off"
+
+    def _told_in_meta(self, component: Component, read: Callable[[dict[str, Any]], Told]) -> Told:
         try:
-            wanted = warm_units_of(meta_of(self.dump, component))
+            return read(meta_of(self.dump, component))
         except ValueError as error:
             raise PlanError(f"{meta_name(component)} is wrong: {error}") from error
-        return self.job.allows_warm_units and wanted != "off"
 
     @property
     def is_compound(self) -> bool:
