@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.process.accounts import Account
+from flows.process.transport import LocalTransport
 
 NAME = "fractal-test-jobs"
 PYTHON = "/usr/bin/python3"  # which that user may run, wherever that of the tests is
@@ -34,3 +35,9 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fractal-open-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+async def sleepers(seconds: int) -> str:
+    """The process ids of all programs `sleep`, of whoever, that were to last as long."""
+    ended = await LocalTransport().run(("pgrep", "-x", "-f", f"sleep {seconds}"))
+    return ended.stdout.decode()

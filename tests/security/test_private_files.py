@@ -3,8 +3,7 @@
 import asyncio
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from flows.process.accounts import Account
 from flows.units.files import write_whole
 from flows.units.job_folder import JobFolder, archive_folder, archive_path
 from fractal_models.settings import SECRETS
-from tests.lab import PATIENCE_SECONDS, Lab
+from tests.lab import Lab, eventually
 from tests.os_user import PYTHON
 
 
@@ -104,18 +103,11 @@ async def test_nobody_else_reads_what_a_stack_has(lab: Lab, stack: Stack) -> Non
     ]
     folder = Path(job["working_dir"])
     archive = archive_path(folder)
-    await asyncio.to_thread(wait_for, archive.exists)
+    await eventually(lambda: asyncio.to_thread(archive.exists), bool)
 
     assert wide == [stack.data_dir / "postgres"] * (os.geteuid() == 0)
     assert mode(stack.data_dir / "postgres" / "data") == "0o700"
     assert [path for path in (folder, archive) if path.stat().st_mode & 0o066] == []
-
-
-def wait_for(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_the_secret_of_logins_is_known_to_the_rest_api_alone(stack: Stack) -> None:

@@ -20,7 +20,7 @@ from flows.process.accounts import Account
 from flows.process.transport import CommandError, LocalTransport, TransportError
 from fractal_models.database import saved_id
 from fractal_models.tables import Profile, Resource, TaskGroupV2
-from tests.os_user import PYTHON
+from tests.os_user import PYTHON, sleepers
 
 CUSTOM = "/api/v2/task/collect/custom/"
 TASK = {"name": "a task", "executable_parallel": "task.py"}
@@ -172,11 +172,6 @@ async def test_an_interpreter_that_does_not_answer_is_killed(
     assert answer.status_code == 422
     assert "did not end within 0.5 s" in answer.json()["detail"]
     assert not await sleepers(1017)
-
-
-async def sleepers(seconds: int) -> str:
-    ended = await LocalTransport().run(("pgrep", "-x", "-f", f"sleep {seconds}"))
-    return ended.stdout.decode()
 
 
 async def test_who_does_not_reach_the_resource_any_more_is_not_run_as_us(

@@ -5,11 +5,9 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from prefect.logging import disable_run_logger
 
@@ -17,7 +15,8 @@ from flows.activities.environment import PipEnvironment
 from flows.activities.site import own_site
 from flows.process.transport import CommandError
 from fractal_models.tables import Resource, TaskGroupV2
-from tests.lab import PATIENCE_SECONDS
+from tests.lab import eventually
+from tests.os_user import sleepers
 
 PYTHON = "/usr/bin/python3"
 
@@ -139,7 +138,7 @@ async def test_the_last_version_that_is_removed_takes_the_folder_of_its_package(
     assert open_folder.exists()
 
 
-def test_what_installs_packages_ends_with_the_process_that_listens() -> None:
+async def test_what_installs_packages_ends_with_the_process_that_listens() -> None:
     code = (
         "import asyncio\n"
         "from prefect.logging import disable_run_logger\n"
@@ -147,19 +146,10 @@ def test_what_installs_packages_ends_with_the_process_that_listens() -> None:
         "with disable_run_logger():\n"
         "    asyncio.run(own_site().shell(['sleep 1021']))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        wait_for(sleeps)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    try:
+        await eventually(lambda: sleepers(1021), bool)
+    finally:
         process.kill()
-    wait_for(lambda: not sleeps())
-
-
-def sleeps() -> bool:
-    commands = (process.info["cmdline"] for process in psutil.process_iter(["cmdline"]))
-    return ["sleep", "1021"] in commands
-
-
-def wait_for(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        await process.wait()
+    await eventually(lambda: sleepers(1021), lambda found: not found)

@@ -105,6 +105,18 @@ class BatchFolder:
         """A runner that waits longer for a SIGTERM that may follow, which a busy machine delays."""
         return self.start_python(WAITS_LONGER_FOR_SIGTERM, str(self.folder))
 
+    def assert_nothing_is_lost_if_killed_at(self, moment: str, pause: float, units: int) -> None:
+        """Of units that keep a journal, when their runner is killed and the next one goes on."""
+        guard = self.start_to_be_killed_at(moment, pause)
+        guard.communicate(timeout=PATIENCE)
+        assert guard.returncode == 128 + signal.SIGKILL
+        wait_until(lambda: not self.members())
+        if pause:  # the units have ended in it
+            assert set(self.journal()) == set(self.results())
+            assert not any("killed" in line for line in self.lines())
+        assert self.run().returncode == 0
+        self.assert_only_killed_units_ran_twice(units)
+
     def runner_pid(self) -> int:
         """The runner's process id, which the lock file holds when the guard has forked it."""
         return int((self.folder / "lock").read_text().split()[0])

@@ -672,14 +672,7 @@ def test_no_result_is_lost_whenever_the_runner_is_killed(
     batch: BatchFolder, moment: str, pause: float
 ) -> None:
     fill_with_journal(batch, units=6)
-    guard = batch.start_to_be_killed_at(moment, pause)
-    guard.communicate(timeout=PATIENCE)
-    assert guard.returncode == 128 + signal.SIGKILL
-    if pause:  # the units have ended in it
-        assert set(batch.journal()) == set(batch.results())
-        assert not any("killed" in line for line in batch.lines())
-    assert batch.run().returncode == 0
-    batch.assert_only_killed_units_ran_twice(units=6)
+    batch.assert_nothing_is_lost_if_killed_at(moment, pause, units=6)
 
 
 def test_every_unit_has_one_result_though_runners_are_killed_at_random(batch: BatchFolder) -> None:

@@ -479,15 +479,7 @@ def test_no_result_is_lost_whenever_the_runner_is_killed(
     a_task: Task, moment: str, pause: float
 ) -> None:
     fill_with_journal(a_task, units=6)
-    guard = a_task.batch.start_to_be_killed_at(moment, pause)
-    guard.communicate(timeout=PATIENCE)
-    assert guard.returncode == 128 + signal.SIGKILL
-    wait_until(lambda: not a_task.batch.members())
-    if pause:  # the units have ended in it
-        assert set(a_task.batch.journal()) == set(a_task.batch.results())
-        assert not any("killed" in line for line in a_task.batch.lines())
-    assert a_task.batch.run().returncode == 0
-    a_task.batch.assert_only_killed_units_ran_twice(units=6)
+    a_task.batch.assert_nothing_is_lost_if_killed_at(moment, pause, units=6)
 
 
 SLOW_TO_END = """import os, sys, time
@@ -589,12 +581,17 @@ def test_every_unit_has_one_result_though_processes_are_killed_at_random(
     a_task.batch.assert_only_killed_units_ran_twice(units=150)
 
 
+def begun_units(batch: BatchFolder, number: int) -> set[int]:
+    """The processes of units that wait, when so many have begun."""
+    wait_until(lambda: len(list(batch.work.glob("pid.*"))) == number)
+    return {int(path.suffix[1:]) for path in batch.work.glob("pid.*")}
+
+
 def test_the_warm_process_ends_with_its_runner_and_guard(a_task: Task) -> None:
     a_task.write(script=WAITS + GUARD)
     a_task.fill(units=3)
     guard = a_task.batch.start()
-    wait_until(lambda: len(list(a_task.batch.work.glob("pid.*"))) == 2)
-    units = {int(path.suffix[1:]) for path in a_task.batch.work.glob("pid.*")}
+    units = begun_units(a_task.batch, 2)
     runner = a_task.batch.runner_pid()
     assert set(children_of(runner)) > units
     (warm,) = set(children_of(runner)) - units
@@ -612,8 +609,7 @@ def test_units_go_on_cold_when_the_warm_process_is_killed(a_task: Task) -> None:
     a_task.write(script=WAITS + GUARD)
     a_task.fill(units=5)
     runner = a_task.batch.start()
-    wait_until(lambda: len(list(a_task.batch.work.glob("pid.*"))) == 2)
-    units = {int(path.suffix[1:]) for path in a_task.batch.work.glob("pid.*")}
+    units = begun_units(a_task.batch, 2)
     (warm,) = set(children_of(a_task.batch.runner_pid())) - units
     os.kill(warm, signal.SIGKILL)
     (a_task.batch.work / "go").touch()
