@@ -26,6 +26,7 @@ from fractal_models.settings import SECRETS
 _STOP_SECONDS = 90  # a worker waits for the units of its flow runs to end
 _TAIL_BYTES = 16 * 1024
 _TELL_SECONDS = 30
+_FORK_SERVER = "fork server"
 _CLOCK_SECONDS = 10  # a process's start time seems to change when the clock is adjusted
 
 
@@ -294,16 +295,17 @@ def usable_port(host: str, port: int, option: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def remember(services: Sequence[Service], path: Path) -> None:
-    """Save which processes belong to the stack, for `end_leftovers`."""
+def remember(services: Sequence[Service], path: Path, forked_from: Process | None = None) -> None:
+    """Save which processes belong to the stack, and which one forks them, for `end_leftovers`."""
+    known = [(_FORK_SERVER, forked_from), *((each.name, each.process) for each in services)]
     processes = [
         {
-            "name": s.name,
-            "pid": s.process.pid,
-            "started": psutil.Process(s.process.pid).create_time(),
+            "name": name,
+            "pid": process.pid,
+            "started": psutil.Process(process.pid).create_time(),
         }
-        for s in services
-        if s.process is not None and s.ended() is None
+        for name, process in known
+        if process is not None and process.poll() is None
     ]
     partial = path.with_name(f"{path.name}.partial")
     with open_private(partial, "w") as file:
@@ -312,7 +314,10 @@ def remember(services: Sequence[Service], path: Path) -> None:
 
 
 def end_leftovers(path: Path) -> list[str]:
-    """End services of an earlier start that was killed, in reverse order. Returns their names."""
+    """End services of an earlier start that was killed, in reverse order. Returns their names.
+
+    At last, what forks them is ended, and before it what it has forked and nobody has saved.
+    """
     if not path.exists():
         return []
     ended = []
@@ -321,8 +326,12 @@ def end_leftovers(path: Path) -> list[str]:
             process = psutil.Process(entry["pid"])
             if abs(process.create_time() - entry["started"]) > _CLOCK_SECONDS:
                 continue  # the process id now belongs to another process
+            if entry["name"] == _FORK_SERVER:
+                for forked in process.children():
+                    end(forked)
+            else:
+                ended.append(str(entry["name"]))
             end(process)
-            ended.append(str(entry["name"]))
         except psutil.NoSuchProcess:
             continue
     path.unlink()

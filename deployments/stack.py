@@ -114,7 +114,11 @@ class Stack:
     def start(self, name: str) -> None:
         """Start a part that has ended."""
         self.parts[name].start()
-        remember(self.services, self.data_dir / "services.json")
+        self.remember()
+
+    def remember(self) -> None:
+        """Save which processes are its own, for a start after this one was killed."""
+        remember(self.services, self.data_dir / "services.json", self.fork_server.process)
 
     def stop_services(self) -> None:
         """End all parts except PostgreSQL, each before the parts that it needs."""
@@ -393,6 +397,7 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
 
 def _start(stack: Stack, tell: Callable[[str], object]) -> None:
     """Start all services at once, and wait until all are healthy. Each waits for what it needs."""
+    stack.remember()  # before there are services, of which each is saved only when it is there
     _await_imports(stack.fork_server)
     for service in stack.services:
         stack.start(service.name)

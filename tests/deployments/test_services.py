@@ -1,6 +1,7 @@
 """Services: child processes that are watched, and what is done about those left over."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from deployments.fork_server import ForkServer
 from deployments.services import (
     Service,
     ServiceError,
     end_leftovers,
+    python_module,
     remember,
     usable_port,
     wait_for,
@@ -161,6 +164,18 @@ def test_leftovers_are_known_also_after_the_clock_was_adjusted(make: Make, tmp_p
     entry["started"] += 1
     (tmp_path / "services.json").write_text(json.dumps([entry]))
     assert end_leftovers(tmp_path / "services.json") == ["worker"]
+
+
+def test_a_leftover_is_ended_that_was_forked_and_not_yet_remembered(tmp_path: Path) -> None:
+    """Who had it forked was killed just then."""
+    server = ForkServer.start([], os.environ)
+    remember([], tmp_path / "services.json", server.process)
+    command = python_module("tests.deployments.forked", "until told")
+    process = server.fork(command, os.environ, stdin=subprocess.PIPE)
+    assert end_leftovers(tmp_path / "services.json") == []
+    assert process.wait(30) == -signal.SIGTERM
+    assert server.process is not None
+    assert server.process.wait(30) == -signal.SIGTERM
 
 
 def test_a_service_that_has_ended_is_not_remembered(make: Make, tmp_path: Path) -> None:
