@@ -42,6 +42,7 @@ KINDS: list[Kind] = [
 CLUSTER_KINDS: list[Kind] = [
     *KINDS,
     (signal.SIGTERM, "slurmctld", 4, (0.2, 8.0)),
+    (signal.SIGKILL, "slurmdbd", 2, (0.2, 10.0)),
     (signal.SIGKILL, "slurmd", 2, (0.2, 5.0)),
     (signal.SIGTERM, "slurm job", 3, (0.0, 0.0)),  # scancel, from outside
 ]

@@ -76,7 +76,7 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
             runner.run(contexts.aclose())
 
 
-_DAEMONS = ("slurmctld", "slurmd", "sshd")
+_DAEMONS = ("slurmdbd", "slurmctld", "slurmd", "sshd")
 
 
 class Daemon(Part):

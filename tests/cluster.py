@@ -1,10 +1,11 @@
-"""A SLURM cluster of one node on this machine, reached with sudo and by SSH.
+"""A SLURM cluster with accounting on this machine, reached with sudo and by SSH.
 
-All of it is real: munge, slurmctld, slurmd and sshd, on free ports of loopback, with a user who
-runs the server and one whose jobs these are.
+All of it is real: munge, MariaDB, slurmdbd, slurmctld, slurmd and sshd, on sockets and free ports
+of loopback, with a user who runs the server and those whose jobs these are.
 """
 
 import asyncio
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,17 @@ from typing import BinaryIO
 import psutil
 import pytest
 
+from tests.cluster_configuration import (
+    DATABASE_OPTIONS,
+    DATABASE_SOCKET,
+    MUNGE_SOCKET,
+    SPARE,
+    accounting_commands,
+    gres_conf,
+    slurm_conf,
+    slurmdbd_conf,
+    sshd_config,
+)
 from tests.cluster_machine import (
     DAEMONS,
     HOST,
@@ -32,64 +44,24 @@ from tests.lab import eventually
 START_SECONDS = 20
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-MUNGE_SOCKET = ROOT / "munge" / "socket"
 MUNGE_FILES = [f"--{name}-file={ROOT}/munge/{name}" for name in ("key", "pid", "seed", "log")]
 SSHD_CONFIG = ROOT / "ssh" / "sshd_config"
 COMMANDS = {
     "munged": ["munged", "--foreground", f"--socket={MUNGE_SOCKET}", *MUNGE_FILES],
+    "mariadbd": ["mariadbd", "--no-defaults", *DATABASE_OPTIONS],
+    "slurmdbd": ["slurmdbd", "-D"],
     "slurmctld": ["slurmctld", "-D", "-f", str(SLURM_CONF)],
     "slurmd": ["slurmd", "-D", "-N", NODE, "-f", str(SLURM_CONF)],
+    "spare": ["slurmd", "-D", "-N", SPARE, "-f", str(SLURM_CONF)],
     # sshd starts itself again for every connection, and so wants to know where it is.
     "sshd": ["/usr/sbin/sshd", "-D", "-e", "-f", str(SSHD_CONFIG)],
 }
-
-SSHD_OPTIONS = {
-    "ListenAddress": HOST,
-    "HostKey": f"{ROOT}/ssh/host_key",
-    "AuthorizedKeysFile": f"{ROOT}/ssh/key.pub",
-    "AllowUsers": USER,
-    "PasswordAuthentication": "no",
-    "KbdInteractiveAuthentication": "no",
-    "UsePAM": "no",
-    "UseDNS": "no",
-    "PidFile": "none",
-    "MaxStartups": "100",
-    "MaxSessions": "100",
-    "Subsystem": "sftp internal-sftp",
-}
-
-SLURM_OPTIONS = {
-    "ClusterName": "tests",
-    "SlurmctldHost": f"{NODE}({HOST})",
-    "SlurmUser": "slurm",
-    # Listen on the address of the host's name only, not on all.
-    "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
-    "AuthInfo": f"socket={MUNGE_SOCKET}",
-    "SlurmctldPidFile": f"{ROOT}/state/slurmctld.pid",
-    "SlurmdPidFile": f"{ROOT}/spool/slurmd.pid",
-    "StateSaveLocation": f"{ROOT}/state",
-    "SlurmdSpoolDir": f"{ROOT}/spool",
-    "MailProg": "/bin/true",
-    # Without cgroups, which containers rarely have.
-    "ProctrackType": "proctrack/linuxproc",
-    "TaskPlugin": "task/none",
-    "MpiDefault": "none",
-    # Jobs over their memory are looked for every second, and killed.
-    "JobAcctGatherType": "jobacct_gather/linux",
-    "JobAcctGatherFrequency": "task=1",
-    "JobAcctGatherParams": "OverMemoryKill",
-    "SchedulerParameters": "sched_interval=1,batch_sched_delay=0,bf_interval=1",
-    "SelectType": "select/cons_tres",
-    "SelectTypeParameters": "CR_CPU_Memory",
-    "MaxJobCount": "20000",
-    "MaxArraySize": "1001",
-    "MinJobAge": "300",
-    "KillWait": "2",
-    "ReturnToService": "2",
-    # More processors and memory than there are.
-    "SlurmdParameters": "config_overrides",
-    "NodeName": f"{NODE} NodeAddr={HOST} CPUs=16 RealMemory=20000",
-    "PartitionName": f"main Nodes={NODE} Default=YES DefMemPerCPU=100",
+SOCKETS = {"munged": MUNGE_SOCKET, "mariadbd": DATABASE_SOCKET}
+# slurmdbd has no option for its configuration, and MariaDB's client none for the socket.
+ENVIRONMENT = {
+    "PATH": PATH,
+    "SLURM_CONF": str(SLURM_CONF),
+    "MYSQL_UNIX_PORT": str(DATABASE_SOCKET),
 }
 
 
@@ -101,6 +73,7 @@ class Cluster:
 
     root = ROOT
     node = NODE
+    spare = SPARE
     server_user = SERVER_USER
     user = USER
     server_folder = ROOT / SERVER_USER
@@ -110,7 +83,8 @@ class Cluster:
     known_hosts = KNOWN_HOSTS
 
     def __init__(self) -> None:
-        self._ports = dict(zip(("slurmctld", "slurmd", "sshd"), _free_ports(3), strict=True))
+        names = ("slurmdbd", "slurmctld", "slurmd", "spare", "sshd")
+        self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
         self.ssh_port = self._ports["sshd"]
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -157,10 +131,10 @@ class Cluster:
         await eventually(self.squeue, lambda jobs: not jobs)
 
     async def wait_up(self) -> None:
-        """Wait until the node takes jobs."""
+        """Wait until the nodes take jobs."""
         await eventually(
             lambda: self.run("sinfo", "--noheader", "--format=%T"),
-            lambda state: state.strip() in ("idle", "mixed", "allocated"),
+            lambda states: set(states.split()) <= {"idle", "mixed", "allocated"},
         )
 
     async def start(self, name: str) -> None:
@@ -208,25 +182,34 @@ class Cluster:
     async def _restart_controller(self) -> None:
         self.kill("slurmctld", signal.SIGTERM)
         await self.start("slurmctld")
+        for node in ("slurmd", "spare"):  # else a node tells of itself only when it is asked
+            self.daemons[node].send_signal(signal.SIGHUP)
         await self.wait_up()
 
     def write_slurm_conf(self, **options: object) -> None:
         """Write slurm.conf: each command reads it anew, the daemons when they start."""
-        ports = {"SlurmctldPort": self._ports["slurmctld"], "SlurmdPort": self._ports["slurmd"]}
-        options = {**SLURM_OPTIONS, **ports, **options}
-        lines = [f"{key}={value}\n" for key, value in options.items()]
-        SLURM_CONF.write_text("".join(lines))
+        SLURM_CONF.write_text(slurm_conf(self._ports, options))
         SLURM_CONF.chmod(0o644)
 
-    def write_sshd_config(self) -> None:
-        lines = [
-            f"{key} {value}\n" for key, value in {**SSHD_OPTIONS, "Port": self.ssh_port}.items()
-        ]
-        SSHD_CONFIG.write_text("".join(lines))
+    def write_configuration(self) -> None:
+        """Write what the daemons read when they start."""
+        self.write_slurm_conf()
+        SLURM_CONF.with_name("gres.conf").write_text(gres_conf())
+        SSHD_CONFIG.write_text(sshd_config(self._ports))
+        slurmdbd = SLURM_CONF.with_name("slurmdbd.conf")
+        slurmdbd.touch(mode=0o600)
+        slurmdbd.write_text(slurmdbd_conf(self._ports))
+        shutil.chown(slurmdbd, "slurm")
+
+    async def add_accounts(self) -> None:
+        """Tell accounting of users and limits, before the controller asks it."""
+        for step in accounting_commands():
+            commands = (self.run("sacctmgr", "--immediate", *command) for command in step)
+            await asyncio.gather(*commands)
 
     def _listens(self, name: str) -> bool:
-        if name == "munged":
-            family, address = socket.AF_UNIX, str(MUNGE_SOCKET)
+        if name in SOCKETS:
+            family, address = socket.AF_UNIX, str(SOCKETS[name])
         else:
             family, address = socket.AF_INET, (HOST, self._ports[name])
         with socket.socket(family) as probe:
@@ -240,7 +223,7 @@ def _spawn(name: str, output: BinaryIO) -> subprocess.Popen[bytes]:
         stdout=output,
         stderr=output,
         cwd="/",
-        env={"PATH": PATH},
+        env=ENVIRONMENT,
         umask=0o022,
         start_new_session=True,
         user="munge" if name == "munged" else None,
@@ -258,10 +241,11 @@ async def running_cluster() -> AsyncIterator[Cluster]:
     """The cluster, while the block runs."""
     with prepared_machine():
         cluster = Cluster()
-        cluster.write_slurm_conf()
-        cluster.write_sshd_config()
+        cluster.write_configuration()
         for name in DAEMONS:
             await cluster.start(name)
+            if name == "slurmdbd":
+                await cluster.add_accounts()
         await cluster.wait_up()
         yield cluster
 

@@ -16,17 +16,20 @@ from pathlib import Path
 import psutil
 
 SERVER_USER = "fractal"
-USER = "user01"
+# Most tests have one user of the cluster; the others are for what many do at a time.
+USERS = tuple(f"user{number:02d}" for number in range(1, 11))
+USER = USERS[0]
 
-# What the server may do in the name of a user of the cluster.
+# What the server may do in the name of users of the cluster.
 SUDOERS = f"""\
 Cmnd_Alias FRACTAL_SLURM = /usr/bin/sbatch, /usr/bin/scancel, /usr/bin/python3
-{SERVER_USER} ALL=({USER}) NOPASSWD: FRACTAL_SLURM
+{SERVER_USER} ALL=({",".join(USERS)}) NOPASSWD: FRACTAL_SLURM
 """
 
 # The folder of everything of the cluster: all may read it, which pytest's own folders forbid.
 ROOT = Path("/var/lib/fractal-test-cluster")
 SLURM_CONF = ROOT / "slurm.conf"
+DATABASE = ROOT / "mariadb"
 # With it the stack of the tests knows the cluster, which is started later.
 KNOWN_HOSTS = ROOT / "known_hosts"
 LOCK = ROOT.with_suffix(".lock")
@@ -36,11 +39,16 @@ HOST = "127.0.0.1"
 HOST_NAME = socket.gethostname()
 NODE = HOST_NAME.partition(".")[0]
 
-DAEMONS = ("munged", "slurmctld", "slurmd", "sshd")
-PROGRAMS = (*DAEMONS, "sbatch", "sudo", "runuser", "useradd", "ssh-keygen", "/usr/bin/python3")
+DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "spare", "sshd")
+PROGRAMS = (
+    *("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sshd"),
+    *("mariadb-install-db", "sbatch", "sacctmgr", "sudo", "runuser", "useradd", "ssh-keygen"),
+    "/usr/bin/python3",
+)
 
 SUDOERS_FILE = Path("/etc/sudoers.d/fractal-test-cluster")
 # sudo and sshd hand no SLURM_CONF on, so that it has to be where SLURM looks by itself.
+# The other files of SLURM's configuration are read beside it, where the link leads.
 ETC_SLURM_CONF = Path("/etc/slurm/slurm.conf")
 SAVED_SLURM_CONF = ETC_SLURM_CONF.with_name("slurm.conf.before-fractal-tests")
 HOSTS = Path("/etc/hosts")
@@ -67,6 +75,7 @@ def prepared_machine() -> Iterator[None]:
             _make_users()
             _make_folders()
             _make_keys()
+            _make_database()
             _change_etc()
             yield
         finally:
@@ -98,12 +107,12 @@ def check_machine() -> None:
 
 def _check_no_other_cluster() -> None:
     names = {process.info["name"] for process in psutil.process_iter(["name"])}
-    if found := names & {"slurmctld", "slurmd"}:
+    if found := names & {"slurmctld", "slurmdbd", "slurmd"}:
         raise ClusterError(f"This machine is part of another cluster: {', '.join(found)} runs.")
 
 
 def _make_users() -> None:
-    for user in (SERVER_USER, USER):
+    for user in (SERVER_USER, *USERS):
         if subprocess.run(["id", user], capture_output=True).returncode:
             # With "*" nobody can log in by password, but unlike with "!" sshd accepts a key.
             _run("useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", user)
@@ -112,12 +121,12 @@ def _make_users() -> None:
 def _make_folders() -> None:
     owners = {
         "munge": "munge",
+        "mariadb": "mysql",
         "log": "root",
         "spool": "root",
         "state": "slurm",
         "ssh": "root",
-        SERVER_USER: SERVER_USER,
-        USER: USER,
+        **{user: user for user in (SERVER_USER, *USERS)},
     }
     ROOT.mkdir()
     ROOT.chmod(0o755)
@@ -140,6 +149,17 @@ def _make_keys() -> None:
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
     shutil.chown(key, "munge", "munge")
+
+
+def _make_database() -> None:
+    """A MariaDB for the accounting alone, into which only root and `slurm` get, by its socket."""
+    folder = f"--datadir={DATABASE}"
+    _run(
+        *("mariadb-install-db", "--no-defaults", folder, "--user=mysql", "--skip-test-db"),
+        *("--auth-root-authentication-method=socket", "--auth-root-socket-user=slurm"),
+        "--skip-name-resolve",
+    )
+    DATABASE.chmod(0o711)
 
 
 def _change_etc() -> None:
@@ -187,13 +207,13 @@ def _end_processes() -> None:
 
 
 def _is_of_cluster(process: psutil.Process) -> bool:
-    """Whether it is a daemon by its arguments, a job's keeper by its socket, or part of a job."""
+    """Whether it is a daemon by its arguments, a job's keeper by its socket, or, as jobs are too,
+    by its environment."""
     try:
-        if (name := process.name()) in DAEMONS:
-            return str(ROOT) in " ".join(process.cmdline())
-        if name == "slurmstepd":
+        if (name := process.name()) == "slurmstepd":
             return any(str(ROOT) in end.laddr for end in process.net_connections("unix"))
-        return process.environ().get("SLURM_CONF") == str(SLURM_CONF)
+        by_arguments = name in PROGRAMS and str(ROOT) in " ".join(process.cmdline())
+        return by_arguments or process.environ().get("SLURM_CONF") == str(SLURM_CONF)
     except psutil.Error:
         return False
 

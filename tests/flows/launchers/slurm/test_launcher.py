@@ -1,4 +1,4 @@
-"""Batches as SLURM jobs, on a real cluster of one node, by sudo and by SSH."""
+"""Batches as SLURM jobs, on a real cluster with accounting, by sudo and by SSH."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
 """A cluster that lies: whatever is heard of its commands, work that goes well there does not fail.
 
 By day there are 12 rounds, `LIES_SEED` says which ones; the seed of a session is printed. A round
-takes some seconds on a real cluster of one node.
+takes some seconds on a real cluster.
 """
 
 import asyncio
