@@ -3,26 +3,26 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import threading
-from multiprocessing import parent_process
-from multiprocessing.resource_tracker import ensure_running
+from functools import partial
 from typing import Any
 
 import uvicorn
+import uvicorn._subprocess
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
-from deployments.secrecy import keep_secrets
-from fractal_models.settings import SECRETS, Settings, get_settings
+from fractal_models.settings import Settings
 
 # Further connections of a process get status 503. It may usually have 1024 open files.
 MAX_CONNECTIONS = 800
 HEAD_SECONDS = 30.0
 _HEAD_BYTES = 16 << 10
 _LARGE_BYTES = 64 << 10  # more is not copied
-_LOG_FORMAT = "%(asctime)s.%(msecs)03d | %(levelname)-7s | %(name)s - %(message)s"
 _STUCK_SECONDS = 60  # a process that shows no sign of life for so long is replaced
 
 
@@ -151,6 +151,7 @@ OPTIONS: dict[str, Any] = {
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Of several processes, those that end are replaced."""
+    app = _app(settings)
     where: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -158,45 +159,33 @@ def serve(settings: Settings) -> None:
         "log_level": "info",
     }
     if settings.api_workers == 1:
-        uvicorn.run(_app(settings), **where, **OPTIONS)
+        uvicorn.run(app, **where, **OPTIONS)
         return
-    for name in ("host", "port", "api_workers"):  # from which the processes read them
-        os.environ[f"FRACTAL_{name.upper()}"] = str(getattr(settings, name))
-    _begin_resource_tracker()
-    _log_like_prefect()
-    uvicorn.run(
-        f"{__name__}:{app_of_one_process.__name__}",
+    config = uvicorn.Config(
+        partial(_in_one_process, app),
         **where,
         factory=True,
         workers=settings.api_workers,
         timeout_worker_healthcheck=_STUCK_SECONDS,
         **OPTIONS,
     )
+    _have_processes_forked()
+    Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
-def _log_like_prefect() -> None:
-    """Have the lines of this process look like theirs, without Prefect, which takes memory."""
-    begin = "PREFECT_LOGGING_FORMATTERS_STANDARD_"
-    logging.basicConfig(
-        level=logging.INFO,
-        format=os.environ.get(f"{begin}FORMAT", _LOG_FORMAT),
-        datefmt=os.environ.get(f"{begin}DATEFMT", "%H:%M:%S"),
-    )
+def _have_processes_forked() -> None:
+    """Have uvicorn fork its processes from this one, which has the application already.
+
+    uvicorn starts new interpreters: each would import for seconds, and share no memory.
+    """
+    vars(uvicorn._subprocess)["spawn"] = multiprocessing.get_context("fork")
+    # Until a process serves, signals end it. uvicorn would only note them, as in this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.register_at_fork(after_in_child=partial(signal.signal, number, signal.SIG_DFL))
 
 
-def _begin_resource_tracker() -> None:
-    """Begin Python's helper of processes without secrets: it does not keep them to itself."""
-    secrets = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
-    ensure_running()
-    os.environ.update(secrets)
-
-
-def app_of_one_process() -> FastAPI:
+def _in_one_process(app: FastAPI) -> FastAPI:
     """The application, in one of several processes, which ends with the one that began it."""
-    keep_secrets()
-    app = _app(get_settings())
-    for name in ("uvicorn.error", "uvicorn.access"):  # Prefect has just set it otherwise
-        logging.getLogger(name).setLevel(logging.INFO)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return app
 
@@ -205,9 +194,12 @@ def _app(settings: Settings) -> FastAPI:
     from api.app import create_app  # takes seconds
 
     app = create_app(settings)
+    for name in ("uvicorn.error", "uvicorn.access"):  # Prefect has just set it otherwise
+        logging.getLogger(name).setLevel(logging.INFO)
     _log_without_colours()
     gc.collect()
-    gc.freeze()  # nobody would be served while all that stays is looked through now and then
+    # Nobody would be served while all that stays is looked through now and then.
+    gc.freeze()
     return app
 
 
@@ -225,6 +217,6 @@ def _log_without_colours() -> None:
 
 
 def _end_with_parent() -> None:
-    if (parent := parent_process()) is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
