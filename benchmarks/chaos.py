@@ -45,9 +45,10 @@ from benchmarks.sites import KINDS as SITES
 from benchmarks.sites import Site, running_at
 from benchmarks.story import Story, recovery_of
 from benchmarks.workload import Job, Workload
+from deployments.data_dir import DataDirError
 from deployments.demo.client import DemoError, FractalClient
 from deployments.services import ServiceError
-from deployments.stack import Stack, StackError, StackOptions, running_stack
+from deployments.stack import Stack, StackOptions, running_stack
 from flows.launchers.local import is_running
 from flows.process.lock import locked_jobs
 from fractal_models.database import open_database
@@ -94,7 +95,7 @@ def main() -> int:
     try:
         make = partial(Workload, seed=options.seed, at_once=options.jobs, images=options.images)
         run(folder, options.on, rounds, make, story)
-    except (StackError, ServiceError, DemoError) as error:
+    except (DataDirError, ServiceError, DemoError) as error:
         story.findings.wrong.append(f"the run ended early: {error}")
     finally:
         leftovers(folder, story.findings)
@@ -139,7 +140,7 @@ def run(
             havoc.thaw()
             story.recovery = recovery_of(story)
         _examine_prefect(stack, workload, story.findings)
-        stack.stop_services()
+        stack.services.stop()
         asyncio.run(_examine_all(stack, story))
 
 

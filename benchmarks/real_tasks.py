@@ -22,9 +22,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from deployments.data_dir import make_data_dir
 from deployments.demo import run as demo
 from deployments.demo.client import FractalClient
-from deployments.stack import Stack, StackOptions, make_data_dir, running_stack
+from deployments.stack import Stack, StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 CORES = len(os.sched_getaffinity(0))

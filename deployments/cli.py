@@ -103,16 +103,20 @@ def up(
     typer.echo(f"Starting in {data_dir.expanduser().absolute()} ...")
     began = time.monotonic()
     try:
-        with running_stack(options, typer.echo) as stack:
+        with running_stack(options, partial(_tell_since, began)) as stack:
             typer.echo(f"Ready after {time.monotonic() - began:.1f} s.\n\n{describe(stack)}\n")
             try:
                 _watch(stack, logs)
             finally:
                 typer.echo("\nStopping ...")
-                stack.stop_services()
+                stack.services.stop()
                 _tell_left_jobs(stack)
     except KeyboardInterrupt:
         typer.echo("Stopped.")
+
+
+def _tell_since(began: float, line: str) -> None:
+    typer.echo(f"{time.monotonic() - began:5.1f} s  {line}")
 
 
 def describe(stack: "Stack") -> str:
@@ -123,14 +127,14 @@ def describe(stack: "Stack") -> str:
         ("Prefect UI", f"{stack.prefect_url}   (log in with: {stack.prefect_auth})"),
         ("Admin", made.admin_email),
         ("Password", _first_password(stack)),
-        ("Jobs run as", stack.jobs_run_as),
+        ("Jobs run as", stack.prepared.jobs_run_as),
         ("Data", str(stack.data_dir)),
         ("Logs", f"{stack.data_dir / 'logs'}   (--logs shows them here)"),
         ("Kept", made.kept and f"{', '.join(made.kept)}: there before, with other values"),
         ("Ended", stack.leftovers and f"{', '.join(stack.leftovers)}: left by a start before"),
     ]
     lines = [f"{name + ':':<12}{fact}" for name, fact in facts if fact]
-    lines += [f"Going on: {job}" for job in stack.going_on]
+    lines += [f"Going on: {job}" for job in stack.prepared.going_on]
     return "\n".join([*lines, "", "Ctrl-C stops everything."])
 
 

@@ -295,28 +295,56 @@ def usable_port(host: str, port: int, option: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def remember(services: Sequence[Service], path: Path, forked_from: Process | None = None) -> None:
-    """Save which processes belong to the stack, and which one forks them, for `end_leftovers`."""
-    known = [(_FORK_SERVER, forked_from), *((each.name, each.process) for each in services)]
-    processes = [
-        {
-            "name": name,
-            "pid": process.pid,
-            "started": psutil.Process(process.pid).create_time(),
-        }
-        for name, process in known
-        if process is not None and process.poll() is None
-    ]
-    partial = path.with_name(f"{path.name}.partial")
-    with open_private(partial, "w") as file:
-        json.dump(processes, file)
-    partial.replace(path)
+class Services:
+    """The services of a stack, each after those that it needs, and what they are forked from.
+
+    Which processes these are is saved in the file `path`, for `end_leftovers` after a kill.
+    """
+
+    def __init__(self, services: Sequence[Service], path: Path) -> None:
+        self._services = {service.name: service for service in services}
+        self._path = path
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._services.values())
+
+    def start(self, name: str) -> None:
+        """Start a service that has not been started, or has ended."""
+        self._services[name].start()
+        self.remember()
+
+    def stop(self) -> None:
+        """End all services, each before those that it needs."""
+        for service in reversed(self._services.values()):
+            service.stop()
+        self._path.unlink(missing_ok=True)
+
+    def remember(self) -> None:
+        """Save which processes run, each after the one from which it was forked."""
+        fork_servers = dict.fromkeys(each.fork_server for each in self if each.fork_server)
+        known = [
+            *((f"{_FORK_SERVER} {n}", each.process) for n, each in enumerate(fork_servers, 1)),
+            *((each.name, each.process) for each in self),
+        ]
+        processes = [
+            {
+                "name": name,
+                "pid": process.pid,
+                "started": psutil.Process(process.pid).create_time(),
+            }
+            for name, process in known
+            if process is not None and process.poll() is None
+        ]
+        partial = self._path.with_name(f"{self._path.name}.partial")
+        with open_private(partial, "w") as file:
+            json.dump(processes, file)
+        partial.replace(self._path)
 
 
 def end_leftovers(path: Path) -> list[str]:
     """End services of an earlier start that was killed, in reverse order. Returns their names.
 
-    At last, what forks them is ended, and before it what it has forked and nobody has saved.
+    At last, what forked them is ended, and before it what it has forked and nobody has saved.
     """
     if not path.exists():
         return []
@@ -326,7 +354,7 @@ def end_leftovers(path: Path) -> list[str]:
             process = psutil.Process(entry["pid"])
             if abs(process.create_time() - entry["started"]) > _CLOCK_SECONDS:
                 continue  # the process id now belongs to another process
-            if entry["name"] == _FORK_SERVER:
+            if entry["name"].startswith(_FORK_SERVER):
                 for forked in process.children():
                     end(forked)
             else:

@@ -12,9 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
+from deployments.data_dir import make_data_dir
 from deployments.demo.client import DemoError, FractalClient
 from deployments.demo.report import follow, show_history
-from deployments.stack import Stack, StackOptions, make_data_dir, running_stack
+from deployments.stack import Stack, StackOptions, running_stack
 from flows.process.transport import LocalTransport
 
 PACKAGE, VERSION = "fractal-tasks-core", "2.1.0"
@@ -43,7 +44,7 @@ def run_demo(data_dir: Path, output: Path, wells: int, keep: bool) -> None:
     )
     began = time.monotonic()
     out.print(f"[bold]Starting[/] PostgreSQL, Prefect, a worker and the REST API in {data_dir}")
-    with running_stack(options) as stack:
+    with running_stack(options, lambda line: out.print(f"  {line}")) as stack:
         out.print(f"  ready after {time.monotonic() - began:.1f} s")
         job = _process_plate(stack, password, data_dir, output, wells, out)
         _show_places(stack, password, job, out)

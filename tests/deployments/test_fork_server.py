@@ -147,8 +147,10 @@ def test_a_service_is_started_if_it_cannot_be_forked(tmp_path: Path) -> None:
 
 def test_what_services_are_forked_from_has_one_thread(stack: Stack) -> None:
     """A fork has only the thread that forks, and the locks of all."""
-    assert stack.fork_server.process is not None
-    assert psutil.Process(stack.fork_server.process.pid).num_threads() == 1
+    for service in stack.services:
+        assert service.fork_server is not None
+        assert service.fork_server.process is not None
+        assert psutil.Process(service.fork_server.process.pid).num_threads() == 1
 
 
 def test_a_server_that_cannot_import_is_never_ready(capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.initialise import default_resource
 from deployments.jobs_user import NAME, NoJobsUserError, jobs_user
-from deployments.stack import StackOptions, _give_projects, _profile
+from deployments.preparation import _give_projects, _profile
 from flows.process.accounts import Account
 from tests.os_user import PYTHON
 
@@ -34,8 +34,8 @@ def test_the_first_profile_of_roots_stack_names_it(os_user: Account, tmp_path: P
     )
     given = {"name": "mine", "resource_type": "local"}
 
-    profile, _ = _profile(StackOptions(tmp_path), resource)
-    kept, _ = _profile(StackOptions(tmp_path, profile=given), resource)
+    profile, _ = _profile(None, resource)
+    kept, _ = _profile(given, resource)
 
     assert profile is not None
     assert profile["username"] == NAME

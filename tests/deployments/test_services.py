@@ -17,9 +17,9 @@ from deployments.fork_server import ForkServer
 from deployments.services import (
     Service,
     ServiceError,
+    Services,
     end_leftovers,
     python_module,
-    remember,
     usable_port,
     wait_for,
 )
@@ -150,7 +150,7 @@ def test_the_input_of_a_service_on_a_leash_lasts_as_long_as_its_parent() -> None
 def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
     service = make(STAYS)
     spoken(service)
-    remember([service], tmp_path / "services.json")
+    Services([service], tmp_path / "services.json").remember()
     assert end_leftovers(tmp_path / "services.json") == ["worker"]
     ended(service)
     assert end_leftovers(tmp_path / "services.json") == []
@@ -159,7 +159,7 @@ def test_leftovers_are_ended_and_named(make: Make, tmp_path: Path) -> None:
 def test_leftovers_are_known_also_after_the_clock_was_adjusted(make: Make, tmp_path: Path) -> None:
     service = make(STAYS)
     spoken(service)
-    remember([service], tmp_path / "services.json")
+    Services([service], tmp_path / "services.json").remember()
     (entry,) = json.loads((tmp_path / "services.json").read_text())
     entry["started"] += 1
     (tmp_path / "services.json").write_text(json.dumps([entry]))
@@ -169,7 +169,8 @@ def test_leftovers_are_known_also_after_the_clock_was_adjusted(make: Make, tmp_p
 def test_a_leftover_is_ended_that_was_forked_and_not_yet_remembered(tmp_path: Path) -> None:
     """Who had it forked was killed just then."""
     server = ForkServer.start([], os.environ)
-    remember([], tmp_path / "services.json", server.process)
+    service = Service("worker", [], {}, fork_server=server)
+    Services([service], tmp_path / "services.json").remember()
     command = python_module("tests.deployments.forked", "until told")
     process = server.fork(command, os.environ, stdin=subprocess.PIPE)
     assert end_leftovers(tmp_path / "services.json") == []
@@ -180,7 +181,7 @@ def test_a_leftover_is_ended_that_was_forked_and_not_yet_remembered(tmp_path: Pa
 
 def test_a_service_that_has_ended_is_not_remembered(make: Make, tmp_path: Path) -> None:
     gone, stays = ended(make("pass")), make(STAYS)
-    remember([gone, stays], tmp_path / "services.json")
+    Services([gone, stays], tmp_path / "services.json").remember()
     (entry,) = json.loads((tmp_path / "services.json").read_text())
     assert stays.process is not None
     assert entry["pid"] == stays.process.pid
@@ -190,7 +191,7 @@ def test_a_process_that_only_has_the_number_of_a_leftover_is_spared(
     make: Make, tmp_path: Path
 ) -> None:
     service = make(STAYS)
-    remember([service], tmp_path / "services.json")
+    Services([service], tmp_path / "services.json").remember()
     (entry,) = json.loads((tmp_path / "services.json").read_text())
     entry["started"] -= 1000
     (tmp_path / "services.json").write_text(json.dumps([entry]))

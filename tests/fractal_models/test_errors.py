@@ -33,7 +33,7 @@ def test_every_error_is_one_of_which_people_read_the_message() -> None:
     ours = _below({"FractalError"})
     errors = _below({"Exception", "ValueError", "OSError", "RuntimeError", "LookupError"})
 
-    assert {"JobRefusedError", "EngineUnavailableError", "StackError"} <= ours
+    assert {"JobRefusedError", "EngineUnavailableError", "DataDirError"} <= ours
     assert errors - ours == {"FractalError", *_ALONE}
 
 

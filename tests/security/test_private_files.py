@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from deployments import secrecy
+from deployments.data_dir import DataDirError, make_data_dir
 from deployments.postgres import EmbeddedPostgres, PostgresError
 from deployments.services import Service
-from deployments.stack import Stack, StackError, make_data_dir
+from deployments.stack import Stack
 from flows.process.accounts import Account
 from flows.units.files import write_whole
 from flows.units.job_folder import JobFolder, archive_folder, archive_path
@@ -124,12 +125,13 @@ def test_prefect_does_not_know_the_database_of_fractal(stack: Stack) -> None:
 
 def test_what_all_services_are_forked_from_has_no_secret_of_one_of_them(stack: Stack) -> None:
     """Its variables are those that the kernel shows for what it has forked."""
-    assert stack.fork_server.process is not None
-    server = psutil.Process(stack.fork_server.process.pid)
-    of_all = {"PREFECT_API_AUTH_STRING"}
-    shown = {name for each in (server, *server.children()) for name in each.environ()}
+    for service in stack.services:
+        assert service.fork_server is not None
+        assert service.fork_server.process is not None
+        server = psutil.Process(service.fork_server.process.pid)
+        shown = {name for each in (server, *server.children()) for name in each.environ()}
 
-    assert shown & set(SECRETS) <= of_all
+        assert shown & set(SECRETS) <= {"PREFECT_API_AUTH_STRING"}
 
 
 def test_a_process_that_keeps_secrets_is_read_by_nobody_else_of_its_os_user(
@@ -173,5 +175,5 @@ def test_a_data_directory_that_somebody_else_made_is_not_used(
     folder.mkdir()
     os.chown(folder, os_user.uid, os_user.gid)
 
-    with pytest.raises(StackError, match="is another user's"):
+    with pytest.raises(DataDirError, match="is another user's"):
         make_data_dir(folder)
