@@ -14,7 +14,7 @@ from tests import journal_tasks
 from tests.cluster import Cluster, running_cluster
 from tests.consistency import THIS_PYTHON
 from tests.lab import Lab, logged_in
-from tests.slurm_site import PASSWORD, lab_at
+from tests.slurm_site import PASSWORD, lab_at, resource_body
 
 KINDS = ("local", "slurm_sudo", "slurm_ssh")
 
@@ -60,7 +60,8 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
                 )
             )
             admin = Lab(client, stack.data_dir)
-            runner.run(contexts.enter_async_context(lab_at(cluster, stack, admin, kind)))
+            resource = resource_body(cluster, stack, kind)
+            runner.run(contexts.enter_async_context(lab_at(cluster, stack, admin, resource)))
             copy = cluster.root / "journal_tasks.py"
             shutil.copy(journal_tasks.__file__, copy)
             daemons = {name: Daemon(cluster, name, runner) for name in _DAEMONS}

@@ -29,7 +29,7 @@ from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes
 from tests.cluster import Cluster, running_cluster
 from tests.cluster_machine import KNOWN_HOSTS, ClusterError, check_machine
 from tests.lab import Lab, logged_in
-from tests.slurm_site import RUNNER_CONFIG, lab_at
+from tests.slurm_site import RUNNER_CONFIG, lab_at, resource_body
 
 ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 
@@ -84,9 +84,9 @@ async def measure_all(stack: Stack, transports: list[str], sizes: list[int]) -> 
         log = cluster.root / "state" / "slurmctld.log"
         async with cluster.configured(SlurmctldLogFile=log):
             for transport in transports:
-                async with lab_at(
-                    cluster, stack, Lab(client, stack.data_dir), f"slurm_{transport}"
-                ) as lab:
+                resource = resource_body(cluster, stack, f"slurm_{transport}")
+                admin = Lab(client, stack.data_dir)
+                async with lab_at(cluster, stack, admin, resource) as lab:
                     benchmark = Benchmark(cluster, lab, stack, log)
                     await benchmark.run(1)  # the first job after a start is slower
                     for units in sizes:

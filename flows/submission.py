@@ -42,7 +42,7 @@ from fractal_models.urls import on_s3
 from fractal_models.workflow_tasks import argument_problems
 
 # Below a project directory of the user: units run as the user, and can read and write there.
-_CACHE = ".fractal_cache"
+_CACHE = "fractal/.fractal_cache"
 _BUSY = "Dataset {} has a job that has not ended: wait for it, or stop it."
 _NOT_NEEDED_TO_RUN = {"args_schema_non_parallel", "args_schema_parallel", "docs_info"}
 
@@ -126,7 +126,8 @@ async def create_job(
         await session.rollback()
         raise busy from error
     job.working_dir = str(job_folder(resource, job))
-    job.working_dir_user = job_folder_there(resource, checked.profile, user, job)
+    job.cache_dir = cache_folder(user)
+    job.working_dir_user = job_folder_there(resource, checked.profile, job)
     await session.exec(
         update(TaskGroupV2)
         .where(col(TaskGroupV2.id).in_(checked.groups))
@@ -193,7 +194,16 @@ def job_folder(resource: Resource, job: JobV2) -> Path:
     return Path(resource.jobs_local_dir) / f"proj_{job.project_id}_job_{job.id:06d}_{stamp}"
 
 
-def job_folder_there(resource: Resource, profile: Profile, user: UserOAuth, job: JobV2) -> str:
+def cache_folder(user: UserOAuth) -> str | None:
+    """The folder for what tasks of a user keep, such as models; None without a project directory.
+
+    Nothing of it is made here: its file system may be that of a cluster.
+    """
+    home = next((each for each in user.project_dirs if not on_s3(each)), None)
+    return None if home is None else str(PurePosixPath(home, _CACHE))
+
+
+def job_folder_there(resource: Resource, profile: Profile, job: JobV2) -> str:
     """The folder for a job's files as its units see it, on the machine where they run.
 
     On a cluster, this is a folder of the OS user of the units, and it is private.
@@ -204,15 +214,20 @@ def job_folder_there(resource: Resource, profile: Profile, user: UserOAuth, job:
     folder = job_folder(resource, job)
     if resource.type == "local":
         return str(folder)
+    _require_cache_folder(resource, job)
     if resource.type == "slurm_ssh":
         return str(PurePosixPath(str(profile.jobs_remote_dir), folder.name))
-    home = next((each for each in user.project_dirs if not on_s3(each)), None)
-    if home is None:
+    return str(PurePosixPath(str(job.cache_dir), folder.name))
+
+
+def _require_cache_folder(resource: Resource, job: JobV2) -> None:
+    exports = resource.jobs_runner_config.get("user_local_exports")
+    if job.cache_dir is None and (resource.type == "slurm_sudo" or exports):
+        what = "files" if resource.type == "slurm_sudo" else "user_local_exports"
         raise JobRefusedError(
-            f"User {user.email} has no project directory, in which the jobs on resource "
-            f"{resource.name!r} keep their files: ask an administrator for one."
+            f"User {job.user_email} has no project directory, in which the jobs on resource "
+            f"{resource.name!r} keep their {what}: ask an administrator for one."
         )
-    return str(PurePosixPath(home, _CACHE, folder.name))
 
 
 def dump_project(project: ProjectV2) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import httpx
@@ -165,10 +165,17 @@ def built_wheel(project: Path, target: Path) -> Path:
     return next(target.glob("*.whl"))
 
 
+class Server(Protocol):
+    """A running server of the REST API: a stack, or the reference."""
+
+    @property
+    def api_url(self) -> str: ...
+
+
 @asynccontextmanager
-async def logged_in(stack: Stack, email: str, password: str) -> AsyncIterator[httpx.AsyncClient]:
+async def logged_in(server: Server, email: str, password: str) -> AsyncIterator[httpx.AsyncClient]:
     """A user of the REST API."""
-    async with httpx.AsyncClient(base_url=stack.api_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.api_url, timeout=30) as client:
         credentials = {"username": email, "password": password}
         login = await client.post("/auth/token/login/", data=credentials)
         client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from deployments.stack import Stack
 from tests.cluster import Cluster
-from tests.lab import Lab, logged_in
+from tests.lab import Lab, Server, logged_in
 
 PASSWORD = "of a user of the cluster"
 RUNNER_CONFIG = {
@@ -23,32 +23,33 @@ RUNNER_CONFIG = {
 
 
 @asynccontextmanager
-async def lab_at(cluster: Cluster, stack: Stack, admin: Lab, kind: str) -> AsyncIterator[Lab]:
-    """A user at work on the cluster, which is a resource of type and name `kind`.
+async def lab_at(
+    cluster: Cluster, server: Server, admin: Lab, resource: dict[str, Any]
+) -> AsyncIterator[Lab]:
+    """A user, named like the resource, at work on the cluster as this resource.
 
-    The stack must have been started with `KNOWN_HOSTS` as its FRACTAL_SSH_KNOWN_HOSTS.
+    A stack must have been started with `KNOWN_HOSTS` as its FRACTAL_SSH_KNOWN_HOSTS.
     """
-    user = {"email": f"{kind}@example.org", "password": PASSWORD}
+    name = resource["name"]
+    user = {"email": f"{name}@example.org", "password": PASSWORD}
     project_dir = cluster.user_folder / "projects"
-    await _register(cluster, stack, admin, kind, {**user, "project_dirs": [str(project_dir)]})
+    await _register(cluster, admin, resource, {**user, "project_dirs": [str(project_dir)]})
     cluster.known_hosts.write_text(cluster.host_key)
-    async with logged_in(stack, **user) as client:
+    async with logged_in(server, **user) as client:
         lab = Lab(client, project_dir)
-        lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": kind}))["id"]
+        lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": name}))["id"]
         yield lab
 
 
 async def _register(
-    cluster: Cluster, stack: Stack, admin: Lab, kind: str, user: dict[str, Any]
+    cluster: Cluster, admin: Lab, resource: dict[str, Any], user: dict[str, Any]
 ) -> None:
     """Make the resource, its profile, and the user."""
-    resource = await admin.ok(
-        "POST", "/admin/v2/resource/", json=resource_body(cluster, stack, kind)
-    )
+    at = await admin.ok("POST", "/admin/v2/resource/", json=resource)
     profile = await admin.ok(
         "POST",
-        f"/admin/v2/resource/{resource['id']}/profile/",
-        json=profile_body(cluster, kind),
+        f"/admin/v2/resource/{at['id']}/profile/",
+        json=profile_body(cluster, resource),
     )
     made = await admin.ok("POST", "/auth/register/", json=user)
     change = {"profile_id": profile["id"], "is_verified": True}
@@ -74,10 +75,14 @@ def resource_body(cluster: Cluster, stack: Stack, kind: str) -> dict[str, Any]:
     }
 
 
-def profile_body(cluster: Cluster, kind: str) -> dict[str, Any]:
-    """A request for the profile of the cluster's user."""
-    body = {"name": kind, "resource_type": kind, "username": cluster.user}
-    if kind == "slurm_ssh":
+def profile_body(cluster: Cluster, resource: dict[str, Any]) -> dict[str, Any]:
+    """A request for the profile of the cluster's user, named like the resource."""
+    body = {
+        "name": resource["name"],
+        "resource_type": resource["type"],
+        "username": cluster.user,
+    }
+    if resource["type"] == "slurm_ssh":
         folder = str(cluster.user_folder)
         body |= {
             "ssh_key_path": str(cluster.key_path),

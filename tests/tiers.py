@@ -19,6 +19,7 @@ TIERS = {
     "unit": (),
 }
 ON_THE_CLUSTER = (
+    "tests/differential/test_surroundings.py",
     "tests/flows/activities/test_site.py",
     "tests/flows/launchers/slurm/test_jobs.py",
     "tests/flows/launchers/slurm/test_launcher.py",

@@ -264,6 +264,7 @@ class Phase(Generic[Output]):
             common_args=self.plan.common_args,
             units=[BatchUnit(unit.index, unit.name, unit.args) for unit in units],
             max_parallel=self._job.parallel_tasks,
+            env=self._job.variables_of_units,
             attempt=attempt,
             warm=self._warm,
             meta=self._meta,

@@ -107,6 +107,12 @@ class JobRun:
         return self._stopped.is_set()
 
     @property
+    def variables_of_units(self) -> dict[str, str] | None:
+        """What units see beside the environment that they run in; authors of tasks rely on it."""
+        folder = self.job.cache_dir
+        return None if folder is None else {"FRACTAL_CACHE_DIR": folder}
+
+    @property
     def workflow_tasks(self) -> list[dict[str, Any]]:
         """The tasks to run, as they were when the job was submitted."""
         tasks: list[dict[str, Any]] = self.job.workflow_dump["task_list"]

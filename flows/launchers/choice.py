@@ -63,6 +63,7 @@ def launcher_of(
             config=JobRunnerConfigSLURM.model_validate(config),
             home=Path(str(job.working_dir)),
             account=job.slurm_account,
+            cache_dir=job.cache_dir,
             worker_init=job.worker_init,
             seconds=poll if is_ssh else _SECONDS_SHARED,
             on_submitted=on_submitted,

@@ -608,8 +608,9 @@ class Runner:
         self.max_parallel: int = batch["max_parallel"]
         self.attempt: int = batch.get("attempt", 1)
         self.grace_seconds = float(batch.get("grace_seconds", 5.0))
-        self.environment = {**os.environ, **(batch.get("env") or {}), BATCH_VARIABLE: folder}
         self.work = None if batch.get("cwd") else os.path.join(folder, "work")
+        ours = {"PWD": self.work or batch["cwd"], BATCH_VARIABLE: folder}
+        self.environment = {**os.environ, **(batch.get("env") or {}), **ours}
         os.chdir(batch.get("cwd") or folder)
         self.executable = find_executable(self.command[0], self.environment)
         self.no_input = os.open(os.devnull, os.O_RDONLY)

@@ -163,7 +163,7 @@ class JobRunnerConfigSLURM(Input):
     """How jobs run on a SLURM cluster.
 
     `gpu_slurm_config` is for tasks that need a GPU; options that it does not set are those of
-    `default_slurm_config`. The values of `user_local_exports` are taken literally.
+    `default_slurm_config`. The values of `user_local_exports` are paths in the user's cache folder.
     """
 
     default_slurm_config: SlurmConfigSet

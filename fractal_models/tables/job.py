@@ -58,9 +58,10 @@ class JobV2(SQLModel, table=True):
     # Fractal does not have these columns. Whether tasks run only on images with which they are not
     # done; the Prefect flow run; how often it was restarted since the last progress; why the job
     # was told to stop, if it was; the id of the last HistoryRun before the job was retried (0:
-    # there was none).
+    # there was none); the user's folder for what tasks keep between jobs, such as models.
     only_not_done: bool = flag()
     flow_run_id: UUID | None = Field(default=None, unique=True)
     restarts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     stop_reason: str | None = None
     retried_after: int | None = None
+    cache_dir: str | None = None

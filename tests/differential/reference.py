@@ -82,9 +82,11 @@ def installed_reference(python: str | None = None) -> Path:
 
 @contextmanager
 def running_reference(
-    postgres: URL, folder: Path, python: str | None = None
+    postgres: URL, folder: Path, python: str | None = None, kind: str = "local"
 ) -> Iterator[Reference]:
     """The reference, with a database `reference` on this PostgreSQL server, and an administrator.
+
+    All resources that are made in it are of one kind; the administrator has a local one.
 
     Raises:
         NoReferenceError: it cannot be installed or started.
@@ -103,6 +105,7 @@ def running_reference(
         "FRACTAL_DEFAULT_GROUP_NAME": "All",
         "FRACTAL_ENABLE_TASK_GROUP_RESET": "true",
         "FRACTAL_LOGGING_LEVEL": "30",
+        "FRACTAL_RUNNER_BACKEND": kind,
     }
     options = ["--resource", "default", "--profile", "default", "--admin-email", ADMIN]
     options += ["--admin-pwd", PASSWORD, "--admin-project-dir", str(folder / "projects")]

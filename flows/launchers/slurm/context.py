@@ -18,7 +18,8 @@ from fractal_models.schemas.slurm import JobRunnerConfigSLURM, slurm_meta_of
 class SlurmContext:
     """What all batches of a job have in common.
 
-    `home` is the job's folder here. `on_submitted` gets the id of each SLURM job, and gets it again
+    `home` is the job's folder here. `cache_dir` is a folder of the user there, where tasks keep
+    what later jobs need. `on_submitted` gets the id of each SLURM job, and gets it again
     after an interruption; `say` gets messages for people. Results are looked for every `seconds`.
     `patience` is how many seconds an answer of the cluster, or a missing one, must last before it
     is believed.
@@ -34,6 +35,7 @@ class SlurmContext:
     on_submitted: Callable[[int], Awaitable[None]]
     say: Callable[[str], None]
     patience: float = 60.0
+    cache_dir: str | None = None
 
     def remote_path(self, path: Path) -> PurePosixPath:
         """The path on the cluster of a file or folder of the job."""
@@ -47,7 +49,9 @@ class SlurmContext:
         """
         meta = slurm_meta_of(dict(batch.meta))
         factor = (meta.retry.mem_factor or 1.0) ** (batch.attempt - 1)
-        return resolve_request(self.config, meta, self.account, mem_factor=factor)
+        return resolve_request(
+            self.config, meta, self.account, cache_dir=self.cache_dir, mem_factor=factor
+        )
 
     def describe(self, batch: Batch) -> str:
         """A phrase that says how a batch is divided into SLURM jobs, and what each unit gets.

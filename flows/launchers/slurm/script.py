@@ -56,12 +56,14 @@ def resolve_request(
     meta: SlurmMeta,
     slurm_account: str | None,
     *,
+    cache_dir: str | None = None,
     mem_factor: float = 1.0,
 ) -> SlurmRequest:
     """The resource's configuration, overridden by the task, and with the job's SLURM account.
 
     An option that nobody sets is left to SLURM. Only CPUs and memory have defaults, because they
-    decide how many units go into a job. The `extra_lines` of all are joined. `mem_factor`
+    decide how many units go into a job. The `extra_lines` of all are joined. The values of
+    `user_local_exports` are paths relative to `cache_dir`, if the job has one. `mem_factor`
     multiplies the memory of units that ran out of it, but not beyond `max_mem_per_job`.
 
     Raises:
@@ -86,7 +88,11 @@ def resolve_request(
     most = max(mem, mebibytes(config.batching_config.max_mem_per_job))
     said["mem"] = min(math.ceil(mem * mem_factor), most)
     said["extra_lines"] = tuple(line for layer in layers for line in layer.extra_lines)
-    return SlurmRequest(**said, exports=config.user_local_exports)
+    exports = {
+        name: value if cache_dir is None else str(PurePosixPath(cache_dir, value))
+        for name, value in config.user_local_exports.items()
+    }
+    return SlurmRequest(**said, exports=exports)
 
 
 def sbatch_script(
@@ -129,9 +135,9 @@ def sbatch_script(
     lines = request.extra_lines
     directives = [f"#SBATCH --{name}={_quoted(name, value)}" for name, value in options.items()]
     directives += [line for line in lines if is_directive(line)]
-    setup = [f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()]
-    setup += [line for line in lines if not is_directive(line)]
+    setup = [line for line in lines if not is_directive(line)]
     setup += (worker_init or "").splitlines()
+    setup += [f"export {name}={shlex.quote(value)}" for name, value in request.exports.items()]
     index = f"$((SLURM_ARRAY_TASK_ID + {offset}))" if offset else "$SLURM_ARRAY_TASK_ID"
     runner = shlex.quote(f"{folder}/unit_runner.py")
     batch = f'{shlex.quote(f"{folder}/")}"$(printf %06d "{index}")"'
@@ -146,9 +152,18 @@ def sbatch_script(
 batch={batch}
 echo "$SLURM_ARRAY_JOB_ID" > "$batch"/{shlex.quote(comment)}.job
 [ ! -e "$batch"/{shlex.quote(comment)}.void ] || exit 0
-{_lines(setup)}\
+{_lines([*_cpus_of_a_unit(request), *setup])}\
 exec {shlex.quote(python)} -I -S {runner} --wait {batch}
 """
+
+
+def _cpus_of_a_unit(request: SlurmRequest) -> list[str]:
+    """Have each unit see its own CPUs, as many as it may use, not those of the SLURM job.
+
+    SLURM_TRES_PER_TASK, of newer versions of SLURM, would contradict that, and `srun` not run.
+    """
+    cpus = f"SLURM_CPUS_PER_TASK={request.cpus_per_task} SLURM_CPUS_ON_NODE={request.cpus_per_task}"
+    return [f"export {cpus} SLURM_NTASKS=1 SLURM_NPROCS=1", "unset SLURM_TRES_PER_TASK"]
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 async def slurm_lab(kind: str, cluster: Cluster, stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
     """A user of the cluster, with the tasks that keep a journal."""
-    async with lab_at(cluster, stack, lab, kind) as slurm_lab:
+    async with lab_at(cluster, stack, lab, resource_body(cluster, stack, kind)) as slurm_lab:
         copy = cluster.root / "journal_tasks.py"
         shutil.copy(journal_tasks.__file__, copy)
         for body in task_bodies(kind, ["/usr/bin/python3", "-I", "-S", str(copy)]):

@@ -139,6 +139,8 @@ MINIMAL = """\
 batch=/jobs/7/0_threshold/"$(printf %06d "$SLURM_ARRAY_TASK_ID")"
 echo "$SLURM_ARRAY_JOB_ID" > "$batch"/fractal-job-7.job
 [ ! -e "$batch"/fractal-job-7.void ] || exit 0
+export SLURM_CPUS_PER_TASK=1 SLURM_CPUS_ON_NODE=1 SLURM_NTASKS=1 SLURM_NPROCS=1
+unset SLURM_TRES_PER_TASK
 exec /usr/bin/python3 -I -S /jobs/7/0_threshold/unit_runner.py --wait \
 /jobs/7/0_threshold/"$(printf %06d "$SLURM_ARRAY_TASK_ID")"
 """
@@ -166,14 +168,16 @@ FULL = r"""#!/bin/bash -l
 batch='/jobs/50% of "it'"'"'s"/'"$(printf %06d "$((SLURM_ARRAY_TASK_ID + 1000))")"
 echo "$SLURM_ARRAY_JOB_ID" > "$batch"/'fractal job 7 #1'.job
 [ ! -e "$batch"/'fractal job 7 #1'.void ] || exit 0
-export MODELS='/my models'
-export NAME='it'"'"'s $HOME'
+export SLURM_CPUS_PER_TASK=2 SLURM_CPUS_ON_NODE=2 SLURM_NTASKS=1 SLURM_NPROCS=1
+unset SLURM_TRES_PER_TASK
 ulimit -c 0
 module load cuda
 #SBATCH --mem=1T
 if true; then
   echo "$HOSTNAME"
 fi
+export MODELS='/my models'
+export NAME='/home/user01/it'"'"'s $HOME'
 exec '/opt/my python' -I -S '/jobs/50% of "it'"'"'s"/unit_runner.py' --wait """ + (
     """'/jobs/50% of "it'"'"'s"/'"$(printf %06d "$((SLURM_ARRAY_TASK_ID + 1000))")"\n"""
 )
@@ -185,7 +189,7 @@ GPU = MINIMAL.replace(
 
 MEM_PER_CPU = MINIMAL.replace(
     "--cpus-per-task=1\n#SBATCH --mem=4000M", "--cpus-per-task=6\n#SBATCH --mem-per-cpu=1366M"
-)
+).replace("CPUS_PER_TASK=1 SLURM_CPUS_ON_NODE=1", "CPUS_PER_TASK=3 SLURM_CPUS_ON_NODE=3")
 
 WORKER_INIT = MINIMAL.replace(
     "exec", "#SBATCH --account=others\nsource ~/.profile\n\nexport A=1\nexec"
@@ -211,6 +215,7 @@ FULL_REQUEST = resolve_request(
     ),
     slurm_meta_of({"extra_lines": ["module load cuda"]}),
     "lab",
+    cache_dir="/home/user01",
 )
 GPU_REQUEST = resolve_request(
     config({}, gpu_slurm_config={"partition": "gpu", "gres": "gpu:a100:1", "gpus": "1"}),
