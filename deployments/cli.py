@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from deployments import administration_commands
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 from fractal_models.settings import (
@@ -43,8 +44,7 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The Fractal database.", no_args_is_help=True)
 app.add_typer(database, name="db")
-users = typer.Typer(help="Users.", no_args_is_help=True)
-app.add_typer(users, name="user")
+app.add_typer(administration_commands.app)
 
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
 _DATA_DIR = default_data_dir()
@@ -357,30 +357,6 @@ def init(
     asyncio.run(run())
 
 
-@users.command()
-def set_password(
-    email: Annotated[str, typer.Argument(help="Whose.")],
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of `fractal-prefect up`; default: FRACTAL_DATABASE_URL, if set."),
-    ] = None,
-) -> None:
-    """Set a user's password: asks for it, or reads the first line of standard input."""
-    from deployments.passwords import set_password_of
-    from deployments.stack import reached_database
-
-    password = _ask_password() if sys.stdin.isatty() else _first_line(sys.stdin)
-    if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
-        settings = read_settings(DatabaseSettings)
-        asyncio.run(set_password_of(settings, email, password))
-    else:
-        folder = data_dir or Path("~/.fractal-prefect")
-        with reached_database(folder) as url:
-            settings = DatabaseSettings(database_url=url.render_as_string(hide_password=False))
-            asyncio.run(set_password_of(settings, email, password))
-    typer.echo(f"{email} has a new password.")
-
-
 @app.command()
 def openapi(
     output: Annotated[Path | None, typer.Option(help="Default: standard output.")] = None,
@@ -458,11 +434,6 @@ def _admin_password(file: Path | None) -> str | None:
 
 def _first_line(file: TextIO) -> str:
     return file.readline().rstrip("\n")
-
-
-def _ask_password() -> str:
-    password: str = typer.prompt("New password", hide_input=True, confirmation_prompt=True)
-    return password
 
 
 def _end_as_by_ctrl_c() -> None:

@@ -1,12 +1,10 @@
 """Single tasks, and which of them are core."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Response, status
 from pydantic import Field
-from sqlmodel import col, func, select, update
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel import col, select
 
 from api.errors import Refusal
 from api.lists import READER, PagingDep, filters, list_document, page_of
@@ -15,8 +13,9 @@ from api.readers import VerifiedReader
 from api.rights import AnyTaskGroup, NewOwner, OwnTask, ReadableTask
 from api.services import Contributor, SessionDep, Superuser
 from flows.activities.new_groups import require_new
+from fractal_models.core_tasks import make_core, make_not_core
 from fractal_models.database import saved_id
-from fractal_models.errors import NotFoundError, RefusedError
+from fractal_models.errors import RefusedError
 from fractal_models.rights import visible_to
 from fractal_models.schemas.base import Page, UniqueIds
 from fractal_models.schemas.task import TaskCreate, TaskInfo, TaskRead, TaskReadSlim, TaskUpdate
@@ -113,67 +112,25 @@ async def list_all_tasks(
 
 @router.post("/admin/v2/task/make-core/")
 async def make_tasks_core(task_ids: _TaskIds, _: Superuser, session: SessionDep) -> None:
-    await _make_core(session, task_ids)
+    await make_core(session, task_ids)
     await session.commit()
 
 
 @router.post("/admin/v2/task/make-not-core/")
 async def make_tasks_not_core(task_ids: _TaskIds, _: Superuser, session: SessionDep) -> None:
-    await _set_core(session, task_ids, is_core=False)
+    await make_not_core(session, task_ids)
     await session.commit()
 
 
 @router.post("/admin/v2/task-group/{task_group_id}/make-core/")
 async def make_task_group_core(group: AnyTaskGroup, session: SessionDep) -> None:
     """Make all tasks of a task group core."""
-    await _make_core(session, [saved_id(task) for task in group.task_list])
+    await make_core(session, [saved_id(task) for task in group.task_list])
     await session.commit()
 
 
 @router.post("/admin/v2/task-group/{task_group_id}/make-not-core/")
 async def make_task_group_not_core(group: AnyTaskGroup, session: SessionDep) -> None:
     """Make all tasks of a task group not core."""
-    await _set_core(session, [saved_id(task) for task in group.task_list], is_core=False)
+    await make_not_core(session, [saved_id(task) for task in group.task_list])
     await session.commit()
-
-
-async def _make_core(session: AsyncSession, task_ids: Sequence[int]) -> None:
-    """Make tasks core.
-
-    Raises:
-        NotFoundError: some are not there.
-        RefusedError: two of the same name and package version would be core on a resource.
-    """
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext("core tasks"))))
-    await _set_core(session, task_ids, is_core=True)
-    of_task: list[Any] = [
-        TaskV2.name,
-        TaskGroupV2.pkg_name,
-        TaskGroupV2.version,
-        TaskGroupV2.resource_id,
-    ]
-    columns: list[Any] = [*of_task, func.array_agg(TaskV2.id)]
-    found = await session.execute(
-        select(*columns)
-        .join(TaskGroupV2, col(TaskGroupV2.id) == col(TaskV2.taskgroupv2_id))
-        .where(col(TaskV2.is_core))
-        .group_by(*of_task)
-        .having(func.count() > 1, func.bool_or(col(TaskV2.id).in_(task_ids)))
-    )
-    if (twice := found.first()) is not None:
-        name, package, version, _, ids = twice
-        raise RefusedError(
-            f"Only one task {name!r} of {package} {version} can be core: of tasks "
-            f"{', '.join(map(str, sorted(ids)))}, make the others not core."
-        )
-
-
-async def _set_core(session: AsyncSession, task_ids: Sequence[int], *, is_core: bool) -> None:
-    changed = await session.execute(
-        update(TaskV2)
-        .where(col(TaskV2.id).in_(task_ids))
-        .values(is_core=is_core)
-        .returning(col(TaskV2.id))
-    )
-    if missing := set(task_ids).difference(changed.scalars()):
-        raise NotFoundError("Task", ", ".join(map(str, sorted(missing))))

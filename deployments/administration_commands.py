@@ -1,0 +1,155 @@
+"""Commands with which administrators look after an installation through its database alone."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import URL
+from sqlmodel import col, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fractal_models.settings import DatabaseSettings, SettingsError, read_settings
+
+Content = TypeVar("Content")
+
+app = typer.Typer()
+users = typer.Typer(help="Users.", no_args_is_help=True)
+app.add_typer(users, name="user")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `fractal-prefect up`; default: FRACTAL_DATABASE_URL, if set."),
+]
+TasksFile = Annotated[
+    Path | None, typer.Option(help='A JSON file: [["package", "version", "task"], ...]')
+]
+
+
+@app.command()
+def recent(
+    minutes: Annotated[int, typer.Option(help="How long ago what is shown may have ended.")] = 20,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the jobs and activities of task groups that go on, or have ended lately."""
+    from deployments.recent import recent_activities, recent_jobs, report
+
+    async def read(session: AsyncSession) -> None:
+        jobs = await recent_jobs(session, minutes)
+        typer.echo(report(jobs, await recent_activities(session, minutes), minutes))
+
+    _with_session(data_dir, read)
+
+
+@app.command()
+def submissions_enable(data_dir: DataDir = None) -> None:
+    """Let all resources take new jobs again."""
+    _set_submissions(data_dir, prevented=False)
+
+
+@app.command()
+def submissions_disable(data_dir: DataDir = None) -> None:
+    """Let no resource take new jobs (prevent_new_submissions)."""
+    _set_submissions(data_dir, prevented=True)
+
+
+@app.command()
+def sync_core_tasks(
+    resources_and_groups: Annotated[
+        Path,
+        typer.Option(
+            help='Where core tasks may be, a JSON file: [{"resource_id": 1, "user_group_id": 1}]'
+        ),
+    ],
+    base: TasksFile = None,
+    add: TasksFile = None,
+    remove: TasksFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make just those tasks core that --base or --add names, and --remove does not."""
+    from fractal_models.core_tasks import NamedTask, Place, count_core_tasks, replace_core_tasks
+
+    places = _read(resources_and_groups, list[Place])
+    in_base, added, removed = (
+        set() if file is None else _read(file, set[NamedTask]) for file in (base, add, remove)
+    )
+
+    async def sync(session: AsyncSession) -> None:
+        typer.echo(f"Core tasks before: {await count_core_tasks(session)}")
+        await replace_core_tasks(session, (in_base | added) - removed, places)
+        await session.commit()
+        typer.echo(f"Core tasks now:    {await count_core_tasks(session)}")
+
+    _with_session(data_dir, sync)
+
+
+@users.command()
+def set_password(
+    email: Annotated[str, typer.Argument(help="Whose.")], data_dir: DataDir = None
+) -> None:
+    """Set a user's password: asks for it, or reads the first line of standard input."""
+    from deployments.passwords import set_password_of
+
+    if sys.stdin.isatty():
+        password = typer.prompt("New password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    with _database(data_dir) as settings:
+        asyncio.run(set_password_of(settings, email, password))
+    typer.echo(f"{email} has a new password.")
+
+
+def _set_submissions(data_dir: Path | None, *, prevented: bool) -> None:
+    from fractal_models.tables import Resource
+
+    async def change(session: AsyncSession) -> None:
+        every = update(Resource).values(prevent_new_submissions=prevented)
+        names = sorted(await session.scalars(every.returning(col(Resource.name))))
+        await session.commit()
+        takes = "takes no" if prevented else "takes"
+        typer.echo("\n".join(f"Resource {name!r} {takes} new jobs." for name in names) or "None.")
+
+    _with_session(data_dir, change)
+
+
+def _with_session(data_dir: Path | None, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """Work on the database, if it has the newest schema."""
+    import migrations
+    from fractal_models.database import open_database
+
+    async def run(url: URL) -> None:
+        await migrations.require_newest(url)
+        async with open_database(url) as sessions, sessions() as session:
+            await work(session)
+
+    with _database(data_dir) as settings:
+        asyncio.run(run(settings.async_database_url))
+
+
+@contextmanager
+def _database(data_dir: Path | None) -> Iterator[DatabaseSettings]:
+    """How to reach the database of an installation, which runs at least for this block."""
+    if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
+        yield read_settings(DatabaseSettings)
+        return
+    from deployments.stack import reached_database
+
+    with reached_database(data_dir or Path("~/.fractal-prefect")) as url:
+        yield DatabaseSettings(database_url=url.render_as_string(hide_password=False))
+
+
+def _read(file: Path, kind: type[Content]) -> Content:
+    """What a JSON file has."""
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{file} is wrong{place and f' in {place}'}: {first['msg']}") from error
