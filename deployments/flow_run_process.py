@@ -7,22 +7,30 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import httpx
+from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.events.related import RESOURCE_CACHE
 from prefect.settings import get_current_settings
+from prefect.settings.models.api import APISettings
 
 from deployments import fork_server
 from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
+from deployments.plain_logging import log_without_colours
 from deployments.services import python_module
-from flows.engine.work_pools import ENTRYPOINT_VARIABLE
+from flows.engine.work_pools import DEPLOYMENT_VARIABLE, ENTRYPOINT_VARIABLE
 from flows.process.signals import EXIT_INTERRUPTED, leave, on_signals
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.flows import Flow
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 1.0
@@ -58,11 +66,28 @@ class FlowRunServer:
 def _settings_of_prefect() -> dict[str, str]:
     """Settings of Prefect for flow runs, where there are no others."""
     # For calls of the Prefect API that get no answer; what must not be lost is tried for longer.
-    made = {"PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "2")}
-    # Where there is no TLS, no client of Prefect needs to read all certificates of this machine.
-    if os.environ.get("PREFECT_API_URL", "").startswith("http://"):
-        made["PREFECT_API_TLS_INSECURE_SKIP_VERIFY"] = "true"
-    return made
+    return {"PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "2")}
+
+
+class Clients(NamedTuple):
+    """Clients of Prefect that nobody has used yet, and the settings that they were made for."""
+
+    settings: APISettings
+    asynchronous: AsyncClientContext
+    synchronous: SyncClientContext
+
+
+@cache
+def clients_before_fork() -> Clients:
+    """Clients that each fork finds made: to make one takes long, as it reads all certificates."""
+    return Clients(get_current_settings().api, AsyncClientContext(), SyncClientContext())
+
+
+def _clients() -> Clients:
+    """The clients of this process."""
+    if clients_before_fork().settings != get_current_settings().api:
+        clients_before_fork.cache_clear()
+    return clients_before_fork()
 
 
 class _WithoutHooks(logging.Filter):
@@ -79,6 +104,7 @@ def main() -> None:
     flow_run_id = UUID(sys.argv[1])
     _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    log_without_colours(logging.getLogger())
     for kind in ("flow_runs", "task_runs"):
         logging.getLogger(f"prefect.{kind}").addFilter(_WithoutHooks())
     with handle_engine_signals(flow_run_id):
@@ -98,23 +124,44 @@ def _end_with_the_worker() -> None:
 
 async def run_flow(flow_run_id: UUID) -> None:
     """Do what `python -m prefect.engine` does, in one event loop and with one client."""
-    from prefect.context import AsyncClientContext
     from prefect.flow_engine import run_flow_async
     from prefect.flows import Flow, load_flow_from_entrypoint
 
-    async with AsyncClientContext.get_or_create() as context:
-        flow_run = await context.client.read_flow_run(flow_run_id)
-        have_states_wait(context.client)
+    clients = _clients()
+    async with AsyncExitStack() as contexts:
+        contexts.enter_context(clients.synchronous)
+        client = (await contexts.enter_async_context(clients.asynchronous)).client
+        flow_run = await client.read_flow_run(flow_run_id)
+        have_states_wait(client)
         await _wait_for_its_time(flow_run)
         flow: Flow[..., Any] = load_flow_from_entrypoint(
             os.environ[ENTRYPOINT_VARIABLE], use_placeholder_flow=False
         )
+        _know_related_resources(flow_run, flow)
         # For flow runs of a deployment, Prefect waits for a connection over which it would hear of
         # suspensions. These flows do not use it, so the wait of 0.2 s is avoided.
         flow_run.deployment_id = None
         await run_flow_async(
             flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
         )
+
+
+def _know_related_resources(flow_run: "FlowRun", flow: "Flow[..., Any]") -> None:
+    """Let Prefect find what its events of a flow run name, instead of asking for each."""
+    known = {
+        f"flow.{flow_run.flow_id}": (flow_run.flow_id, flow.name),
+        f"deployment.{flow_run.deployment_id}": (
+            flow_run.deployment_id,
+            os.environ[DEPLOYMENT_VARIABLE],
+        ),
+        f"work-queue.{flow_run.work_queue_id}": (flow_run.work_queue_id, flow_run.work_queue_name),
+        f"work-pool.{flow_run.work_pool_name}": (flow_run.work_pool_id, flow_run.work_pool_name),
+    }
+    for key, (resource_id, name) in known.items():
+        kind, _ = key.split(".", 1)
+        found = {"kind": kind, "object": SimpleNamespace(id=resource_id, name=name)}
+        entry: Any = found, datetime.now(UTC)
+        RESOURCE_CACHE[key] = entry
 
 
 async def _wait_for_its_time(flow_run: "FlowRun") -> None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from deployments.plain_logging import log_without_colours
 from fractal_models.settings import Settings
 
 # Further connections of a process get status 503. It may usually have 1024 open files.
@@ -196,24 +197,11 @@ def _app(settings: Settings) -> FastAPI:
     app = create_app(settings)
     for name in ("uvicorn.error", "uvicorn.access"):  # Prefect has just set it otherwise
         logging.getLogger(name).setLevel(logging.INFO)
-    _log_without_colours()
+    log_without_colours(logging.getLogger("uvicorn"))
     gc.collect()
     # Nobody would be served while all that stays is looked through now and then.
     gc.freeze()
     return app
-
-
-def _log_without_colours() -> None:
-    """Have Python write the lines of uvicorn as Prefect words them.
-
-    For each, Prefect's handler looks for what to colour, which takes long beside a short answer.
-    """
-    logger = logging.getLogger("uvicorn")
-    for handler in list(logger.handlers):
-        plain = logging.StreamHandler()
-        plain.setFormatter(handler.formatter)
-        logger.removeHandler(handler)
-        logger.addHandler(plain)
 
 
 def _end_with_parent() -> None:

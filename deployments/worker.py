@@ -10,12 +10,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
 import anyio
 import httpx
 from anyio.abc import TaskStatus
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -60,6 +62,10 @@ _QUERY_SECONDS = 0.5
 _SELDOM_SECONDS = 2.0
 # A job that found the database away tries again after this time.
 _RETRY_SECONDS = 5.0
+
+
+# The deployment that was read while a flow run is started, by its id.
+_read: ContextVar[dict[UUID, Any]] = ContextVar("read")
 
 
 class WorkerResult(BaseWorkerResult):
@@ -107,6 +113,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         """Prepare to start flow runs."""
         self._fork_server = await asyncio.to_thread(FlowRunServer)
         await super().setup()
+        _read_once(self.client)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """One poll: stop flow runs that were cancelled, and start those that are due.
@@ -162,11 +169,18 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Start a flow run. If Prefect does not answer, the worker goes on."""
+        _read.set({})
         try:
             await super()._submit_run(flow_run)
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             logger.warning("Flow run %s could not be started: %r", flow_run.name, error)
             self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Nothing: a flow run names its work pool, which has one worker."""
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Nothing: it takes longer to tell Prefect of this state than to leave it by a fork."""
 
     async def run(
         self,
@@ -300,6 +314,31 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         for hook in hooks or []:
             if inspect.isawaitable(called := hook(flow, flow_run, state)):
                 await called
+
+
+def _read_once(client: PrefectClient) -> None:
+    """Have a client read the deployment of a flow run that is started once, not again and again.
+
+    Of a flow only the name is used, which does not change.
+    """
+    read_deployment, read_flow = client.read_deployment, client.read_flow
+    flows: dict[UUID, Any] = {}
+
+    async def deployment(deployment_id: UUID) -> Any:
+        return await _known(_read.get({}), deployment_id, read_deployment)
+
+    async def flow(flow_id: UUID) -> Any:
+        return await _known(flows, flow_id, read_flow)
+
+    vars(client).update(read_deployment=deployment, read_flow=flow)
+
+
+async def _known(
+    known: dict[UUID, Any], wanted: UUID, read: Callable[[UUID], Awaitable[Any]]
+) -> Any:
+    if wanted not in known:
+        known[wanted] = await read(wanted)
+    return known[wanted]
 
 
 class SlurmWorker(LocalWorker):

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -79,13 +80,20 @@ class Engine:
     EngineRefusedError if it refuses.
     """
 
-    def __init__(self, client: PrefectClient, seconds_in_all: float = math.inf) -> None:
+    def __init__(
+        self,
+        client: PrefectClient,
+        seconds_in_all: float = math.inf,
+        deployments: dict[str, UUID] | None = None,
+    ) -> None:
         self._client = client
         self._seconds_left = seconds_in_all
+        # Those of which flow runs were made, by name.
+        self._deployments = {} if deployments is None else deployments
 
     def within(self, seconds: float) -> "Engine":
         """The same Prefect, but all requests together may take at most this many seconds."""
-        return Engine(self._client, seconds)
+        return Engine(self._client, seconds, self._deployments)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[PrefectClient]:
@@ -351,15 +359,32 @@ class Engine:
         key: str,
         tags: Sequence[str] = (),
     ) -> UUID:
+        create = partial(
+            self._client.create_flow_run_from_deployment,
+            name=name,
+            parameters=parameters,
+            idempotency_key=key,
+            tags=tags,
+        )
         async with self.asking():
+            known = self._deployments.get(deployment)
             try:
-                found = await self._client.read_deployment_by_name(deployment)
-            except ObjectNotFound as error:
-                raise UnpublishedError(f"deployment {deployment!r}") from error
-            flow_run = await self._client.create_flow_run_from_deployment(
-                found.id, name=name, parameters=parameters, idempotency_key=key, tags=tags
-            )
+                flow_run = await create(known or await self._deployment_id(deployment))
+            except PrefectHTTPStatusError as error:
+                if known is None or error.response.status_code != httpx.codes.NOT_FOUND:
+                    raise
+                # It was deleted, and perhaps made again.
+                flow_run = await create(await self._deployment_id(deployment))
         return flow_run.id
+
+    async def _deployment_id(self, name: str) -> UUID:
+        self._deployments.pop(name, None)
+        try:
+            found = await self._client.read_deployment_by_name(name)
+        except ObjectNotFound as error:
+            raise UnpublishedError(f"deployment {name!r}") from error
+        self._deployments[name] = found.id
+        return found.id
 
 
 def job_id_of(flow_run: FlowRun) -> int | None:

@@ -12,6 +12,8 @@ from fractal_models.tables import Resource
 
 # The variable from which Prefect takes a flow run's entrypoint, without asking for its deployment.
 ENTRYPOINT_VARIABLE = "PREFECT__FLOW_ENTRYPOINT"
+# The name of the deployment, of which a flow run has only the id.
+DEPLOYMENT_VARIABLE = "FRACTAL_DEPLOYMENT"
 
 
 class JobConfiguration(BaseJobConfiguration):
@@ -33,6 +35,7 @@ class JobConfiguration(BaseJobConfiguration):
         super().prepare_for_flow_run(flow_run, deployment, *args, **kwargs)
         if deployment is not None and deployment.entrypoint is not None:
             self.env[ENTRYPOINT_VARIABLE] = deployment.entrypoint
+            self.env[DEPLOYMENT_VARIABLE] = deployment.name
 
 
 class LocalVariables(JobRunnerConfigLocal, BaseVariables):

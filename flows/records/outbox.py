@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text
+from sqlalchemy.orm import Mapped
 from sqlmodel import col, delete, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -61,9 +62,8 @@ async def take_due(session: AsyncSession, limit: int, again_after: timedelta) ->
     Other workers do not get them until this transaction ends. If it is committed, they count as
     sent.
     """
-    moment, sent = now(), col(EventOutbox.sent)
-    # Also events with a time of sending in the future: the clock was set back since.
-    due = or_(sent.is_(None), ~sent.between(moment - again_after, moment + again_after))
+    sent = col(EventOutbox.sent)
+    due = or_(sent.is_(None), ~_within(sent, again_after))
     found = await session.exec(
         select(EventOutbox)
         .where(due)
@@ -80,6 +80,11 @@ async def take_due(session: AsyncSession, limit: int, again_after: timedelta) ->
     return events
 
 
+def _within(sent: Mapped[datetime | None], ago: timedelta) -> ColumnElement[bool]:
+    """Whether that was no longer ago. A time in the future is: the clock was set back since."""
+    return sent.between(now() - ago, now() + ago)
+
+
 async def give_back(session: AsyncSession, events: Sequence[EventOutbox]) -> None:
     """Mark events whose sending failed as not sent, so that they are sent again, and commit."""
     ids = [event.id for event in events]
@@ -87,12 +92,16 @@ async def give_back(session: AsyncSession, events: Sequence[EventOutbox]) -> Non
     await session.commit()
 
 
-async def read_sent(session: AsyncSession, limit: int) -> dict[UUID, datetime]:
-    """When each sent event occurred, by its id; the events that were sent longest ago are first."""
+async def read_sent(session: AsyncSession, limit: int, ago: timedelta) -> dict[UUID, datetime]:
+    """When each event occurred that was sent at least `ago`, by its id.
+
+    The events that were sent longest ago are first.
+    """
+    sent = col(EventOutbox.sent)
     found = await session.execute(
         select(EventOutbox.id, EventOutbox.occurred)
-        .where(col(EventOutbox.sent).is_not(None))
-        .order_by(col(EventOutbox.sent))
+        .where(sent.is_not(None), ~_within(sent, ago))
+        .order_by(sent)
         .limit(limit)
     )
     return dict(found.tuples().all())

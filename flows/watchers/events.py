@@ -14,8 +14,10 @@ from fractal_models.database import release
 logger = logging.getLogger(__name__)
 
 _BATCH = 50  # how many events Prefect returns at once
-# Prefect keeps events in memory and stores them about 5 s later. An event that it still does not
-# have after this time was lost. An event that is sent twice is recognised by its id.
+# Prefect keeps events in memory and stores them about 5 s later, so it is asked for them only then.
+# An event that it still does not have after 20 s was lost. An event that is sent twice is
+# recognised by its id.
+_STORED_AFTER = timedelta(seconds=5)
 _AGAIN_AFTER = timedelta(seconds=20)
 
 
@@ -29,7 +31,7 @@ class EventSender(Watcher):
     async def look(self) -> None:
         """Delete the events that Prefect has stored, and send those that are due."""
         async with self._sessions() as session:
-            if sent := await outbox.read_sent(session, _BATCH):
+            if sent := await outbox.read_sent(session, _BATCH, _STORED_AFTER):
                 await release(session)
                 await outbox.forget(session, await self._engine.known_events(sent))
         async with self._sessions() as session:

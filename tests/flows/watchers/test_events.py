@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -167,7 +167,7 @@ async def test_what_prefect_took_and_lost_is_sent_again(
         job = await lab.ask_for_job(await lab.workflow("Process"), await lab.dataset("A01"))
         await EventSender(fractal, Forgetful(prefect)).look()
         async with fractal() as session:
-            assert len(await outbox.read_sent(session, 50)) == 1
+            assert len(await outbox.read_sent(session, 50, timedelta(0))) == 1
     await lab.ended(job)
     assert sorted(names(await told(prefect, fractal, job))) == [
         "job.done",
