@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from deployments import administration_commands
+from deployments import administration_commands, database_commands
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 from fractal_models.settings import (
@@ -42,8 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-database = typer.Typer(help="The Fractal database.", no_args_is_help=True)
-app.add_typer(database, name="db")
+app.add_typer(database_commands.app, name="db")
 app.add_typer(administration_commands.app)
 
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
@@ -301,17 +300,6 @@ def notify(
         made = asyncio.run(notifications.set_up(settings, name, subject, block))
         how = "updated" if made.updated else "made"
         typer.echo(f"{made.name} was {how}: it tells of {subject}.\nSee it in {made.url}")
-
-
-@database.command()
-def upgrade() -> None:
-    """Bring the database to the newest schema."""
-    import migrations
-
-    url = read_settings(DatabaseSettings).async_database_url
-    asyncio.run(migrations.require_reachable(url))
-    asyncio.run(migrations.upgrade(url))
-    typer.echo("The database is up to date.")
 
 
 @app.command()

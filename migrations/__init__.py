@@ -8,7 +8,8 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fractal_models.database import DatabaseAwayError, connect
 from fractal_models.errors import FractalError
@@ -31,6 +32,17 @@ def alembic_config(url: URL) -> Config:
 async def upgrade(url: URL, revision: str = "head") -> None:
     """Bring a database to a revision. (Alembic runs an event loop of its own, so in a thread.)"""
     await asyncio.to_thread(command.upgrade, alembic_config(url), revision)
+
+
+async def upgrade_within(connection: AsyncConnection) -> None:
+    """Bring a database to the newest revision, within the transaction of this connection."""
+
+    def run(plain: Connection) -> None:
+        config = alembic_config(connection.engine.url)
+        config.attributes["connection"] = plain
+        command.upgrade(config, "head")
+
+    await connection.run_sync(run)
 
 
 async def downgrade(url: URL, revision: str = "base") -> None:

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: asynchronously, with asyncpg."""
+"""How Alembic reaches the database: with asyncpg, asynchronously or by a connection it is given."""
 
 import asyncio
 from typing import Literal
@@ -38,4 +38,7 @@ async def _connect_and_migrate() -> None:
     await engine.dispose()
 
 
-asyncio.run(_connect_and_migrate())
+if "connection" in context.config.attributes:
+    _migrate(context.config.attributes["connection"])
+else:
+    asyncio.run(_connect_and_migrate())

@@ -32,5 +32,6 @@ class AccountingRecordSlurm(SQLModel, table=True):
     slurm_job_ids: list[int] = Field(
         default_factory=list, sa_column=Column(ARRAY(Integer), nullable=False)
     )
-    fractal_job_id: int = Field(foreign_key="jobv2.id", index=True)
+    # Null in old records of fractal-server, which it wrote before it had this column.
+    fractal_job_id: int | None = Field(default=None, foreign_key="jobv2.id", index=True)
     resource_id: int | None = Field(default=None, foreign_key="resource.id", ondelete="SET NULL")

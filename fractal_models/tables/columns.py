@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, Integer, false, text
+from sqlalchemy import JSON, Boolean, Column, DateTime, Integer, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -40,6 +40,11 @@ def json_list() -> Any:
 def optional_json() -> Any:
     """A JSONB object or SQL NULL (never the JSON null)."""
     return Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True))
+
+
+def ordered_json() -> Any:
+    """A JSON object that keeps the order of its keys, or SQL NULL (never the JSON null)."""
+    return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
 
 
 def flag(default: bool = False) -> Any:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Column
 from sqlmodel import Field, Relationship, SQLModel
 
-from fractal_models.tables.columns import flag, json_list, json_object, optional_json, timestamp
+from fractal_models.tables.columns import flag, json_list, json_object, ordered_json, timestamp
 
 
 class TaskV2(SQLModel, table=True):
@@ -23,8 +23,8 @@ class TaskV2(SQLModel, table=True):
     meta_non_parallel: dict[str, Any] = json_object()
     meta_parallel: dict[str, Any] = json_object()
     version: str | None = None
-    args_schema_non_parallel: dict[str, Any] | None = optional_json()
-    args_schema_parallel: dict[str, Any] | None = optional_json()
+    args_schema_non_parallel: dict[str, Any] | None = ordered_json()
+    args_schema_parallel: dict[str, Any] | None = ordered_json()
     args_schema_version: str | None = None
     docs_info: str | None = None
     docs_link: str | None = None

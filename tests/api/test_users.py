@@ -246,19 +246,28 @@ async def test_a_password_is_taken_with_its_spaces(
     assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 400
 
 
-async def test_a_password_of_bcrypt_is_accepted_and_hashed_anew(
+async def test_a_password_of_bcrypt_is_accepted_and_kept(
     anonymous: Any,
     new_person: Callable[..., Awaitable[Any]],
     session: AsyncSession,
 ) -> None:
-    """The reference server wrote such hashes."""
-    person = await new_person(hashed_password=BcryptHasher().hash(PASSWORD))
+    """`fractal-server` writes such hashes, and knows no others."""
+    hashed = BcryptHasher().hash(PASSWORD)
+    person = await new_person(hashed_password=hashed)
     form = {"username": person.user.email, "password": PASSWORD}
 
-    for _ in range(2):
-        assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 200
+    assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 200
     user = await session.get_one(UserOAuth, person.user.id)
-    assert user.hashed_password.startswith("$argon2")
+    assert user.hashed_password == hashed
+
+
+async def test_a_password_that_bcrypt_cannot_take_is_wrong(
+    anonymous: Any, new_person: Callable[..., Awaitable[Any]]
+) -> None:
+    person = await new_person(hashed_password=BcryptHasher().hash(PASSWORD))
+    form = {"username": person.user.email, "password": 73 * "x"}
+
+    assert (await anonymous.post("/auth/token/login/", data=form)).status_code == 400
 
 
 async def test_a_user_without_a_password_is_refused(anonymous: Any, owner: Any) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from deployments.services import Service, usable_port
 from fractal_models.schemas.base import CONTRACT_VERSION
 
 ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
+SECRET = "a secret of the benchmark, of 32 characters or more"
 _UV = str(Path(sys.executable).with_name("uv"))
 _START_SECONDS = 60
 
@@ -35,6 +37,7 @@ class Reference:
     api_url: str
     database: URL
     folder: Path
+    service: Service
 
 
 def find_python() -> str:
@@ -91,36 +94,67 @@ def running_reference(
     Raises:
         NoReferenceError: it cannot be installed or started.
     """
-    program = str(installed_reference(python) / "bin/fractalctl")
     folder.mkdir()
     database = postgres.set(database="reference")
-    asyncio.run(_create_database(postgres))
-    environment = {
+    make_database(database, python)
+    options = ["--resource", "default", "--profile", "default", "--admin-email", ADMIN]
+    options += ["--admin-pwd", PASSWORD, "--admin-project-dir", str(folder / "projects")]
+    _fractalctl(database, folder, python, "init-db-data", *options)
+    with started_reference(database, folder, python, kind) as reference:
+        yield reference
+
+
+def make_database(database: URL, python: str | None = None) -> None:
+    """Make a database with the tables of the reference, in place of one of this name.
+
+    Raises:
+        NoReferenceError: the reference cannot be installed, or fails.
+    """
+    asyncio.run(_create_database(database))
+    _fractalctl(database, Path(tempfile.gettempdir()), python, "set-db")
+
+
+@contextmanager
+def started_reference(
+    database: URL, folder: Path, python: str | None = None, kind: str = "local"
+) -> Iterator[Reference]:
+    """The reference on a database that it has made.
+
+    Raises:
+        NoReferenceError: it does not start.
+    """
+    port = usable_port("127.0.0.1", 0, "--port")
+    command = [_program(python), "start", "--port", str(port)]
+    environment = {**_environment(database), "FRACTAL_RUNNER_BACKEND": kind}
+    service = Service("reference", command, environment, folder / "log")
+    service.start()
+    try:
+        _wait_for(service, f"http://127.0.0.1:{port}/api/alive/")
+        yield Reference(f"http://127.0.0.1:{port}", database, folder, service)
+    finally:
+        service.stop()
+
+
+def _program(python: str | None) -> str:
+    return str(installed_reference(python) / "bin/fractalctl")
+
+
+def _environment(database: URL) -> dict[str, str]:
+    return {
         **os.environ,
-        "POSTGRES_HOST": str(postgres.query.get("host") or postgres.host),
-        "POSTGRES_USER": postgres.username or "postgres",
-        "POSTGRES_DB": "reference",
-        "JWT_SECRET_KEY": "a secret of the benchmark, of 32 characters or more",
+        "POSTGRES_HOST": str(database.query.get("host") or database.host),
+        "POSTGRES_USER": database.username or "postgres",
+        "POSTGRES_DB": str(database.database),
+        "JWT_SECRET_KEY": SECRET,
         "JWT_EXPIRE_SECONDS": "36000",
         "FRACTAL_DEFAULT_GROUP_NAME": "All",
         "FRACTAL_ENABLE_TASK_GROUP_RESET": "true",
         "FRACTAL_LOGGING_LEVEL": "30",
-        "FRACTAL_RUNNER_BACKEND": kind,
     }
-    options = ["--resource", "default", "--profile", "default", "--admin-email", ADMIN]
-    options += ["--admin-pwd", PASSWORD, "--admin-project-dir", str(folder / "projects")]
-    for command in (["set-db"], ["init-db-data", *options]):
-        _run([program, *command], cwd=folder, env=environment)
-    port = usable_port("127.0.0.1", 0, "--port")
-    service = Service(
-        "reference", [program, "start", "--port", str(port)], environment, folder / "log"
-    )
-    service.start()
-    try:
-        _wait_for(service, f"http://127.0.0.1:{port}/api/alive/")
-        yield Reference(f"http://127.0.0.1:{port}", database, folder)
-    finally:
-        service.stop()
+
+
+def _fractalctl(database: URL, folder: Path, python: str | None, *arguments: str) -> None:
+    _run([_program(python), *arguments], cwd=folder, env=_environment(database))
 
 
 def _run(command: list[Any], **options: Any) -> None:
@@ -130,12 +164,11 @@ def _run(command: list[Any], **options: Any) -> None:
         raise NoReferenceError(f"{' '.join(map(str, command))} failed:\n{told}")
 
 
-async def _create_database(url: URL) -> None:
-    connection = await asyncpg.connect(
-        url.set(drivername="postgresql").render_as_string(hide_password=False)
-    )
-    await connection.execute("DROP DATABASE IF EXISTS reference")
-    await connection.execute("CREATE DATABASE reference")
+async def _create_database(database: URL) -> None:
+    server = database.set(drivername="postgresql", database="postgres")
+    connection = await asyncpg.connect(server.render_as_string(hide_password=False))
+    await connection.execute(f"DROP DATABASE IF EXISTS {database.database} WITH (FORCE)")
+    await connection.execute(f"CREATE DATABASE {database.database}")
     await connection.close()
 
 
