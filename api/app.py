@@ -9,9 +9,11 @@ from fastapi.routing import APIRoute
 
 from api import routing
 from api.errors import REFUSALS, add_error_handlers
+from api.folders import Folders
 from api.gone_clients import GoneClients
 from api.oauth_provider import OAuthProvider
 from api.request_body import RequestBodies
+from api.request_times import MeasuredRequests, RequestTimes
 from api.routes import ROUTERS
 from api.services import Services
 from flows.engine.client import open_engine
@@ -31,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
         SettingsError: there is no secret to sign login tokens with.
     """
     settings.require_jwt_secret()
+    times = RequestTimes()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
             ) as sessions,
             open_engine(settings) as engine,
         ):
-            app.state.services = Services(settings, sessions, engine, OAuthProvider(settings))
+            app.state.services = Services(
+                settings, sessions, engine, OAuthProvider(settings), times, Folders()
+            )
             looking = asyncio.create_task(UnattendedJobs(sessions, engine).watch(Outages()))
             try:
                 yield
@@ -56,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestBodies, settings=settings)
     app.add_middleware(GoneClients)
+    app.add_middleware(MeasuredRequests, times=times)
     add_error_handlers(app)
     routing.include(app, ROUTERS)
     return app

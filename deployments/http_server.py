@@ -152,7 +152,13 @@ OPTIONS: dict[str, Any] = {
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Of several processes, those that end are replaced."""
-    app = _app(settings)
+    from api.request_times import shared_by_processes
+
+    with shared_by_processes():
+        _serve(settings, _app(settings))
+
+
+def _serve(settings: Settings, app: FastAPI) -> None:
     where: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,

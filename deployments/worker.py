@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -39,15 +41,17 @@ from deployments.fork_server import ForkedProcess
 from flows.engine.client import Engine, EngineError, open_engine
 from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
+from flows.launchers.slurm import queue
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
 from flows.records.waiting import some_are_to_stop, something_waits
 from flows.watchers.jobs import Reconciler
 from flows.watchers.missed import MissedOccurrences
 from flows.watchers.of_resource import watchers_of
 from flows.watchers.resource import ResourceDeletedError, ResourceKeeper
+from flows.watchers.signs_of_life import SignsOfLife
 from flows.watchers.turns import Turns, limits_of
 from flows.watchers.watcher import AWAY, Outages, Watcher
-from fractal_models.database import open_database
+from fractal_models.database import open_database, saved_id
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
 
@@ -108,6 +112,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
         self._asked = self._asked_for_stops = -math.inf
+        self._polled = time.monotonic()
 
     async def setup(self) -> None:
         """Prepare to start flow runs."""
@@ -128,7 +133,12 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             self.outages.met("flow runs", error)
             return []
         self.outages.survived("flow runs")
+        self._polled = time.monotonic()
         return begun
+
+    def silence(self) -> float:
+        """For how many seconds it could start no flow run, because something is away."""
+        return time.monotonic() - self._polled
 
     async def sync_with_backend(self) -> None:
         """Send a heartbeat to Prefect and read the work pool; while Prefect is away, go on."""
@@ -408,11 +418,19 @@ async def _work(
     turns = Turns(sessions, engine, pool, limits_of(settings, resource))
     stop_seconds = settings.stop_seconds
     worker = kind(sessions, engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
+    parts: dict[str, Callable[[], float]] = {
+        "worker": worker.silence,
+        "reconciler": reconciler.silence,
+    }
+    if resource.type != "local":
+        folder, resource_id = Path(resource.jobs_local_dir), saved_id(resource)
+        parts["squeue"] = partial(queue.silence, folder, resource_id)
+    signs = SignsOfLife(sessions, pool, parts)
     watchers = watchers_of(sessions, engine, settings, pool, reconciler)
     async with asyncio.TaskGroup() as group:
         watching = [
             group.create_task(each.watch(outages))
-            for each in (*watchers, keeper, ProcessesToStop(worker))
+            for each in (*watchers, keeper, signs, ProcessesToStop(worker))
         ]
         await worker.start()
         for task in watching:

@@ -24,8 +24,8 @@ from sqlalchemy.exc import ArgumentError
 from fractal_models.errors import FractalError
 
 # Variables with secrets: each process gets only those that it needs. API_SECRETS are for the REST
-# API alone: whoever has them can act as any of its users.
-API_SECRETS = ("FRACTAL_JWT_SECRET", "FRACTAL_OAUTH_CLIENT_SECRET")
+# API alone: whoever has the first can act as any of its users.
+API_SECRETS = ("FRACTAL_JWT_SECRET", "FRACTAL_OAUTH_CLIENT_SECRET", "FRACTAL_METRICS_TOKEN")
 SECRETS = (
     *API_SECRETS,
     "FRACTAL_ADMIN_PASSWORD",
@@ -290,6 +290,11 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
     jwt_lifetime_seconds: int = Field(
         default=86_400, gt=0, description="Seconds for which a login token is valid"
     )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="With this token, /metrics and /api/health/ can be read without a login, "
+        f"{_MIN_SECRET_LENGTH} characters or more",
+    )
     contact: str | None = Field(
         default=None,
         description="Where users ask an administrator: a mail address or the URL of a page",
@@ -300,7 +305,7 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         default=1, ge=1, le=64, description="How many processes serve the REST API"
     )
 
-    @field_validator("jwt_secret")
+    @field_validator("jwt_secret", "metrics_token")
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < _MIN_SECRET_LENGTH:

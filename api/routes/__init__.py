@@ -11,6 +11,7 @@ from api.routes import (
     jobs,
     lifecycle,
     login,
+    monitoring,
     oauth,
     projects,
     resources,
@@ -29,6 +30,7 @@ from api.routes import (
 
 ROUTERS: list[APIRouter] = [
     server.router,
+    monitoring.router,
     login.router,
     current_user.router,
     users.router,

@@ -111,6 +111,15 @@ class Engine:
         finally:
             self._seconds_left -= time.monotonic() - began
 
+    async def greet(self) -> None:
+        """Find out whether Prefect answers.
+
+        Raises:
+            EngineError: it does not.
+        """
+        async with self.asking():
+            await self._client.hello()
+
     async def submit_job(self, job: JobV2, resource: Resource) -> UUID:
         """Make the flow run of a job and return its id. A second call returns the same flow run.
 

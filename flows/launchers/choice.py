@@ -9,9 +9,10 @@ from flows.launchers.local import LocalLauncher
 from flows.launchers.slurm.cluster import Cluster
 from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.launcher import SlurmLauncher
-from flows.launchers.slurm.queue import SlurmQueue
+from flows.launchers.slurm.queue import SlurmQueue, queue_file
 from flows.process.accounts import Account
 from flows.process.transport import LocalTransport, SSHTransport, Transport
+from fractal_models.database import saved_id
 from fractal_models.errors import ProfileError
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.settings import get_settings
@@ -50,7 +51,7 @@ def launcher_of(
     queries = query_transport(resource, profile)
     transport = queries if is_ssh else LocalTransport(profile.username)
     poll = max(float(resource.jobs_poll_interval), _SHORTEST_POLL)
-    queue_file = Path(resource.jobs_local_dir, f".slurm-queue-{resource.id}-{profile.id}.json")
+    queue = queue_file(Path(resource.jobs_local_dir), saved_id(resource), saved_id(profile))
     return SlurmLauncher(
         SlurmContext(
             cluster=Cluster(
@@ -59,7 +60,7 @@ def launcher_of(
                 python=str(resource.jobs_slurm_python_worker),
                 home=PurePosixPath(str(job.working_dir_user)),
             ),
-            queue=SlurmQueue(queue_file, queries, poll, profile.username),
+            queue=SlurmQueue(queue, queries, poll, profile.username),
             config=JobRunnerConfigSLURM.model_validate(config),
             home=Path(str(job.working_dir)),
             account=job.slurm_account,

@@ -88,6 +88,7 @@ NOT_STARTABLE, NOT_FOUND = 126, 127
 STOP_FILE = "stop"
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
+STOPPED = "stopped"
 ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
 NOT_REGULAR = "it is no regular file"
 WARNING = b"warning"  # in upper or lower case, as in Fractal
@@ -1038,7 +1039,7 @@ class ResultsFile:
         """Finish the files of a unit that has ended, then append its result."""
         ended_at = unit.ended_at or unit.now()
         has_warnings = unit.has_warnings()
-        error = "stopped" if unit.told == Unit.STOPPED else not_started
+        error = STOPPED if unit.told == Unit.STOPPED else not_started
         if unit.told == Unit.STOPPED:
             unit.log_last_line("The unit was stopped.")
         elif not_started is not None:

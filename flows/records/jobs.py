@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.records import outbox
+from flows.records import observation, outbox
 from flows.records.events import Outcome
 from flows.reports.failure_log import log_of_failure
 from fractal_models.errors import RefusedError
@@ -56,6 +56,7 @@ async def end_job(
     found = ended.first() is not None
     if found:
         await outbox.write_job_event(session, job_id, outcome, occurred=ended_at, reason=reason)
+        await observation.count_ended(session, job_id, "job", {(outcome, ""): 1})
     await session.commit()
     return found
 

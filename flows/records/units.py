@@ -3,6 +3,7 @@
 What grows with the number of images is written by one statement that gets one JSON document.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.programs.unit_runner import STOPPED
+from flows.records import observation
 from flows.records.jobs import note_progress
 from flows.units.plan import PlannedUnit
 from flows.units.results import UnitResult
@@ -144,11 +147,27 @@ async def record_units(session: AsyncSession, job_id: int, units: Iterable[Ended
 
     A new end is progress, so the job's number of restarts is set to 0.
     """
-    rows = [_unit_row(unit) for unit in units]
-    recorded = await session.execute(_UPDATE_UNITS, {"units": rows})
-    if recorded.first() is not None:
+    ends = {unit.id: unit for unit in units}
+    rows = [_unit_row(unit) for unit in ends.values()]
+    recorded = (await session.execute(_UPDATE_UNITS, {"units": rows})).scalars().all()
+    if recorded:
+        counts = Counter(_how_it_ended(ends[unit_id]) for unit_id in recorded)
+        await observation.count_ended(session, job_id, "unit", counts)
         await note_progress(session, job_id)
     await session.commit()
+
+
+def _how_it_ended(unit: EndedUnit) -> observation.Ended:
+    """The outcome of a unit, and what failed it."""
+    if unit.status != "failed":
+        return "done", ""
+    if unit.result is None:
+        return "failed", "no result"  # SLURM ended it, it was lost, or it never ran
+    if unit.result.succeeded:
+        return "failed", "output"
+    if unit.result.error is not None:
+        return "failed", "stopped" if unit.result.error == STOPPED else "not started"
+    return "failed", "exit code" if unit.result.signal is None else "signal"
 
 
 def _unit_row(unit: EndedUnit) -> dict[str, Any]:

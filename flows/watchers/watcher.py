@@ -3,6 +3,7 @@
 import abc
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Watcher(abc.ABC):
     """Looks after things of one kind, and goes on while Prefect or the database is away."""
 
     seconds = 1.0  # between two looks
+    _looked = math.inf  # when it could look the last time, on the monotonic clock
 
     @abc.abstractmethod
     async def look(self) -> None:
@@ -88,6 +90,7 @@ class Watcher(abc.ABC):
     async def watch(self, outages: Outages) -> None:
         """Call `look` again and again until cancelled; while something is away, keep trying."""
         who = type(self).__name__
+        self._looked = time.monotonic()
         while True:
             try:
                 await self.look()
@@ -95,7 +98,12 @@ class Watcher(abc.ABC):
                 outages.met(who, error)
             else:
                 outages.survived(who)
+                self._looked = time.monotonic()
             await asyncio.sleep(self.seconds)
+
+    def silence(self) -> float:
+        """For how many seconds it could not look; 0 if it has not begun."""
+        return max(0.0, time.monotonic() - self._looked)
 
 
 def refused(what: str, error: EngineRefusedError) -> None:

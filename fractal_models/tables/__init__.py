@@ -8,6 +8,7 @@ from fractal_models.tables.dataset import DatasetImage, DatasetV2, FacetBlock, I
 from fractal_models.tables.event import EventOutbox
 from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
 from fractal_models.tables.job import JobV2
+from fractal_models.tables.observation import SignOfLife, Tally
 from fractal_models.tables.project import LinkUserProjectV2, ProjectV2
 from fractal_models.tables.resource import Profile, Resource
 from fractal_models.tables.schedule import Schedule
@@ -34,6 +35,8 @@ __all__ = [
     "ProjectV2",
     "Resource",
     "Schedule",
+    "SignOfLife",
+    "Tally",
     "TaskGroupActivityV2",
     "TaskGroupV2",
     "TaskV2",

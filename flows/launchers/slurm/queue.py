@@ -38,6 +38,9 @@ _COMMAND = (
 )
 _ASK_SECONDS = 60.0  # `squeue` waits that long for a controller that does not answer
 
+# Who asks, asks again within this time; and a silence that has no beginning counts as so long.
+_ASKING_SECONDS, _NEVER_SECONDS = 180.0, 3600.0
+
 _LONGEST_ANSWER = 16 * 1024 * 1024  # some hundred thousand elements of arrays
 _COMPLAINT = b"squeue: error:"  # with exit code 0, as for a user whom it does not know
 
@@ -87,6 +90,27 @@ class Snapshot:
     elements: dict[Element, ElementState]
     arrays: dict[str, int]
     not_read: int = 0
+
+
+def queue_file(folder: Path, resource_id: int, profile_id: int) -> Path:
+    """Where the answers for the jobs of a profile are kept, in the resource's folder for jobs."""
+    return folder / f".slurm-queue-{resource_id}-{profile_id}.json"
+
+
+def silence(folder: Path, resource_id: int) -> float:
+    """For how many seconds `squeue` has not answered those who ask for jobs of a resource.
+
+    0 if all have their answers, or nobody asks. An answer that never came is missing for an hour.
+    """
+    found, moment = 0.0, time.time()
+    for lock in folder.glob(f".slurm-queue-{resource_id}-*.json.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            asked = lock.stat().st_mtime
+            answer = lock.with_suffix("")
+            answered = answer.stat().st_mtime if answer.exists() else asked - _NEVER_SECONDS
+            if answered < asked and moment - asked < _ASKING_SECONDS:
+                found = max(found, moment - answered)
+    return found
 
 
 class SlurmQueue:
