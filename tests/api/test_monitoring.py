@@ -1,6 +1,8 @@
 """What those see who watch an installation, while the Prefect API is away."""
 
 import asyncio
+import os
+import re
 import shutil
 from pathlib import Path
 from threading import Event
@@ -8,12 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
 from api.folders import Folders
+from api.request_times import RequestTimes, shared_by_processes
 from flows.records import observation
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
@@ -140,6 +144,20 @@ async def test_what_needs_no_database_is_told_without_one(settings: Settings) ->
     }
 
 
+async def test_example_alerts_are_of_metrics_that_there_are(admin: Any) -> None:
+    text = (await admin.get("/metrics")).text
+    families = {family.name for family in text_string_to_metric_families(text)}
+    known = {name for name in families if not name.endswith("_created")}  # of one process alone
+    alerts = (Path(__file__).parents[2] / "docs" / "alerts.yml").read_text()
+    used = {
+        re.sub("_(total|count|bucket)$", "", name) for name in re.findall(r"fractal_\w+", alerts)
+    }
+    assert used <= known
+    document = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+    described = re.findall(r"`(fractal_\w+)`", document)
+    assert {name.removesuffix("_total") for name in described} == known
+
+
 async def test_a_folder_that_hangs_takes_one_thread_and_no_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,3 +179,22 @@ async def test_a_folder_that_hangs_takes_one_thread_and_no_time(
     await asyncio.sleep(0)
     monkeypatch.setattr("api.folders._SECONDS", 10.0)
     assert (await folders.spaces([below]))[below] == (used.total, used.free)
+
+
+def test_processes_that_are_forked_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    with shared_by_processes():
+        times = RequestTimes()
+        for _ in range(2):
+            if (child := os.fork()) == 0:
+                times.took("GET", "/a/", "2xx", 0.25)
+                os._exit(0)
+            os.waitpid(child, 0)
+        times.took("GET", "/a/", "2xx", 0.5)
+        registry = CollectorRegistry()
+        registry.register(times.collector())
+        seen = read(generate_latest(registry).decode())
+    assert seen["fractal_endpoint_seconds_count", "GET", "/a/", "2xx"] == 3
+    assert seen["fractal_endpoint_seconds_sum", "GET", "/a/", "2xx"] == 1.0
+    assert seen["fractal_request_seconds_bucket", "0.25", "GET", "2xx"] == 2
