@@ -18,7 +18,7 @@ _RIGHT = "fractal-server 2.24.0 to 2.26.0"
 # Measured with benchmarks/moving.py: bytes that the new tables take for each of the old ones, and
 # rows (images count too) that are moved in a second on a slow machine.
 _GROWTH = 3.0
-_ROWS_PER_SECOND = 10_000
+_ROWS_PER_SECOND = 20_000
 _GIB = 1 << 30
 _MANY = 10  # more are counted, not named
 

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +22,8 @@ from tests.differential.workflow_cases import random_case
 
 GUEST, OWNER = "guest@example.org", "owner@example.org"
 PEOPLE = {"admin": ADMIN, "owner": OWNER, "guest": GUEST}
-JOBS = 5  # random workflows
-_AT_MOST = 8  # requests of an operation by a person
+CASES = 5  # of random workflows
+_AT_MOST = 5  # requests of an operation by a person
 _WAIT_SECONDS = 60
 
 _OF_A_PROJECT = "SELECT project_id, id AS {id} FROM {table} ORDER BY id DESC"
@@ -66,10 +67,10 @@ _NOT_ASKED = ("/stop/", "/squeue/", "/impersonate/")
 _NEEDED_QUERY = ("workflow_id", "dataset_id", "workflowtask_id", "zarr_url")
 
 
-def asked_at(url: str) -> Server:
+def asked_at(url: str, tokens: Mapping[str, str] | None = None) -> Server:
     # A server that crashes in a request closes a connection that would be used again.
     limits = httpx.Limits(max_keepalive_connections=0)
-    return Server(url, httpx.Client(base_url=url, timeout=60, limits=limits))
+    return Server(url, httpx.Client(base_url=url, timeout=60, limits=limits), dict(tokens or {}))
 
 
 def log_in(server: Server) -> None:
@@ -106,8 +107,9 @@ def fill(reference: Reference) -> Server:
 def _work(server: Server, group: int) -> None:
     """Projects, one of them shared; jobs of random workflows; a task with a schema; a template."""
     stage = Stage(server, "case")
-    for number in range(JOBS):
-        stage.play(random_case(Random(f"moving/{number}")))
+    cases = [random_case(Random(f"moving/{number}")) for number in range(CASES)]
+    with ThreadPoolExecutor(CASES) as pool:
+        list(pool.map(stage.play, cases))
     project = ok(server, "owner", "POST", "/api/v2/project/", {"name": "shared"})["id"]
     invite = f"/api/v2/project/{project}/guest/"
     ok(server, "owner", "POST", invite, {"permissions": "rwx"}, {"email": GUEST})
