@@ -21,7 +21,7 @@ def upgrade() -> None:
     import migrations
 
     url = read_settings(DatabaseSettings).async_database_url
-    asyncio.run(migrations.require_reachable(url))
+    asyncio.run(migrations.require_known(url))
     asyncio.run(migrations.upgrade(url))
     typer.echo("The database is up to date.")
 

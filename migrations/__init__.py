@@ -60,15 +60,35 @@ async def require_reachable(url: URL) -> None:
     await _revision(url)
 
 
+async def require_known(url: URL) -> None:
+    """Raises DatabaseUnusableError if nobody answers, or if the schema is not one of ours."""
+    _require_known(url, await _revision(url))
+
+
 async def require_newest(url: URL) -> None:
     """Raises DatabaseUnusableError if the database cannot be reached, or has another schema."""
     found = await _revision(url)
-    newest = ScriptDirectory.from_config(alembic_config(url)).get_current_head()
+    _require_known(url, found)
+    newest = _scripts(url).get_current_head()
     if found != newest:
         raise DatabaseUnusableError(
             f"The database {url.render_as_string()} is at schema {found or 'none'}, this version "
             f"needs {newest}: run `fractal-prefect db upgrade`."
         )
+
+
+def _require_known(url: URL, revision: str | None) -> None:
+    known = {each.revision for each in _scripts(url).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise DatabaseUnusableError(
+            f"The database {url.render_as_string()} is at schema {revision}, which this version "
+            "does not know. If it is fractal-server's, take it over with `fractal-prefect db "
+            "adopt`; if a newer fractal-prefect made it, install that."
+        )
+
+
+def _scripts(url: URL) -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config(url))
 
 
 async def wait_for_database(url: URL, tell: Callable[[str], object]) -> None:

@@ -29,6 +29,7 @@ from fractal_models.tables import Resource
 _LEFT = "fractal-server had left it submitted when its database was taken over."
 _LEFT_ACTIVITY = "fractal-server had not ended it when its database was taken over: try it again."
 _IMAGES_AT_ONCE = 50_000
+_MANY_ROWS = 100_000  # they take some seconds
 
 Tell = Callable[[str], object]
 
@@ -230,6 +231,8 @@ async def _copy_tables(move: Move, facts: Facts, tell: Tell) -> None:
         if table not in move.target:
             continue
         began = time.monotonic()
+        if facts.rows[table] > _MANY_ROWS:
+            tell(f"{table}: {facts.rows[table]:,} rows ...")
         if table == "datasetv2" and move.giver is FRACTAL_PREFECT:
             number = 0
             for datasets in _portions(facts.lists):
@@ -242,7 +245,8 @@ async def _copy_tables(move: Move, facts: Facts, tell: Tell) -> None:
                 f"{table}: {number:,} rows came of {facts.rows[table]:,}. Nothing was changed."
             )
         await move.go_on_counting(table)
-        tell(f"{table}: {number:,} rows, {time.monotonic() - began:.1f} s")
+        if number:
+            tell(f"{table}: {number:,} rows, {time.monotonic() - began:.1f} s")
 
 
 async def _copy_images(move: Move, facts: Facts, tell: Tell) -> None:

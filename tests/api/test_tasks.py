@@ -99,6 +99,17 @@ async def test_the_type_and_the_name_of_a_task_stay(
     assert (await owner.patch(f"/api/v2/task/{task['id']}/", json=changes)).status_code == 422
 
 
+async def test_arguments_keep_the_order_in_which_clients_show_them(owner: Any) -> None:
+    names = ["zoom", "a", "level"]
+    schema = {"properties": {name: {"type": "integer"} for name in names}}
+    body = {"name": "a form", "version": "1", "command_parallel": "x"}
+    made = await owner.ok("POST", "/api/v2/task/", json={**body, "args_schema_parallel": schema})
+
+    task = await owner.ok("GET", f"/api/v2/task/{made['id']}/")
+
+    assert list(task["args_schema_parallel"]["properties"]) == names
+
+
 async def test_what_a_package_says_of_its_tasks_stays(
     owner: Any, new_group: Callable[..., Awaitable[TaskGroupV2]], session: Any
 ) -> None:

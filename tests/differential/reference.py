@@ -114,6 +114,14 @@ def make_database(database: URL, python: str | None = None) -> None:
     _fractalctl(database, Path(tempfile.gettempdir()), python, "set-db")
 
 
+def downgrade(database: URL, revision: str) -> None:
+    """Take the tables back to what an older version of the reference made."""
+    (package,) = installed_reference().glob("lib/*/site-packages/fractal_server")
+    alembic = installed_reference() / "bin/alembic"
+    command = [alembic, "-c", package / "alembic.ini", "downgrade", revision]
+    _run(command, cwd=tempfile.gettempdir(), env=_environment(database))
+
+
 @contextmanager
 def started_reference(
     database: URL, folder: Path, python: str | None = None, kind: str = "local"

@@ -22,6 +22,7 @@ from tests.differential.workflow_cases import random_case
 
 GUEST, OWNER = "guest@example.org", "owner@example.org"
 PEOPLE = {"admin": ADMIN, "owner": OWNER, "guest": GUEST}
+FORM, FIELDS = "with a schema", ["zoom", "a", "level"]
 CASES = 5  # of random workflows
 _AT_MOST = 5  # requests of an operation by a person
 _WAIT_SECONDS = 60
@@ -114,9 +115,9 @@ def _work(server: Server, group: int) -> None:
     invite = f"/api/v2/project/{project}/guest/"
     ok(server, "owner", "POST", invite, {"permissions": "rwx"}, {"email": GUEST})
     ok(server, "guest", "POST", f"/api/v2/project/{project}/access/accept/")
-    schema = {"properties": {"zoom": {"type": "integer"}, "a": {"type": "string"}}, "title": "x"}
+    schema = {"properties": {name: {"type": "integer"} for name in FIELDS}, "title": "x"}
     task = {
-        "name": "with a schema",
+        "name": FORM,
         "version": "1",
         "command_parallel": "true",
         "args_schema_parallel": schema,
@@ -137,6 +138,14 @@ def _work(server: Server, group: int) -> None:
     ]
     body = {"name": "images", "zarr_dir": zarr_dir, "images": images}
     ok(server, "owner", "POST", f"/api/v2/project/{project}/dataset/import/", body)
+
+
+def fields_of_form(server: Server) -> list[str]:
+    """The arguments of a task in the order in which clients show them."""
+    tasks = ok(server, "owner", "GET", "/api/v2/task/")
+    (number,) = (each["id"] for each in tasks if each["name"] == FORM)
+    task = ok(server, "owner", "GET", f"/api/v2/task/{number}/")
+    return list(task["args_schema_parallel"]["properties"])
 
 
 def begin_a_job(server: Server, gate: Path) -> dict[str, Any]:

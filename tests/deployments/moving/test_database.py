@@ -14,9 +14,11 @@ import pytest
 from sqlalchemy import URL
 
 import migrations
+from deployments.moving.plan import REVISIONS
+from tests.conftest import PREFECT_AWAY
 from tests.deployments.conftest import COMMAND, Ended, Run, environment
 from tests.deployments.moving.site import rows_of_tables, run_sql, tables_of
-from tests.differential.reference import NoReferenceError, make_database
+from tests.differential.reference import NoReferenceError, downgrade, make_database
 
 RIGHT_REVISION = "0c5e3f92c3a8"
 SITE = [
@@ -48,8 +50,9 @@ def many_images(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def template(postgres: URL) -> URL:
-    """A database as fractal-server makes it, without rows."""
-    template = postgres.set(database="fractal_server_template")
+    """A database as fractal-server makes it, without rows; of a user who may do little else."""
+    run_sql(postgres, "CREATE ROLE site LOGIN CREATEDB")
+    template = postgres.set(username="site", database="fractal_server_template")
     try:
         make_database(template)
     except NoReferenceError as error:
@@ -58,14 +61,15 @@ def template(postgres: URL) -> URL:
 
 
 @pytest.fixture
-def theirs(postgres: URL, template: URL) -> Iterator[URL]:
+def theirs(template: URL) -> Iterator[URL]:
     """A database of fractal-server, with a project."""
     name = f"theirs_{uuid4().hex}"
-    run_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template.database}")
-    database = postgres.set(database=name)
+    maintenance = template.set(database="postgres")
+    run_sql(maintenance, f"CREATE DATABASE {name} TEMPLATE {template.database}")
+    database = template.set(database=name)
     run_sql(database, *SITE)
     yield database
-    run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    run_sql(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -106,6 +110,37 @@ def test_another_version_is_told_the_right_one(theirs: URL, fractal_prefect: Run
     ended = fractal_prefect("db", "adopt", **settings_of(theirs))
 
     assert is_refused(ended, theirs, "install fractal-server 2.25.4")
+
+
+def test_other_commands_tell_of_this_one(theirs: URL, fractal_prefect: Run) -> None:
+    for command in (("db", "upgrade"), ("init", "--admin-email", "a@example.org")):
+        ended = fractal_prefect(*command, **settings_of(theirs))
+        assert ended.is_error("`fractal-prefect db adopt`")
+
+
+def test_the_oldest_version_is_taken_and_given_back_as_it_was(
+    theirs: URL, fractal_prefect: Run
+) -> None:
+    oldest = next(iter(REVISIONS))
+    downgrade(theirs, oldest)
+    before = columns_of(theirs, "historyunit")
+
+    ended_well(fractal_prefect("db", "adopt", **settings_of(theirs)))
+    ended_well(fractal_prefect("db", "return", **settings_of(theirs)))
+
+    assert values_of(theirs, "SELECT version_num FROM alembic_version") == [oldest]
+    assert columns_of(theirs, "historyunit") == before
+
+
+def test_what_prefect_is_not_told_is_told_by_the_next_call(
+    theirs: URL, fractal_prefect: Run
+) -> None:
+    settings = settings_of(theirs) | {"PREFECT_API_URL": PREFECT_AWAY}
+
+    for told in ("The database is fractal-prefect's now.", "was taken over from fractal-server"):
+        ended = fractal_prefect("db", "adopt", **settings)
+        assert told in ended.out
+        assert ended.is_error("Prefect")
 
 
 def test_a_database_without_fractal_server_is_not_taken(empty: URL, fractal_prefect: Run) -> None:

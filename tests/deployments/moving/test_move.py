@@ -1,5 +1,6 @@
 """A site of the real fractal-server is taken over, used, and given back."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +14,10 @@ from deployments.services import Service, usable_port
 from deployments.stack import Stack
 from tests.deployments.conftest import COMMAND, Run, environment
 from tests.deployments.moving.site import (
+    FIELDS,
     asked_at,
     begin_a_job,
+    fields_of_form,
     fill,
     log_in,
     ok,
@@ -77,11 +80,13 @@ def test_a_site_moves_with_all_it_has_and_back(
     rows = rows_of_tables(database, tables)
     about_left = f"Job {left['id']} of owner@example.org"
 
-    checked = fractal_prefect("db", "adopt", "--check", **settings)
+    check_adoption, adoption, check_return, return_ = told_to_type()
+
+    checked = fractal_prefect(*check_adoption, **settings)
     assert checked.code == 0, checked
     assert about_left in checked.out
     assert rows_of_tables(database, tables) == rows
-    adopted = fractal_prefect("db", "adopt", **settings)
+    adopted = fractal_prefect(*adoption, **settings)
 
     assert adopted.code == 0, adopted
     assert about_left in adopted.out
@@ -96,13 +101,15 @@ def test_a_site_moves_with_all_it_has_and_back(
         assert ended["status"] == "failed"
         assert "when its database was taken over" in ended["log"]
         log_in(ours)
+        assert fields_of_form(ours) == FIELDS
         job = _run_a_job(ours)
         assert job["status"] == "done", job["log"]
         asked = list(questions(document, database))
         before = answers(ours, asked)
     rows = rows_of_tables(database, tables)
 
-    returned = fractal_prefect("db", "return", **settings)
+    assert fractal_prefect(*check_return, **settings).code == 0
+    returned = fractal_prefect(*return_, **settings)
 
     assert returned.code == 0, returned
     assert rows_of_tables(database, tables) == rows
@@ -111,8 +118,16 @@ def test_a_site_moves_with_all_it_has_and_back(
         log_in(theirs)
         found = unlike(asked, before, answers(theirs, asked))
         assert not found, "\n".join(found)
+        assert fields_of_form(theirs) == FIELDS
         ok(theirs, "owner", "POST", "/api/v2/project/", {"name": "new"})
     assert rows_of_tables(database, tables)["projectv2"] == rows["projectv2"] + 1
+
+
+def told_to_type() -> list[list[str]]:
+    """The arguments of the commands `fractal-prefect db` of the page for administrators."""
+    page = Path(__file__).parents[3] / "docs" / "moving.md"
+    found = re.findall(r"^ *fractal-prefect (db .+)$", page.read_text(), re.MULTILINE)
+    return [line.split() for line in found]
 
 
 def answers(server: Server, asked: list[tuple[str, Request]]) -> list[Answer]:
