@@ -77,7 +77,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack_of_all:
         temporary = tempfile.TemporaryDirectory(prefix="fractal-benchmark-")
         folder = Path(stack_of_all.enter_context(temporary))
-        data_dir = (options.data_dir or folder / "stack").absolute()
+        data_dir = (options.data_dir or folder).absolute()
         make_data_dir(data_dir)
         stack = stack_of_all.enter_context(
             running_stack(

@@ -371,8 +371,8 @@ def _settings() -> Settings:
     """The settings; also sets the environment variables from which Prefect reads its own."""
     settings = get_settings()
     _tell_prefect(settings)
-    # So that jobs start within a second after being submitted.
-    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
+    # Our workers wait by themselves until there is something to do.
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.01")
     # Prefect reports that a worker is away after three times this.
     os.environ.setdefault("PREFECT_WORKER_HEARTBEAT_SECONDS", "10")
     return settings

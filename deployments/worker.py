@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
 from flows.launchers.slurm import queue
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, EXIT_SUPERFLUOUS, STOP_SIGNAL
+from flows.process.wakeups import Wakeups
 from flows.records.waiting import some_are_to_stop, something_waits
 from flows.watchers.jobs import Reconciler
 from flows.watchers.missed import MissedOccurrences
@@ -97,6 +98,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         pool: str,
         outages: Outages,
         turns: Turns,
+        wakeups: Wakeups,
         *,
         stop_seconds: float,
     ) -> None:
@@ -109,6 +111,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.missed = MissedOccurrences(engine)
         self.outages = outages
         self.turns = turns
+        self.wakeups = wakeups
         self.stop_seconds = stop_seconds
         self._processes, self._stopping, self._to_stop = {}, set(), {}
         self._asked = self._asked_for_stops = -math.inf
@@ -121,11 +124,12 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         _read_once(self.client)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """One poll: stop flow runs that were cancelled, and start those that are due.
+        """One poll, when woken: stop flow runs that were cancelled, and start those that are due.
 
         While Prefect or the database is away, nothing is done. (An error would make Prefect's loop
         wait for minutes and then give up.)
         """
+        await self.wakeups.wait(_QUERY_SECONDS)
         try:
             await self._stop_cancelled()
             begun = await super().get_and_submit_flow_runs()
@@ -416,25 +420,28 @@ async def _work(
     reconciler = Reconciler(sessions, engine, settings, pool)
     kind = LocalWorker if resource.type == "local" else SlurmWorker
     turns = Turns(sessions, engine, pool, limits_of(settings, resource))
-    stop_seconds = settings.stop_seconds
-    worker = kind(sessions, engine, reconciler, pool, outages, turns, stop_seconds=stop_seconds)
-    parts: dict[str, Callable[[], float]] = {
-        "worker": worker.silence,
-        "reconciler": reconciler.silence,
-    }
-    if resource.type != "local":
-        folder, resource_id = Path(resource.jobs_local_dir), saved_id(resource)
-        parts["squeue"] = partial(queue.silence, folder, resource_id)
-    signs = SignsOfLife(sessions, pool, parts)
     watchers = watchers_of(sessions, engine, settings, pool, reconciler)
-    async with asyncio.TaskGroup() as group:
-        watching = [
-            group.create_task(each.watch(outages))
-            for each in (*watchers, keeper, signs, ProcessesToStop(worker))
-        ]
-        await worker.start()
-        for task in watching:
-            task.cancel()
+    with closing(Wakeups(settings.async_database_url)) as wakeups:
+        worker = kind(
+            *(sessions, engine, reconciler, pool, outages, turns, wakeups),
+            stop_seconds=settings.stop_seconds,
+        )
+        parts: dict[str, Callable[[], float]] = {
+            "worker": worker.silence,
+            "reconciler": reconciler.silence,
+        }
+        if resource.type != "local":
+            folder, resource_id = Path(resource.jobs_local_dir), saved_id(resource)
+            parts["squeue"] = partial(queue.silence, folder, resource_id)
+        signs = SignsOfLife(sessions, pool, parts)
+        async with asyncio.TaskGroup() as group:
+            watching = [
+                group.create_task(each.watch(outages))
+                for each in (*watchers, keeper, signs, ProcessesToStop(worker))
+            ]
+            await worker.start()
+            for task in watching:
+                task.cancel()
 
 
 async def _end(process: ForkedProcess, grace_seconds: float = _GRACE_SECONDS) -> None:

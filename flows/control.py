@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
 from flows.engine.wait_reasons import PREFECT_AWAY, waiting_line, without_worker
 from flows.process.lock import LockedError, holding_job
+from flows.process.wakeups import wake_workers
 from flows.records.jobs import WaitingLine, end_job, request_stop, tell_waiting
 from flows.records.runs import abandon_runs
 from flows.units.job_files import log_so_far
@@ -34,6 +35,7 @@ async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource:
     await release(session)
     try:
         job.flow_run_id = await engine.submit_job(job, resource)
+        await wake_workers(session)
         await session.commit()
         if await engine.pools_without_worker([resource.work_pool]):
             reason = without_worker(resource.name)

@@ -1,7 +1,7 @@
 """What the demo shows in the terminal: progress while the job runs, then its history."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -59,17 +59,34 @@ def _advance(progress: Progress, bar: TaskID, run: dict[str, Any], has_ended: bo
 def show_history(
     client: FractalClient, job: dict[str, Any], workflow_tasks: list[dict[str, Any]], out: Console
 ) -> None:
-    """Print a table of what ran: units, wall and CPU time, peak memory, per workflow task."""
+    """Print a table of what ran: units, wall and CPU time, peak memory, per workflow task.
+
+    Below it stands how much of the job's time no unit ran: that is what the engine takes.
+    """
     table = Table(title=f"History of job {job['id']} (memory: peak of one unit)")
     table.add_column("Workflow task")
     table.add_column("Status")
     for name in ("Units", "Failed", "Wall", "CPU", "Memory"):
         table.add_column(name, justify="right")
+    ran: list[tuple[datetime, datetime]] = []
     for task in workflow_tasks:
         runs = client.runs(job, task["id"])
         units = list(client.units(job, task["id"], runs[-1]["id"])) if runs else []
         table.add_row(task["task"]["name"], *_figures(units))
+        ran += [_time_of(unit) for unit in units if unit["started_at"]]
     out.print(table)
+    begin, end = (datetime.fromisoformat(job[f"{name}_timestamp"]) for name in ("start", "end"))
+    took = (end - begin).total_seconds()
+    out.print(f"The job took {took:.1f} s, of which no unit ran for {took - _covered(ran):.1f} s.")
+
+
+def _covered(times: list[tuple[datetime, datetime]]) -> float:
+    """Seconds in which at least one of these times was."""
+    seconds, last = 0.0, datetime.min.replace(tzinfo=UTC)
+    for begin, end in sorted(times):
+        seconds += max(0.0, (end - max(begin, last)).total_seconds())
+        last = max(last, end)
+    return seconds
 
 
 def _figures(units: list[dict[str, Any]]) -> list[str]:
@@ -77,8 +94,8 @@ def _figures(units: list[dict[str, Any]]) -> list[str]:
     if not measured:
         return ["not run", "0", "0", "", "", ""]
     failed = sum(unit["status"] == "failed" for unit in units)
-    begin = min(datetime.fromisoformat(unit["started_at"]) for unit in measured)
-    end = max(datetime.fromisoformat(unit["ended_at"]) for unit in measured)
+    begin = min(_time_of(unit)[0] for unit in measured)
+    end = max(_time_of(unit)[1] for unit in measured)
     return [
         "[red]failed" if failed else "[green]done",
         str(len(units)),
@@ -87,3 +104,8 @@ def _figures(units: list[dict[str, Any]]) -> list[str]:
         f"{sum(unit['cpu_seconds'] for unit in measured):.1f} s",
         f"{max(unit['max_rss_kb'] for unit in measured) / 1024:.0f} MiB",
     ]
+
+
+def _time_of(unit: dict[str, Any]) -> tuple[datetime, datetime]:
+    begin, end = (datetime.fromisoformat(unit[f"{name}_at"]) for name in ("started", "ended"))
+    return begin, end

@@ -16,6 +16,7 @@ from flows.activities.site import open_site
 from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
 from flows.engine.wait_reasons import PREFECT_AWAY
 from flows.process.transport import CommandError, TransportError
+from flows.process.wakeups import wake_workers
 from fractal_models.database import release, saved_id
 from fractal_models.errors import NotFoundError, ProfileError, RefusedError, UnavailableError
 from fractal_models.schemas.task import ActivityAction, TaskGroupActivityRead
@@ -151,6 +152,7 @@ class Lifecycle:
         resource = await self.session.get_one(Resource, group.resource_id)
         await release(self.session)
         activity.flow_run_id = await self.engine.submit_activity(activity, resource, **parameters)
+        await wake_workers(self.session)
         await self.session.commit()
         return TaskGroupActivityRead.model_validate(activity)
 

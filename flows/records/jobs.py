@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from flows.process.wakeups import wake_workers
 from flows.records import observation, outbox
 from flows.records.events import Outcome
 from flows.reports.failure_log import log_of_failure
@@ -103,6 +104,7 @@ async def request_stop(session: AsyncSession, job_id: int, reason: str) -> None:
         .where(col(JobV2.id) == job_id, col(JobV2.stop_reason).is_(None))
         .values(stop_reason=reason)
     )
+    await wake_workers(session)
     await session.commit()
 
 
