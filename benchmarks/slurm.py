@@ -1,6 +1,6 @@
 """What the engine adds on a SLURM cluster: jobs of N units of `true`, by sudo and by SSH.
 
-    python benchmarks/slurm.py [--units 100 1000] [--by sudo ssh]
+    python benchmarks/slurm.py [--units 100 1000] [--by sudo ssh] [--singles 200]
 
 Runs on an embedded stack and a cluster of its own: as root, on Debian, after `make slurm`.
 Beside each job the same units run as a job array of their own: as many SLURM jobs, in each of which
@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--by", choices=("sudo", "ssh"), nargs="+", default=["sudo", "ssh"])
+    parser.add_argument("--singles", type=int, default=0, help="SLURM jobs without an array")
     options = parser.parse_args()
     try:
         check_machine()
@@ -74,15 +75,18 @@ def main() -> None:
                 admin_password=PASSWORD,
             )
             with running_stack(stack_options) as stack:
-                asyncio.run(measure_all(stack, options.by, options.units))
+                asyncio.run(measure_all(stack, options.by, options.units, options.singles))
     except ClusterError as reason:
         sys.exit(str(reason))
 
 
-async def measure_all(stack: Stack, transports: list[str], sizes: list[int]) -> None:
+async def measure_all(stack: Stack, transports: list[str], sizes: list[int], singles: int) -> None:
     async with running_cluster() as cluster, logged_in(stack, ADMIN, PASSWORD) as client:
         log = cluster.root / "state" / "slurmctld.log"
         async with cluster.configured(SlurmctldLogFile=log):
+            if singles:
+                seconds = await single_jobs(cluster, singles)
+                print(f"{singles} single sbatch of one `true` each: {seconds:.1f} s", flush=True)
             for transport in transports:
                 resource = resource_body(cluster, stack, f"slurm_{transport}")
                 admin = Lab(client, stack.data_dir)
@@ -186,6 +190,16 @@ async def plain_array(cluster: Cluster, units: int) -> float:
     began = time.time()
     await cluster.run("sbatch", *options, user=cluster.user, stdin=script)
     await cluster.wait_idle()  # by squeue: `sbatch --wait` looks every ten seconds or so
+    return time.time() - began
+
+
+async def single_jobs(cluster: Cluster, number: int) -> float:
+    """Seconds that so many SLURM jobs of a `true` each take, without an array."""
+    sbatch = "sbatch --cpus-per-task=1 --mem=50M --output=/dev/null --wrap=true"
+    loop = f"cd /; for n in $(seq {number}); do {sbatch} || exit; done"
+    began = time.time()
+    await cluster.run("sh", "-c", loop, user=cluster.user)
+    await cluster.wait_idle()
     return time.time() - began
 
 

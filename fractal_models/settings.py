@@ -283,6 +283,11 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
         ge=1,
         description="Seconds before a SLURM job is doubted of which the cluster does not tell",
     )
+    failed_folder_days: float = Field(
+        default=30.0,
+        ge=0,
+        description="Days for which the folder of a failed job is kept on a cluster",
+    )
     jwt_secret: SecretStr | None = Field(
         default=None,
         description=f"Secret that signs login tokens, {_MIN_SECRET_LENGTH} characters or more",

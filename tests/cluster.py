@@ -36,6 +36,7 @@ from tests.cluster_machine import (
     SERVER_USER,
     SLURM_CONF,
     USER,
+    USERS,
     ClusterError,
     prepared_machine,
 )
@@ -76,6 +77,7 @@ class Cluster:
     spare = SPARE
     server_user = SERVER_USER
     user = USER
+    users = USERS
     server_folder = ROOT / SERVER_USER
     user_folder = ROOT / USER
     # With this key the server user logs in as the user.

@@ -21,6 +21,7 @@ TIERS = {
 ON_THE_CLUSTER = (
     "tests/differential/test_surroundings.py",
     "tests/flows/activities/test_site.py",
+    "tests/flows/launchers/slurm/test_facility.py",
     "tests/flows/launchers/slurm/test_jobs.py",
     "tests/flows/launchers/slurm/test_launcher.py",
     "tests/flows/launchers/slurm/test_lying_site.py",

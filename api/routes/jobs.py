@@ -100,6 +100,7 @@ async def read_squeue(
     try:
         return await describe_queue(
             transport,
+            cluster=resource.jobs_runner_config.get("cluster"),
             user=profile.username if scope == "user" else None,
             accounts=user.slurm_accounts if scope == "accounts" else None,
         )

@@ -8,7 +8,9 @@ from flows.launchers.base import Launcher
 from flows.launchers.local import LocalLauncher
 from flows.launchers.slurm.cluster import Cluster
 from flows.launchers.slurm.context import SlurmContext
+from flows.launchers.slurm.kept_folders import KeptFolders
 from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue, queue_file
 from flows.process.accounts import Account
 from flows.process.transport import LocalTransport, SSHTransport, Transport
@@ -21,6 +23,7 @@ from fractal_models.tables import JobV2, Profile, Resource
 # How often results are read from a shared file system; over a network, once per poll of SLURM.
 _SECONDS_SHARED = 0.3
 _SHORTEST_POLL = 1.0
+_SECONDS_PER_SUBMISSION = 0.5
 
 
 def launcher_of(
@@ -49,9 +52,10 @@ def launcher_of(
         )
     is_ssh = resource.type == "slurm_ssh"
     queries = query_transport(resource, profile)
-    transport = queries if is_ssh else LocalTransport(profile.username)
+    transport = queries if is_ssh else transport_of(resource, profile)
     poll = max(float(resource.jobs_poll_interval), _SHORTEST_POLL)
-    queue = queue_file(Path(resource.jobs_local_dir), saved_id(resource), saved_id(profile))
+    runner_config = JobRunnerConfigSLURM.model_validate(config)
+    folder = Path(resource.jobs_local_dir)
     return SlurmLauncher(
         SlurmContext(
             cluster=Cluster(
@@ -59,9 +63,11 @@ def launcher_of(
                 queries,
                 python=str(resource.jobs_slurm_python_worker),
                 home=PurePosixPath(str(job.working_dir_user)),
+                name=runner_config.cluster,
             ),
-            queue=SlurmQueue(queue, queries, poll, profile.username),
-            config=JobRunnerConfigSLURM.model_validate(config),
+            queue=_queue(resource, profile, queries, poll, runner_config.cluster),
+            pace=Pace(folder / f".slurm-submissions-{resource.id}", _SECONDS_PER_SUBMISSION),
+            config=runner_config,
             home=Path(str(job.working_dir)),
             account=job.slurm_account,
             cache_dir=job.cache_dir,
@@ -70,8 +76,25 @@ def launcher_of(
             on_submitted=on_submitted,
             say=say,
             patience=get_settings().slurm_patience_seconds,
+            mark=KeptFolders(resource.jobs_local_dir).path(saved_id(job)),
         )
     )
+
+
+def _queue(
+    resource: Resource, profile: Profile, transport: Transport, poll: float, cluster: str | None
+) -> SlurmQueue:
+    """What SLURM says of jobs: by sudo, it is asked once for all users.
+
+    By SSH, each user asks, as what another one's account answers is not to be believed.
+    """
+    user, folder = str(profile.username), Path(resource.jobs_local_dir)
+    if resource.type == "slurm_ssh":
+        path = queue_file(folder, saved_id(resource), saved_id(profile))
+        return SlurmQueue(path, transport, poll, user=user, cluster=cluster)
+    path = queue_file(folder, saved_id(resource))
+    uid = Account.named(user).uid
+    return SlurmQueue(path, transport, poll, uid=uid, cluster=cluster)
 
 
 def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
@@ -88,6 +111,13 @@ def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
     config = resource.tasks_python_config
     python = str(config["versions"][config["default_version"]])
     return LocalLauncher(python, account=Account.named(profile.username))
+
+
+def transport_of(resource: Resource, profile: Profile) -> Transport:
+    """Transport to a cluster, as the user to whom the jobs of a profile belong."""
+    if resource.type == "slurm_ssh":
+        return ssh_transport(resource, profile)
+    return LocalTransport(str(profile.username))
 
 
 def query_transport(resource: Resource, profile: Profile) -> Transport:

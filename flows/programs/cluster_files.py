@@ -13,6 +13,7 @@ receiver does not trust it.
     begun TOKEN     list the SLURM jobs that began to execute a submission; stdin is a JSON list
                     of its batch folders, stdout a JSON list of ids
     void TOKEN      prevent a submission from ever beginning, unless it has; in and out as `begun`
+    remove          remove job folders; stdin is a JSON list of them, stdout of those that are gone
     stop            let runners stop their batches; stdin is a JSON list of batch folders
     end             say how batches ended; stdin is a JSON list of pairs, a batch folder and the
                     file with the output of its SLURM job; stdout is a JSON list of pairs, the end
@@ -25,6 +26,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -53,6 +55,8 @@ def main(arguments: list[str]) -> int:
         stdout.write(json.dumps(begun(rest[0], folders)).encode())
     elif action == "stop":
         stop(json.load(stdin))
+    elif action == "remove":
+        stdout.write(json.dumps(remove(json.load(stdin))).encode())
     elif action == "end":
         ends = [(tail(path), unfinished(folder)) for folder, path in json.load(stdin)]
         stdout.write(json.dumps(ends).encode())
@@ -197,6 +201,13 @@ def stop(folders: list[str]) -> None:
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             open(os.path.join(folder, "stop"), "x").close()
+
+
+def remove(folders: list[str]) -> list[str]:
+    """Remove folders with all that is in them. Returns those that do not exist any more."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [folder for folder in folders if not os.path.lexists(folder)]
 
 
 def tail(path: str) -> str:

@@ -54,9 +54,13 @@ runners on a batch are killed, with their units.
 SIGTERM or SIGINT, to either process, ends the runner early: its units get SIGTERM, and SIGKILL
 `grace_seconds` later. If the file `BATCH_DIR/stop` exists, the batch is stopped: the results of its
 units have the error "stopped". Otherwise the runner is interrupted, as by a shutdown: units that
-then exit with code 0 have a result, the others are named as killed in its last line. A shutdown may
-reach a unit before the runner. So the result of a unit that was ended by SIGTERM waits for a
-second; if the runner is interrupted meanwhile, the unit counts as interrupted too.
+then exit with code 0 have a result, the others are named as killed in its last line. A shutdown, or
+a scheduler that kills a job, may reach a unit before the runner. So the result of a unit that was
+ended by SIGTERM or SIGKILL waits for a second; if the runner is ended meanwhile, the unit counts as
+interrupted too.
+
+SIGUSR1 interrupts as well, and says that the time of this runner is up: its last line then has
+`"time_was_up": true`.
 
 Exit codes: 0 all units ended, 2 the batch cannot be read, 3 another runner works on it, 74 a file
 could not be written, 75 interrupted, 143 stopped, 128 + n the runner was killed by signal n.
@@ -86,7 +90,8 @@ EXIT_UNUSABLE, EXIT_LOCKED, EXIT_NOT_WRITTEN, EXIT_INTERRUPTED, EXIT_STOPPED = 2
 NOT_STARTABLE, NOT_FOUND = 126, 127
 
 STOP_FILE = "stop"
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGCHLD, signal.SIGALRM, *ENDING)
 BATCH_VARIABLE = "FRACTAL_UNIT_BATCH"
 STOPPED = "stopped"
 ENDED_WITH_ITS_RUNNER = "The unit was killed, because its runner was."
@@ -95,7 +100,7 @@ WARNING = b"warning"  # in upper or lower case, as in Fractal
 READ_AT_ONCE = 1024 * 1024
 LOCK_SECONDS = 0.2  # whoever tests whether the lock is held, holds it for a moment
 GONE_SECONDS = 5.0
-SIGTERM_MAY_FOLLOW_SECONDS = 1.0
+RUNNER_MAY_FOLLOW_SECONDS = 1.0
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these two
 WARM_PROGRAM = "warm_process.py"
 NOT_PYTHON = "the command is not `python FILE.py`, with the whole path of a file"
@@ -214,9 +219,10 @@ class Ended(NamedTuple):
     max_rss_kb: int = 0
     cpu_seconds: float = 0.0
 
-    def by_sigterm(self) -> bool:
-        """Whether SIGTERM ended the process or, if it is a shell, the child that it ran."""
-        return self.signal == signal.SIGTERM or self.exit_code == 128 + signal.SIGTERM
+    def perhaps_with_all(self) -> bool:
+        """Whether a signal ended the process, or the child of a shell, that may be for all."""
+        number = self.signal or (self.exit_code or 0) - 128
+        return number in (signal.SIGTERM, signal.SIGKILL)
 
 
 class Children:
@@ -621,9 +627,10 @@ class Runner:
         self.died_warm: set[int] = set()
         self.killed_for_memory = killed_for_memory()
         self.running: dict[int, Unit] = {}  # by process id, which is the process group's id too
-        self.held: deque[tuple[float, Unit, Ended]] = deque()  # until when, what ended by SIGTERM
+        self.held: deque[tuple[float, Unit, Ended]] = deque()  # until when, what a signal ended
         self.killed: list[Unit] = []
         self.told = Unit.NOT_TOLD
+        self.time_was_up = False
 
     def run(self) -> int:
         """Execute all units. Returns the exit code. Raises OSError if writing a file fails."""
@@ -648,10 +655,12 @@ class Runner:
             self.warm.kill()
             self.send(signal.SIGKILL)
         if self.told == Unit.INTERRUPTED and (self.killed or self.waiting):
-            self.results.append_killed(unit.index for unit in self.killed)
+            killed = [unit.index for unit in self.killed]
+            self.results.append_killed(killed, time_was_up=self.time_was_up)
+            why = "as its time was up" if self.time_was_up else "by a signal"
             return complain(
                 EXIT_INTERRUPTED,
-                "interrupted by a signal. Units that were ended with it and have no result: "
+                f"interrupted {why}. Units that were ended with it and have no result: "
                 f"{len(self.killed)}, that were not started: {len(self.waiting)}",
             )
         stopped = self.told == Unit.STOPPED
@@ -704,7 +713,8 @@ class Runner:
     def react(self, received: int) -> None:
         if received == signal.SIGALRM and self.told:
             self.send(signal.SIGKILL)
-        elif received in (signal.SIGTERM, signal.SIGINT) and not self.told:
+        elif received in ENDING and not self.told:
+            self.time_was_up = received == signal.SIGUSR1
             self.end_units()
         self.settle_ended()
         self.settle_held(time.monotonic())
@@ -810,9 +820,9 @@ class Runner:
         kill_rest(ended)
         if unit.told == Unit.INTERRUPTED and ended.exit_code != 0:
             self.count_as_killed(unit)
-        elif not unit.told and ended.by_sigterm():
+        elif not unit.told and ended.perhaps_with_all():
             unit.ended_at = unit.now()
-            self.held.append((time.monotonic() + SIGTERM_MAY_FOLLOW_SECONDS, unit, ended))
+            self.held.append((time.monotonic() + RUNNER_MAY_FOLLOW_SECONDS, unit, ended))
         else:
             self.settle(unit, ended)
 
@@ -842,7 +852,7 @@ class Runner:
         """Record the units whose results were held back until now."""
         while self.held and self.held[0][0] <= now:
             _, unit, ended = self.held.popleft()
-            self.results.record(unit, ended)
+            self.settle(unit, ended)
         if self.held:
             signal.setitimer(signal.ITIMER_REAL, max(self.held[0][0] - now, 0.001))
 
@@ -882,7 +892,7 @@ class Guard:
         """Wait until the runner ends. Returns the exit code."""
         ended = None
         while ended is None:
-            received = signal.sigwait((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
+            received = signal.sigwait((signal.SIGCHLD, *ENDING))
             if received != signal.SIGCHLD:
                 os.kill(self.runner, received)
             ended = self.reap_orphans()
@@ -936,8 +946,8 @@ class Guard:
             if unit.told == Unit.INTERRUPTED:
                 was_killed = ended.exit_code != 0
             else:
-                was_killed = process not in ended_before and ended.signal == signal.SIGKILL
-                was_killed = was_killed or unit.runs_again(ended)
+                # Who killed the runner may have killed its units before.
+                was_killed = ended.perhaps_with_all() or unit.runs_again(ended)
             if was_killed:
                 killed.append(unit)
             else:
@@ -1031,9 +1041,10 @@ class ResultsFile:
             raise OSError(errno.ESTALE, "the file was replaced while units ran", self.path)
         write(self.file, self.path, json.dumps(content) + "\n")
 
-    def append_killed(self, indexes: Iterable[int]) -> None:
+    def append_killed(self, indexes: Iterable[int], *, time_was_up: bool = False) -> None:
         """Append a line with the units that were ended because their runner was."""
-        self.append({"killed": sorted(indexes), "at": time.time()})
+        line = {"killed": sorted(indexes), "at": time.time()}
+        self.append({**line, "time_was_up": True} if time_was_up else line)
 
     def record(self, unit: Unit, ended: Ended, not_started: str | None = None) -> None:
         """Finish the files of a unit that has ended, then append its result."""

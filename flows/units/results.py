@@ -108,8 +108,9 @@ class ResultsReader:
 
     With `indexes`, a result of a unit whose index is not among them is an error. `ended` is true
     when the latest runner on the batch has come to its end, `stopped` when it was told to stop.
-    `runs_on` is the host of the latest runner; it is None once a line says that the runner and its
-    units have ended. `imports` is what this line says of the imports, if it does.
+    `time_was_up` when it ended early because it was told that its time was up. `runs_on` is the
+    host of the latest runner; it is None once a line says that the runner and its units have ended.
+    `imports` is what this line says of the imports, if it does.
     """
 
     def __init__(self, path: Path, indexes: Iterable[int] | None = None) -> None:
@@ -117,6 +118,7 @@ class ResultsReader:
         self._indexes = None if indexes is None else frozenset(indexes)
         self.ended = False
         self.stopped = False
+        self.time_was_up = False
         self.runs_on: str | None = None
         self.imports: Imports | None = None
         self._offset = 0
@@ -156,6 +158,7 @@ class ResultsReader:
                 return None
             if "killed" in content:
                 self.runs_on = None
+                self.time_was_up = bool(content.get("time_was_up"))
                 return None
             if "end" in content:
                 self.runs_on = None
@@ -181,7 +184,7 @@ class ResultsReader:
         )
 
     def _begin(self, found: object) -> None:
-        self.ended = self.stopped = False
+        self.ended = self.stopped = self.time_was_up = False
         try:
             unit_runner.check_format(str(self.path), found)
         except ValueError as error:

@@ -32,6 +32,7 @@ from flows.records.jobs import GIVEN_UP, WaitingLine, outcome_of_stop
 from flows.reports.sentences import sentence, words_of
 from flows.submission import profile_of
 from flows.units.job_folder import JobFolder
+from flows.watchers.aside import Aside
 from flows.watchers.unchanged import Unchanged
 from flows.watchers.watcher import Watcher, refused
 from fractal_models.database import DatabaseAwayError, release, saved_id
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 # The API makes a flow run right after the job. If both make one, it is the same, by its key.
 _TIME_OF_API = timedelta(seconds=5)
+# How long all jobs of a look are waited for; what takes longer goes on aside. To end a job on a
+# cluster that does not answer takes minutes.
+_LOOK_SECONDS, _MOST_ASIDE = 2.0, 10
 # How long a process takes at most, after its start, to take the lock of its job.
 _SECONDS_TO_BEGIN, _SECONDS_TO_START = 4.0, 10.0
 
@@ -115,6 +119,8 @@ class Reconciler(Watcher):
         self._killed: set[UUID] = set()
         self._stop_seconds = settings.stop_seconds
         self._not_stopping: Unchanged[int] = Unchanged()
+        # A job is locked meanwhile, so that nobody else looks at it.
+        self._aside = Aside(_LOOK_SECONDS, _MOST_ASIDE)
 
     def process_killed(self, flow_run_id: UUID) -> None:
         """Note that the process of a flow run was killed because it did not stop."""
@@ -142,10 +148,12 @@ class Reconciler(Watcher):
         still = self._unchanged.seconds(
             {job: run.state.id if run and run.state else None for job, run in found.items()}
         )
+        self._aside.renew()
         for job, flow_run in found.items():
             seconds = max(still[job], _pending_seconds(flow_run))
             seconds = math.inf if job.flow_run_id in ended else seconds
-            await self._look_at_one(job, flow_run, seconds)
+            if self._aside.has_room:
+                await self._aside.do(f"Job {job.id}", self._look_at_one(job, flow_run, seconds))
         await self._tell_why_they_wait(found)
 
     async def _free(self, session: AsyncSession, locked: list[_Submitted]) -> None:

@@ -5,6 +5,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.engine.client import Engine
 from flows.watchers.activities import InterruptedActivities
+from flows.watchers.cluster_folders import ClusterFolders
 from flows.watchers.events import EventSender
 from flows.watchers.jobs import Reconciler
 from flows.watchers.pauses import Pauses
@@ -29,4 +30,5 @@ def watchers_of(
         ScheduleKeeper(sessions, engine, pool),
         JoblessRuns(sessions, engine, settings, reconciler, pool),
         Pauses(engine, pool),
+        ClusterFolders(sessions, settings, pool),
     ]

@@ -137,7 +137,8 @@ class SlurmConfigSet(_UnitOptions):
 class BatchingConfigSet(Input):
     """How units are combined into SLURM jobs: targets may be exceeded, maxima may not.
 
-    CPUs and memory are those of one SLURM job; the number of jobs is that of one workflow task.
+    CPUs and memory are those of one SLURM job; the number of jobs is that of one workflow task, of
+    which SLURM runs `max_running_jobs` at once.
     """
 
     target_cpus_per_job: Count
@@ -146,6 +147,7 @@ class BatchingConfigSet(Input):
     max_mem_per_job: Memory
     target_num_jobs: Count
     max_num_jobs: Count
+    max_running_jobs: Count | None = None
 
     @model_validator(mode="after")
     def _targets_are_within_maxima(self) -> "BatchingConfigSet":
@@ -163,12 +165,14 @@ class JobRunnerConfigSLURM(Input):
     """How jobs run on a SLURM cluster.
 
     `gpu_slurm_config` is for tasks that need a GPU; options that it does not set are those of
-    `default_slurm_config`. The values of `user_local_exports` are paths in the user's cache folder.
+    `default_slurm_config`. `cluster` is SLURM's name of the cluster, where its commands reach
+    several. The values of `user_local_exports` are paths in the user's cache folder.
     """
 
     default_slurm_config: SlurmConfigSet
     gpu_slurm_config: SlurmConfigSet | None = None
     batching_config: BatchingConfigSet
+    cluster: Option | None = None
     user_local_exports: dict[ShellVariable, ExportedText] = {}
     warm_units: WarmUnitsOfResource = "auto"
 

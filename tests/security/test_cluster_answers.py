@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from flows.launchers.slurm.cluster import Cluster, SubmissionRefusedError, unpacked
 from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
 from flows.process import transport
 from flows.process.transport import (
@@ -73,7 +74,7 @@ class FakeHostileCluster:
             return b"MaxArraySize = 1001\n"
         if "squeue" in words:
             return "".join(
-                f"fractal-job|{self.token}|1|{n}|RUNNING|None|.\n" for n in (0, 1)
+                f"fractal-job|{self.token}|0|1|{n}|RUNNING|None|.\n" for n in (0, 1)
             ).encode()
         if "collect" in command:
             return framed(command, self.answers.pop(0) if self.answers else good_answer(stdin))
@@ -142,6 +143,7 @@ class Victim:
             SlurmContext(
                 cluster=Cluster(cluster, cluster, "python3", PurePosixPath("/there/job")),
                 queue=SlurmQueue(self.home / "queue.json", cluster, 0.0),
+                pace=Pace(self.home / "pace", 0.0),
                 config=JobRunnerConfigSLURM.model_validate(CONFIG),
                 home=self.home,
                 account=None,
@@ -176,7 +178,8 @@ class Victim:
     def inside(self) -> set[str]:
         """The files of the job's folder, but for what the launcher itself keeps there."""
         found = {str(p.relative_to(self.home)) for p in self.home.rglob("*") if not p.is_dir()}
-        return {name for name in found if not name.startswith(("queue.json", "0_task/batches"))}
+        kept = ("queue.json", "pace", "0_task/batches")
+        return {name for name in found if not name.startswith(kept)}
 
 
 SENTENCES = (CommandError, DamagedFileError, SubmissionRefusedError)

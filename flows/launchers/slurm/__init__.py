@@ -2,6 +2,7 @@
 
 `batching` and `script` are pure: they plan how many units go into a SLURM job, and write its batch
 script. `context` is what all batches of a job share; `cluster` the files and commands of a cluster;
-`queue` and `record` read what SLURM says about jobs, and `watch` draws the conclusions; `state` is
-what is known about a batch, `mirror` what the cluster has sent back.
+`submitter` and `pace` decide when something is submitted. `queue` and `record` read what SLURM says
+about jobs, `watch` draws the conclusions, `verdict` says what follows for units, and `pending` why
+jobs wait. `state` is what is known about a batch, `mirror` what the cluster has sent back.
 """

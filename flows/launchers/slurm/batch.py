@@ -12,10 +12,13 @@ from flows.launchers.base import BatchEnd, OnResults
 from flows.launchers.slurm.cluster import BusyError, SubmissionRefusedError, TooManyError
 from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.mirror import Mirror
+from flows.launchers.slurm.pending import Pending
 from flows.launchers.slurm.queue import JOB_NAME, ElementState, Snapshot
-from flows.launchers.slurm.record import FORGOTTEN, look_up
+from flows.launchers.slurm.record import FORGOTTEN
 from flows.launchers.slurm.script import sbatch_script
 from flows.launchers.slurm.state import SlurmState, Submission
+from flows.launchers.slurm.submitter import Submitter
+from flows.launchers.slurm.verdict import OF_THE_CLUSTER, better_told, verdict_on
 from flows.launchers.slurm.watch import Element, Watch
 from flows.process.transport import CommandError, NoAnswerError, TransportError
 from flows.programs import unit_runner, warm_process
@@ -31,22 +34,14 @@ from flows.units.batch import (
 
 STOP_SECONDS = 120.0
 _CANCEL_AGAIN_SECONDS = 10.0
-_TOO_MANY_SECONDS = 5.0
 _SHORTEST_PAUSE = 0.1
+# Tries in a row that bring nothing, of which the cluster does not say that it is to blame.
 _MOST_TRIES = 10
 _MOST_UNKNOWN = 5
+_LONGEST_WAIT = 3600.0  # before a part is submitted again
 # If a command exits with 0, its answer may be disturbed for this many times `patience` seconds.
 _PATIENCES_WITH_NOISE = 10
 _DEFAULT_MAX_ARRAY_SIZE = 1001
-
-# States in which SLURM jobs end for reasons that have nothing to do with what they ran.
-_NOT_THEIR_FAULT = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED", "FORGOTTEN"}
-# States that the running units cause. Units that waited in the same SLURM job did not cause them.
-_FAULT_OF_RUNNING = {"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
-# States that only say that the unit runner has ended; its own last words say why.
-_BY_ITSELF = {"COMPLETED", "FAILED"}
-# Without cgroups, only the output of a SLURM job says that the job needed too much memory.
-_OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memory")
 
 
 class SlurmBatch:
@@ -69,22 +64,21 @@ class SlurmBatch:
         self.has_ended = asyncio.Event()
         self._last_words = ""
         self._watch = Watch(
-            context.cluster.query_transport,
+            context.cluster.look_up,
             context.patience,
             oldest=context.patience + 3 * context.queue.interval,
         )
+        self._pending = Pending(context.patience)
         self._cancelled_at: dict[str, float] = {}
         self._completed_at: dict[int, float] = {}
         # By token: how often a submission without a certain id was looked for, and the time of the
         # next look.
         self._looks: dict[str, tuple[int, float]] = {}
-        self._left_at_submission: dict[int, int] = {}
         self._unanswered_since: float | None = None
         self._stopped_at: float | None = None
-        self._at_once = len(self.parts)  # elements in an array, until SLURM takes only fewer
+        self._submitter = Submitter(self._submit_array, self._max_array_size, len(self.parts))
         self._woken = asyncio.Event()
         self._waits_for = ""
-        self._submit_at = 0.0
         self._begun = time.monotonic()
 
     @property
@@ -125,14 +119,20 @@ class SlurmBatch:
             if submission.job_id is not None:
                 await self.context.on_submitted(submission.job_id)
         await self._hand_over(on_results)
-        while self.open:
-            self._woken.clear()
-            self._wait_for(await self._patient_step(on_results))
-            await on_results([])
-            if self.open:
-                pause = max(_SHORTEST_PAUSE, (time.monotonic() - self._begun) / 10)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), min(pause, self.context.seconds))
+        try:
+            while self.open:
+                self._woken.clear()
+                self._wait_for(await self._patient_step(on_results))
+                await on_results([])
+                if self.open:
+                    await self._pause()
+        finally:
+            await self._submitter.close()
+
+    async def _pause(self) -> None:
+        seconds = max(_SHORTEST_PAUSE, (time.monotonic() - self._begun) / 10)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), min(seconds, self.context.seconds))
 
     async def _patient_step(self, on_results: OnResults) -> str:
         """Make one step. Returns why the cluster does not do its part, or an empty text."""
@@ -162,39 +162,33 @@ class SlurmBatch:
         """Submit, collect and check once. Returns why submitting failed, or an empty text."""
         why = ""
         if self.is_stopped:
+            await self._submitter.close()
             await self._cancel()
-        elif time.monotonic() >= self._submit_at:
-            try:
-                await self._submit()
-            except TooManyError as error:
-                why = str(error)
-                self._submit_at = time.monotonic() + _TOO_MANY_SECONDS
+        else:
+            why = await self._submitter.submit(self._due())
         await self._collect_if_possible(on_results)
         if not self.open:
             return why
         snapshot = await self.context.queue.latest()
         await self._confirm_submissions(snapshot)
         await self._cancel_what_was_given_up(snapshot)
-        if ended := await self._watch.ended(self._elements(), snapshot):
+        elements = self._elements()
+        if snapshot is not None and (news := self._pending.news(elements.values(), snapshot)):
+            self.context.say(news)
+        if ended := await self._watch.ended(elements, snapshot):
             await self._collect_if_possible(on_results)  # what they did before they ended
             await self._settle({n: how for n, how in ended.items() if self._is_to_settle(n, how)})
         return why
 
-    async def _submit(self) -> None:
+    def _due(self) -> list[int]:
+        """The parts that are to be submitted now."""
         now = time.time()
-        due = [
+        return [
             number
             for number in self.open
             if self.state.submission_of(number) is None
             and self.state.again_at.get(number, 0.0) <= now
         ]
-        if not due:
-            return
-        limit = await self._max_array_size()
-        for first in range(0, len(self.state.sizes), limit):
-            within = [number for number in due if first <= number < first + limit]
-            for begin in range(0, len(within), self._at_once):
-                await self._submit_array(within[begin : begin + self._at_once], offset=first)
 
     async def _max_array_size(self) -> int:
         """The cluster's `MaxArraySize`, or SLURM's default if the cluster never tells its own."""
@@ -210,11 +204,16 @@ class SlurmBatch:
 
         The submission is saved before `sbatch` runs: a crash in between must not lose it.
         """
-        submission = Submission(f"fractal-{uuid4().hex}", parts, offset, time.time())
-        files = self._files(submission)
-        await self.context.cluster.send(files)
+        submission = Submission(
+            f"fractal-{uuid4().hex}",
+            parts,
+            offset,
+            time.time(),
+            left=[self._left(number) for number in parts],
+        )
+        await self.context.cluster.send(self._files(submission))
+        await self.context.pace.turn()
         self.state.submissions.append(submission)
-        self._left_at_submission |= {n: self._left(n) for n in parts}
         self.state.write(self.folder)
         try:
             job_id = await self.context.cluster.submit(
@@ -223,7 +222,6 @@ class SlurmBatch:
         except (TooManyError, SubmissionRefusedError):
             self.state.submissions.remove(submission)
             self.state.write(self.folder)
-            self._at_once = max(1, len(parts) // 2)
             raise
         if any(job_id == each.job_id for each in self.state.submissions):
             raise BusyError(f"sbatch gives a job the number of another one: {job_id}")
@@ -262,7 +260,7 @@ class SlurmBatch:
                 folder=Path(self.remote_folder / f"{number:06d}"),
                 units_dir=Path(self.context.remote_path(self.batch.units_dir)),
                 units=[unit for unit in units[number] if unit.index not in self.state.reasons],
-                max_parallel=self.state.parallel_tasks,
+                max_parallel=1 if number in self.state.one_by_one else self.state.parallel_tasks,
             )
             files[str(folder / f"{number:06d}" / BATCH_FILE)] = batch_file(part)
         return files
@@ -295,6 +293,7 @@ class SlurmBatch:
             has_all = part.missing.keys() <= self.state.reasons.keys()
             if part.reader.ended or (self.batch is not None and has_all):
                 del self.open[part.number]
+                self._submitter.notice_an_end()
 
     async def _cancel(self) -> None:
         """Cancel everything that runs or may run; arrays of unknown id, once the id is known."""
@@ -328,6 +327,8 @@ class SlurmBatch:
 
     def _unconfirmed(self) -> list[Submission]:
         """The submissions that still have parts to run, but whose id is not certain."""
+        if self._submitter.is_submitting:
+            return []
         found = {id(s): s for number in self.open if (s := self.state.submission_of(number))}
         return [submission for submission in found.values() if not submission.is_confirmed]
 
@@ -356,12 +357,9 @@ class SlurmBatch:
         if (job_id := await self.context.cluster.begun(submission.token, folders)) is not None:
             await self._confirm(submission, job_id)
         elif submission.job_id is not None:
-            transport, first = (
-                self.context.cluster.query_transport,
-                submission.parts[0] - submission.offset,
-            )
-            name = f"{submission.job_id}_{first}"
-            if await look_up(transport, name, submission.token) not in (None, FORGOTTEN):
+            name = f"{submission.job_id}_{submission.parts[0] - submission.offset}"
+            how = await self.context.cluster.look_up(name, submission.token)
+            if how not in (None, FORGOTTEN):
                 await self._confirm(submission, submission.job_id)
         return submission.is_confirmed
 
@@ -385,9 +383,9 @@ class SlurmBatch:
             return
         submission.settled += parts
         for number in parts:
-            self._wait_before_next(number)
+            self._wait_before_next(number, "UNKNOWN")
         self._save()
-        tries = max(self.state.tries_of(number) for number in parts)
+        tries = max(self._tries_of(number) for number in parts)
         if tries >= _MOST_UNKNOWN and not self.is_stopped:
             raise SubmissionRefusedError(
                 f"SLURM was given a job {tries} times, and never told of it. {self._waits_for}"
@@ -442,7 +440,9 @@ class SlurmBatch:
             for number, name in named.items()
         )
         for (number, how), (said, unfinished) in zip(gone.items(), ends, strict=True):
-            self._settle_one(number, _better_told(how, said), said, unfinished)
+            time_was_up = self.parts[number].reader.time_was_up
+            how = better_told(how, said, time_was_up=time_was_up)
+            self._settle_one(number, how, said, unfinished)
         self._save()
 
     async def _end_what_is_forgotten(self, parts: Collection[int]) -> None:
@@ -455,47 +455,63 @@ class SlurmBatch:
             assert submission is not None
             await self.context.cluster.void(submission.token, [self._there(number)])
 
-    def _settle_one(self, number: int, how: ElementState, said: str, unfinished: set[int]) -> None:
+    def _settle_one(self, number: int, how: ElementState, said: str, running: set[int]) -> None:
         """Decide what happens to the units of a part that have no result, after its element has
         ended.
 
-        In a state that is the fault of units, these get a reason and never run again: in
-        `_FAULT_OF_RUNNING` the units that were running, in a state of none of the three sets all
-        that have no result. Units without a reason are submitted again, at most `_MOST_TRIES`
-        times. If these are used up, or the runner ended by itself (`_BY_ITSELF`), the part is
-        closed, and the job decides.
+        Units that are to blame get a reason and never run again, the others are submitted again. If
+        all tries are used up, or the runner ended by itself, the part is closed, and the job
+        decides.
         """
         what = f"SLURM job {self._element(number)} ended: {how.state}, {how.reason}."
         self._completed_at.pop(number, None)
         self._last_words = f"{what} {said}"
-        missing = self.parts[number].missing.keys()
-        if (submission := self.state.submission_of(number)) is not None:
-            submission.settled.append(number)
-        failed: set[int] = set()
-        if how.state in _FAULT_OF_RUNNING:
-            failed = (missing & unfinished) or set(missing)
-        elif how.state not in _NOT_THEIR_FAULT | _BY_ITSELF:
-            failed = set(missing)
+        submission = self.state.submission_of(number)
+        assert submission is not None  # it was found to be gone
+        verdict = verdict_on(
+            how,
+            self.parts[number].missing.keys() - self.state.reasons.keys(),
+            running,
+            has_results=self._left(number) < submission.left_of(number),
+            was_one_by_one=number in self.state.one_by_one,
+        )
+        submission.settled.append(number)
         reason = " ".join(f"{what} {said}".split())
-        self.state.reasons |= dict.fromkeys(failed, reason)
-        again = missing - self.state.reasons.keys() and how.state not in _BY_ITSELF
-        if again and not self.is_stopped and self.state.tries_of(number) < _MOST_TRIES:
-            seconds = 0.0 if failed else self._wait_before_next(number)
-            when = f" in {seconds:.0f} s" if seconds else ""
-            self.context.say(f"{what} What has no result will be submitted again{when}.")
-        else:
+        self.state.reasons |= dict.fromkeys(verdict.failed, reason)
+        if verdict.one_by_one:
+            self.state.one_by_one.append(number)
+        if not verdict.in_vain:
+            self.state.in_vain.pop(number, None)
+        if not (verdict.goes_on and self._left(number)) or self.is_stopped:
             del self.open[number]
+            return
+        seconds = self._wait_before_next(number, how.state) if verdict.in_vain else 0.0
+        if self._tries_of(number) >= _MOST_TRIES:
+            del self.open[number]
+            return
+        when = f" in {seconds:.0f} s" if seconds else ""
+        way = ", one unit at a time" if verdict.one_by_one else ""
+        self.context.say(f"{what} What has no result will be submitted again{when}{way}.")
 
-    def _wait_before_next(self, number: int) -> float:
-        """Delay the next submission of a part, each time twice as long. Returns the seconds.
+    def _wait_before_next(self, number: int, state: str) -> float:
+        """Delay the next submission of a part after one that brought nothing. Returns the seconds.
 
-        There is no delay if the last submission brought results.
+        Each delay is twice as long as the one before. A preempted job has no delay: SLURM's queue
+        is the place where it waits.
         """
-        if self._left(number) < self._left_at_submission.get(number, 0):
+        ends = self.state.in_vain.setdefault(number, [])
+        ends.append(state)
+        if state == "PREEMPTED":
             return 0.0
-        seconds = self.context.patience * 2.0 ** (self.state.tries_of(number) - 1)
+        others = sum(each != "PREEMPTED" for each in ends)
+        seconds = min(self.context.patience * 2.0 ** (others - 1), _LONGEST_WAIT)
         self.state.again_at[number] = time.time() + seconds
         return seconds
+
+    def _tries_of(self, number: int) -> int:
+        """How often in a row a part was submitted in vain, not counting what the cluster did."""
+        ends = self.state.in_vain.get(number, [])
+        return sum(each not in OF_THE_CLUSTER for each in ends)
 
     def _left(self, number: int) -> int:
         """The number of units of a part that have neither a result nor a reason for having none."""
@@ -520,14 +536,7 @@ class SlurmBatch:
         """Log the reason for waiting, but only when it changes."""
         if why and why != self._waits_for:
             self.context.say(f"Waiting for the cluster. {why}")
-        if time.monotonic() >= self._submit_at:
-            self._waits_for = why
-
-
-def _better_told(how: ElementState, said: str) -> ElementState:
-    if how.state in _BY_ITSELF and any(words in said for words in _OUT_OF_MEMORY):
-        return ElementState("OUT_OF_MEMORY", how.reason)
-    return how
+        self._waits_for = why
 
 
 def _script_name(submission: Submission) -> str:

@@ -12,9 +12,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
-from flows.launchers.slurm.queue import LARGEST_JOB_ID
+from flows.launchers.slurm.queue import LARGEST_JOB_ID, ElementState, choosing
+from flows.launchers.slurm.record import look_up
 from flows.process.framing import run_program
-from flows.process.transport import AnswerError, Completed, Transport, TransportError
+from flows.process.transport import AnswerError, Transport, TransportError
 from flows.programs import cluster_files
 from flows.reports.text import printable
 from fractal_models.errors import FractalError
@@ -28,14 +29,17 @@ _SUBMITTED = re.compile(rb"(?m)^\s*Submitted batch job (\d{1,10})(?: on cluster 
 _REFUSED = re.compile(rb"(?m)^\s*(sbatch|sudo): ")
 _MAX_ARRAY_SIZE = re.compile(rb"(?m)^\s*MaxArraySize\s*=\s*(\d{1,9})\s*$")
 
-# What SLURM says when it may accept a job later: too many jobs now, or no answer.
-_TOO_MANY = ("MaxSubmitJob", "temporarily unable to accept job", "Resource temporarily unavailable")
-_AWAY = (
-    "Unable to contact slurm controller",
-    "Socket timed out",
-    "Connection refused",
-    "Zero Bytes were transmitted",
+# What SLURM says when it may accept a job later: too many jobs, of this user, of an account, of all
+# or in a quality of service; or a partition that takes none now. And when it does not answer.
+_NOT_NOW = re.compile(
+    r"(Assoc|QOS)(Max|Grp)SubmitJobs?\w*Limit|temporarily unable to accept job|job queue full"
+    r"|Resource temporarily unavailable|Required partition not available"
 )
+_AWAY = re.compile(
+    "Unable to contact slurm controller|Socket timed out|Connection refused"
+    "|Zero Bytes were transmitted|in standby mode|can't be reached now"
+)
+_SUBMIT_SECONDS = 150.0  # more than those for which `sbatch` tries again by itself
 
 
 # Limits of answers, so that reading them takes little memory: bytes of a text, and its entries.
@@ -60,7 +64,7 @@ class BusyError(FractalError):
 
 
 class TooManyError(FractalError):
-    """SLURM accepts no more jobs now, or fewer at once; the message has SLURM's words."""
+    """SLURM accepts no jobs now, or fewer at once; the message has SLURM's words."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,19 @@ class Cluster:
 
     `transport` runs commands as the user to whom the jobs belong, `query_transport` those that
     anybody may run. `home` is the job's folder there, `python` an interpreter (3.8 or newer) there.
+    `name` is SLURM's name of the cluster, where its commands reach several.
     """
 
     transport: Transport
     query_transport: Transport
     python: str
     home: PurePosixPath
+    name: str | None = None
+
+    @property
+    def chosen(self) -> Sequence[str]:
+        """The option with which SLURM's commands are for this cluster."""
+        return choosing(self.name)
 
     async def send(self, files: Mapping[str, bytes]) -> None:
         """Write files, by their paths in the job's folder, in one transfer.
@@ -139,7 +150,9 @@ class Cluster:
             BusyError: it is not known whether SLURM accepted it, or under which id.
         """
         try:
-            answer = await self.transport.run(("sbatch", str(script)))
+            answer = await self.transport.run(
+                ("sbatch", *self.chosen, str(script)), seconds=_SUBMIT_SECONDS
+            )
         except (TransportError, AnswerError) as error:
             raise BusyError(str(error)) from error
         found = {int(number) for number in _SUBMITTED.findall(answer.stdout)}
@@ -147,9 +160,9 @@ class Cluster:
             return job_id
         if found or answer.exit_code == 0:
             raise BusyError(f"sbatch does not tell the number of its job: {answer.words}")
-        if _says(answer, _TOO_MANY):
+        if _NOT_NOW.search(answer.words):
             raise TooManyError(answer.words)
-        if _says(answer, _AWAY) or _REFUSED.search(answer.stderr) is None:
+        if _AWAY.search(answer.words) or _REFUSED.search(answer.stderr) is None:
             raise BusyError(answer.words)
         raise SubmissionRefusedError(f"SLURM refuses the job: {answer.words}")
 
@@ -185,11 +198,15 @@ class Cluster:
             TransportError, BusyError: SLURM does not answer, or refuses.
         """
         try:
-            answer = await self.transport.run(("scancel", "--quiet", *names))
+            answer = await self.transport.run(("scancel", "--quiet", *self.chosen, *names))
         except AnswerError as error:
             raise BusyError(str(error)) from error
         if answer.exit_code != 0:
             raise BusyError(f"scancel failed: {answer.words}")
+
+    async def look_up(self, name: str, token: str) -> ElementState | None:
+        """See `record.look_up`."""
+        return await look_up(self.query_transport, name, token, self.chosen)
 
     async def max_array_size(self) -> int:
         """The cluster's `MaxArraySize`: every index in a job array must be below this number.
@@ -199,7 +216,7 @@ class Cluster:
             BusyError: SLURM does not answer, or its answer does not have the number.
         """
         try:
-            answer = await self.query_transport.run(("scontrol", "show", "config"))
+            answer = await self.query_transport.run(("scontrol", *self.chosen, "show", "config"))
         except AnswerError as error:
             raise BusyError(str(error)) from error
         if (found := _MAX_ARRAY_SIZE.search(answer.stdout)) is None:
@@ -215,10 +232,6 @@ class Cluster:
             stdin=stdin,
             seconds=_TRANSFER_SECONDS,
         )
-
-
-def _says(answer: Completed, words: Sequence[str]) -> bool:
-    return any(each in answer.words for each in words)
 
 
 def unpacked(answer: bytes) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.launchers.slurm.batching import plan_batching
 from flows.launchers.slurm.cluster import Cluster
+from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
 from flows.launchers.slurm.script import SlurmRequest, resolve_request
 from flows.launchers.slurm.state import SlurmState
@@ -19,14 +20,16 @@ class SlurmContext:
     """What all batches of a job have in common.
 
     `home` is the job's folder here. `cache_dir` is a folder of the user there, where tasks keep
-    what later jobs need. `on_submitted` gets the id of each SLURM job, and gets it again
-    after an interruption; `say` gets messages for people. Results are looked for every `seconds`.
-    `patience` is how many seconds an answer of the cluster, or a missing one, must last before it
-    is believed.
+    what later jobs need. `pace` spaces out the `sbatch` of all jobs of the resource. `on_submitted`
+    gets the id of each SLURM job, and gets it again after an interruption; `say` gets messages for
+    people. Results are looked for every `seconds`. `patience` is how many seconds an answer of the
+    cluster, or a missing one, must last before it is believed. `mark` is a file to make when the
+    job gets a folder on the cluster.
     """
 
     cluster: Cluster
     queue: SlurmQueue
+    pace: Pace
     config: JobRunnerConfigSLURM
     home: Path
     account: str | None
@@ -36,6 +39,7 @@ class SlurmContext:
     say: Callable[[str], None]
     patience: float = 60.0
     cache_dir: str | None = None
+    mark: Path | None = None
 
     def remote_path(self, path: Path) -> PurePosixPath:
         """The path on the cluster of a file or folder of the job."""

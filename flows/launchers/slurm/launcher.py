@@ -32,6 +32,7 @@ class SlurmLauncher:
         """
         folder = batch.folder.absolute()
         await asyncio.to_thread(write_batch, batch)
+        await asyncio.to_thread(self._mark)
         state = await asyncio.to_thread(SlurmState.read, folder) or self.context.split(batch)
         followed = self._followed[folder] = SlurmBatch(self.context, folder, state, batch)
         try:
@@ -43,6 +44,11 @@ class SlurmLauncher:
         finally:
             followed.has_ended.set()
         return followed.end()
+
+    def _mark(self) -> None:
+        if (mark := self.context.mark) is not None:
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
 
     def describe(self, batch: Batch) -> str:
         """See `Launcher.describe`."""

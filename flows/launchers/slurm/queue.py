@@ -19,14 +19,14 @@ JOB_NAME = "fractal"
 
 LARGEST_JOB_ID = 2**31 - 1  # that the database takes
 
-# Each line has a mark, our comment, the array's id, the index in it, the state, its reason, and an
-# end mark. Jobs that ended recently are listed too, as long as SLURM remembers them. Our jobs are
-# recognised by the comment, because a controller that was killed can give an id to another job.
-# Thanks to the header, an answer without any job is still recognised as an answer.
+# Each line has a mark, our comment, the user's id, the array's id, the index in it, the state, its
+# reason, and an end mark. Jobs that ended recently are listed too, as long as SLURM remembers them.
+# Our jobs are recognised by the comment, because a controller that was killed can give an id to
+# another job. Thanks to the header, an answer without any job is still recognised as an answer.
 _MARK, _END = "fractal-job|", "|."
-_HEADER = f"{_MARK}COMMENT|ARRAY_JOB_ID|"
+_HEADER = f"{_MARK}COMMENT|UID|ARRAY_JOB_ID|"
 _LINE = re.compile(
-    rf"{re.escape(_MARK)}[^|]*(?P<token>fractal-[0-9a-f]{{32}})[^|]*"
+    rf"{re.escape(_MARK)}[^|]*(?P<token>fractal-[0-9a-f]{{32}})[^|]*\|(?P<uid>\d{{1,10}})"
     rf"\|(?P<array>\d{{1,10}})\|(?P<index>\d{{1,9}})\|(?P<state>[A-Z_]{{2,30}})\|(?P<reason>.{{0,500}}?){re.escape(_END)}"
 )
 _COMMAND = (
@@ -34,7 +34,8 @@ _COMMAND = (
     "squeue",
     "--array",
     "--states=all",
-    f"--format={_MARK}%k|%F|%K|%T|%r{_END}",
+    f"--name={JOB_NAME}",
+    f"--format={_MARK}%k|%U|%F|%K|%T|%r{_END}",
 )
 _ASK_SECONDS = 60.0  # `squeue` waits that long for a controller that does not answer
 
@@ -79,7 +80,7 @@ class ElementState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The states of all our jobs that SLURM remembers.
+    """The states of the jobs of a user, or of all users, that SLURM remembers.
 
     The keys of `elements` are the array's comment and the index in it; `arrays` has the array ids
     by comment. SLURM was asked at `asked_at`, in seconds since the epoch. `not_read` is the number
@@ -92,9 +93,9 @@ class Snapshot:
     not_read: int = 0
 
 
-def queue_file(folder: Path, resource_id: int, profile_id: int) -> Path:
-    """Where the answers for the jobs of a profile are kept, in the resource's folder for jobs."""
-    return folder / f".slurm-queue-{resource_id}-{profile_id}.json"
+def queue_file(folder: Path, resource_id: int, profile_id: int | None = None) -> Path:
+    """Where answers are kept, for the jobs of a profile or of all, in the resource's folder."""
+    return folder / f".slurm-queue-{resource_id}-{profile_id or 'all'}.json"
 
 
 def silence(folder: Path, resource_id: int) -> float:
@@ -116,15 +117,26 @@ def silence(folder: Path, resource_id: int) -> float:
 class SlurmQueue:
     """Asks `squeue` on behalf of all processes that work for a resource on this host.
 
-    If `user` is given, only for that user's jobs. The answer is kept in `path`, and is older than
-    `interval` seconds only if SLURM did not answer.
+    The answer is kept in `path`, and is older than `interval` seconds only if SLURM did not answer.
+    If `user` is given, SLURM is only asked for that user's jobs; if `uid` is, only those of that
+    user are looked at, as others could give their jobs any comment. `cluster` is SLURM's name of
+    the cluster that is asked.
     """
 
     def __init__(
-        self, path: Path, transport: Transport, interval: float, user: str | None = None
+        self,
+        path: Path,
+        transport: Transport,
+        interval: float,
+        *,
+        user: str | None = None,
+        uid: int | None = None,
+        cluster: str | None = None,
     ) -> None:
         self._path = path
-        self._command = _COMMAND if user is None else (*_COMMAND, f"--user={user}")
+        only = () if user is None else (f"--user={user}",)
+        self._command = (*_COMMAND, *only, *choosing(cluster))
+        self._uid = uid
         self._transport = transport
         self.interval = interval
 
@@ -150,7 +162,7 @@ class SlurmQueue:
             content = json.loads(self._path.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
-        return parse(content["asked_at"], content["lines"])
+        return parse(content["asked_at"], content["lines"], self._uid)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[bool]:
@@ -177,15 +189,24 @@ class SlurmQueue:
             yield True
 
 
+def choosing(cluster: str | None) -> Sequence[str]:
+    """The option with which SLURM's commands are for one of several clusters."""
+    return () if cluster is None else (f"--clusters={cluster}",)
+
+
 async def describe_queue(
-    transport: Transport, *, user: str | None = None, accounts: Sequence[str] | None = None
+    transport: Transport,
+    *,
+    cluster: str | None = None,
+    user: str | None = None,
+    accounts: Sequence[str] | None = None,
 ) -> str:
     """The table that `squeue` prints for people: of all jobs, of one user's or of some accounts'.
 
     Raises:
         TransportError, CommandError: SLURM does not answer.
     """
-    command = ["squeue"]
+    command = ["squeue", *choosing(cluster)]
     if user is not None:
         command.append(f"--user={user}")
     if accounts is not None:
@@ -194,12 +215,12 @@ async def describe_queue(
     return answer.stdout.decode(errors="replace")
 
 
-def parse(asked_at: float, lines: str) -> Snapshot | None:
+def parse(asked_at: float, lines: str, uid: int | None = None) -> Snapshot | None:
     """Read an answer of `squeue` to `_COMMAND`; None if the text has no part of such an answer.
 
-    Other text around the answer is ignored, and so are lines about other jobs or about jobs that
-    are no arrays, and lines that cannot be read. If an element is listed twice, as in a federation,
-    a living one counts.
+    Other text around the answer is ignored, and so are lines that cannot be read, and those about
+    other jobs: not ours, no arrays, or of others than `uid`. If an element is listed twice, as in a
+    federation, a living one counts.
     """
     elements: dict[Element, ElementState] = {}
     arrays: dict[str, int] = {}
@@ -211,6 +232,8 @@ def parse(asked_at: float, lines: str) -> Snapshot | None:
         found = _LINE.search(line)
         if found is None or not 0 < int(found["array"]) <= LARGEST_JOB_ID:
             not_read += 1
+            continue
+        if uid not in (None, int(found["uid"])):
             continue
         element = found["token"], int(found["index"])
         how = ElementState(found["state"], printable(found["reason"]))

@@ -1,6 +1,7 @@
 """Looks up a single SLURM job that `squeue` does not list."""
 
 import re
+from collections.abc import Sequence
 
 from flows.launchers.slurm.queue import ElementState
 from flows.process.transport import AnswerError, Completed, Transport, TransportError
@@ -16,18 +17,21 @@ _RECORD = re.compile(
 )
 
 
-async def look_up(transport: Transport, name: str, token: str) -> ElementState | None:
+async def look_up(
+    transport: Transport, name: str, token: str, chosen: Sequence[str] = ()
+) -> ElementState | None:
     """The state of an array element, found by its SLURM name (as 12_3); None if it cannot be told.
 
-    `token` is the comment of the array. The end of an element is also looked for in accounting, if
-    the site has it. An element that SLURM does not know has the state FORGOTTEN.
+    `token` is the comment of the array, `chosen` are options that choose a cluster. The end of an
+    element is also looked for in accounting, if the site has it. An element that SLURM does not
+    know has the state FORGOTTEN.
     """
-    answer = await _ask(transport, "scontrol", "show", "job", "--oneliner", name)
+    answer = await _ask(transport, "scontrol", *chosen, "show", "job", "--oneliner", name)
     found = None if answer is None else state_in_record(answer, token)
     if found is not FORGOTTEN:
         return found
     columns = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
-    answer = await _ask(transport, "sacct", f"--jobs={name}", *columns)
+    answer = await _ask(transport, "sacct", *chosen, f"--jobs={name}", *columns)
     return (answer and state_in_accounting(answer, name)) or FORGOTTEN
 
 

@@ -22,6 +22,9 @@ from fractal_models.schemas.slurm_lines import is_directive
 # %A is the id of the array, %a the index in it. So a batch that is submitted again gets a new file,
 # and its old file still says what happened.
 _OUTPUT = "slurm-%A_%a.out"
+# Before the time limit SLURM tells the runner, which has taken the place of the batch's shell, so
+# that units can end in order. SLURM may do so up to a minute earlier.
+_TELL_OF_TIME = "B:USR1@15"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_./:,=+@%*&|()\[\]-]+")
 
@@ -49,6 +52,7 @@ class SlurmRequest:
     shebang_line: str = "#!/bin/sh"
     extra_lines: tuple[str, ...] = ()
     exports: Mapping[str, str] = field(default_factory=dict)
+    max_running_jobs: int | None = None
 
 
 def resolve_request(
@@ -92,7 +96,9 @@ def resolve_request(
         name: value if cache_dir is None else str(PurePosixPath(cache_dir, value))
         for name, value in config.user_local_exports.items()
     }
-    return SlurmRequest(**said, exports=exports)
+    return SlurmRequest(
+        **said, exports=exports, max_running_jobs=config.batching_config.max_running_jobs
+    )
 
 
 def sbatch_script(
@@ -124,12 +130,14 @@ def sbatch_script(
     """
     if "\\" in str(folder):
         raise ValueError(f"SLURM writes no output to folders with a backslash, as {str(folder)!r}.")
+    at_once = f"%{request.max_running_jobs}" if request.max_running_jobs else ""
     options = {
-        "array": array_of(batch - offset for batch in batches),
+        "array": f"{array_of(batch - offset for batch in batches)}{at_once}",
         "job-name": job_name,
         "comment": comment,
         "chdir": str(folder),
         "output": f"{str(folder).replace('%', '%%')}/{_OUTPUT}",
+        "signal": _TELL_OF_TIME,
         **_resources(request, parallel_tasks),
     }
     lines = request.extra_lines

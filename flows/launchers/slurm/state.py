@@ -21,9 +21,9 @@ class Submission:
     """A job array that was submitted; as long as `job_id` is None, perhaps it was not.
 
     Element i of the array runs part i + `offset` of the batch. `token` is the array's comment, by
-    which it is found. `settled` are the parts that it is no longer expected to run. `is_confirmed`
-    says that SLURM has shown `job_id` together with the token; before, the id is only what `sbatch`
-    printed.
+    which it is found. `left` is how many units of each part it was to run. `settled` are the parts
+    that it is no longer expected to run. `is_confirmed` says that SLURM has shown `job_id` together
+    with the token; before, the id is only what `sbatch` printed.
     """
 
     token: str
@@ -33,10 +33,15 @@ class Submission:
     job_id: int | None = None
     settled: list[int] = field(default_factory=list)
     is_confirmed: bool = False
+    left: list[int] = field(default_factory=list)
 
     def runs(self, part: int) -> bool:
         """Whether this array runs a part, or perhaps does."""
         return part in self.parts and part not in self.settled
+
+    def left_of(self, part: int) -> int:
+        """How many units of a part it was to run; 0 if this is not known."""
+        return dict(zip(self.parts, self.left, strict=False)).get(part, 0)
 
 
 @dataclass
@@ -45,7 +50,10 @@ class SlurmState:
 
     `sizes` has the number of units in each part, in the order of the batch; `parallel_tasks` of
     them run at once. `reasons` says why units, by their index, have no result and will have none.
-    `again_at` has, by part, the earliest time of its next submission, in seconds since the epoch.
+    `again_at` has, by part, the earliest time of its next submission, in seconds since the epoch;
+    `in_vain` the states in which its latest SLURM jobs ended that brought no result. The units of
+    the parts in `one_by_one` run one at a time, as it is to be found out which needs too much
+    memory.
     """
 
     sizes: list[int]
@@ -53,6 +61,8 @@ class SlurmState:
     submissions: list[Submission] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     again_at: dict[int, float] = field(default_factory=dict)
+    in_vain: dict[int, list[str]] = field(default_factory=dict)
+    one_by_one: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "SlurmState | None":
@@ -64,12 +74,13 @@ class SlurmState:
         path = folder / STATE_FILE
         try:
             content = json.loads(path.read_bytes())
-            if (found := content.pop("format")) != _FORMAT:
-                raise ValueError(f"it has format {found!r}, supported is {_FORMAT}")
+            if (version := content.pop("format")) != _FORMAT:
+                raise ValueError(f"it has format {version!r}, supported is {_FORMAT}")
             content["submissions"] = [Submission(**each) for each in content["submissions"]]
             content["reasons"] = {int(index): why for index, why in content["reasons"].items()}
-            again_at = content.pop("again_at", {})
-            content["again_at"] = {int(part): when for part, when in again_at.items()}
+            for by_part in ("again_at", "in_vain"):
+                found = content.pop(by_part, {})
+                content[by_part] = {int(part): value for part, value in found.items()}
             return cls(**content)
         except FileNotFoundError:
             return None
@@ -94,7 +105,3 @@ class SlurmState:
             if submission.runs(part):
                 return submission
         return None
-
-    def tries_of(self, part: int) -> int:
-        """How often a part was submitted."""
-        return sum(part in submission.parts for submission in self.submissions)

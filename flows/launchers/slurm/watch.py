@@ -1,17 +1,20 @@
 """Decides which parts of a batch SLURM does not run any more."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from flows.launchers.slurm.queue import ElementState, Snapshot
-from flows.launchers.slurm.record import FORGOTTEN, look_up
-from flows.process.transport import Transport
+from flows.launchers.slurm.record import FORGOTTEN
 
 # After this many times `patience` seconds without news of an element, nothing more is expected of
 # it.
 _MOST_PATIENCES = 10
 _LOOK_UPS_AT_ONCE = 20
+
+
+# Looks up an element by its SLURM name and the comment of its array, as `Cluster.look_up`.
+LookUp = Callable[[str, str], Awaitable[ElementState | None]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Watch:
     twice that it does not know it. An answer older than `oldest` seconds is not used.
     """
 
-    def __init__(self, transport: Transport, patience: float, oldest: float) -> None:
-        self._transport = transport
+    def __init__(self, look_up: LookUp, patience: float, oldest: float) -> None:
+        self._look_up = look_up
         self._patience = patience
         self._oldest = oldest
         self._doubts: dict[tuple[str, int], _Doubt] = {}
@@ -67,9 +70,9 @@ class Watch:
             self._doubts.pop(key, None)
             if not how.is_alive:
                 ended[part] = how
-        return ended | await self._look_up(in_doubt, is_told=is_new)
+        return ended | await self._resolve(in_doubt, is_told=is_new)
 
-    async def _look_up(
+    async def _resolve(
         self, elements: Mapping[int, Element], *, is_told: bool
     ) -> dict[int, ElementState]:
         """Look up elements that SLURM did not list; `is_told` says that there was a recent list.
@@ -86,7 +89,7 @@ class Watch:
             if element.name is None or now < doubt.ask_at or look_ups >= _LOOK_UPS_AT_ONCE:
                 continue
             look_ups += 1
-            how = await look_up(self._transport, element.name, element.token)
+            how = await self._look_up(element.name, element.token)
             doubt.ask_at = time.monotonic() + self._patience / 4
             doubt.forgotten = doubt.forgotten + 1 if how is FORGOTTEN else 0
             if how is not None and how.is_alive:

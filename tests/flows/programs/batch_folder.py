@@ -37,11 +37,11 @@ sys.exit(unit_runner.main(sys.argv[1:]))
 """
 
 
-WAITS_LONGER_FOR_SIGTERM = f"""
+WAITS_LONGER_FOR_ITS_END = f"""
 import sys
 from flows.programs import unit_runner
 
-unit_runner.SIGTERM_MAY_FOLLOW_SECONDS = {PATIENCE}
+unit_runner.RUNNER_MAY_FOLLOW_SECONDS = {PATIENCE}
 sys.exit(unit_runner.main(sys.argv[1:]))
 """
 
@@ -101,9 +101,9 @@ class BatchFolder:
         """A runner that kills itself some time after it called a method for the third time."""
         return self.start_python(KILLS_ITSELF.format(moment=moment, pause=pause), str(self.folder))
 
-    def start_with_time_for_sigterm(self) -> "subprocess.Popen[str]":
-        """A runner that waits longer for a SIGTERM that may follow, which a busy machine delays."""
-        return self.start_python(WAITS_LONGER_FOR_SIGTERM, str(self.folder))
+    def start_with_time_for_its_end(self) -> "subprocess.Popen[str]":
+        """A runner that waits longer for its own end to follow, which a busy machine delays."""
+        return self.start_python(WAITS_LONGER_FOR_ITS_END, str(self.folder))
 
     def assert_nothing_is_lost_if_killed_at(self, moment: str, pause: float, units: int) -> None:
         """Of units that keep a journal, when their runner is killed and the next one goes on."""

@@ -181,3 +181,18 @@ def test_what_an_attempt_before_had_begun_does_not_count(folder: Path) -> None:
     os.utime(folder / "par-2.args.json", (1, 1))
     ((_, unfinished),) = json.loads(call("end", stdin=json.dumps([[str(folder), "-"]]).encode()))
     assert unfinished == []
+
+
+def test_folders_are_removed_but_not_what_links_lead_to(tmp_path: Path) -> None:
+    job, others = tmp_path / "job", tmp_path / "others"
+    for folder in (job / "0_task", others):
+        folder.mkdir(parents=True)
+        (folder / "image").touch()
+    (job / "link").symlink_to(others)
+    replaced = tmp_path / "replaced"
+    replaced.symlink_to(others)
+    folders = [str(job), str(tmp_path / "gone before"), str(replaced)]
+    gone = json.loads(call("remove", stdin=json.dumps(folders).encode()))
+    assert gone == folders[:2]
+    assert not job.exists()
+    assert (others / "image").exists()

@@ -379,6 +379,7 @@ while :; do sleep 0.05; done
         ("runner", signal.SIGTERM),
         ("runner", signal.SIGINT),
         ("all", signal.SIGTERM),
+        ("guard", signal.SIGUSR1),
     ],
 )
 def test_units_of_an_interrupted_runner_run_again_unless_they_ended_well(
@@ -393,7 +394,9 @@ def test_units_of_an_interrupted_runner_run_again_unless_they_ended_well(
         os.kill(guard.pid if told == "guard" else batch.runner_pid(), told_by)
     _, stderr = guard.communicate(timeout=PATIENCE)
     assert guard.returncode == unit_runner.EXIT_INTERRUPTED == 75
-    assert "interrupted by a signal" in stderr
+    time_was_up = told_by == signal.SIGUSR1
+    assert f"interrupted {'as its time was up' if time_was_up else 'by a signal'}" in stderr
+    assert batch.lines()[-1].get("time_was_up", False) is time_was_up
     assert not any(lives(batch.work / f"pid.{index}") for index in (1, 2, 3, 4))
     assert batch.lines()[-1]["killed"] == [1, 2, 3]
     assert sorted(batch.results()) == [0, 4]
@@ -425,7 +428,7 @@ def test_a_unit_that_a_shutdown_reached_first_is_interrupted_with_its_runner(
     """The unit is dead before its runner gets SIGTERM; if none comes, it just was killed."""
     trap = "trap 'exit 143' TERM;" if by_way_of_a_shell else ""
     batch.fill_with_shell(f"test -e go || {{ {trap} {WAITS}; }}", units=2, max_parallel=1)
-    guard = batch.start_with_time_for_sigterm() if follows else batch.start()
+    guard = batch.start_with_time_for_its_end() if follows else batch.start()
     batch.wait_for_units("pid.0")
     unit = int((batch.work / "pid.0").read_text())
     killed_at = time.time()
@@ -446,6 +449,28 @@ def test_a_unit_that_a_shutdown_reached_first_is_interrupted_with_its_runner(
         assert (result["exit_code"], result["signal"]) in [(None, signal.SIGTERM), (143, None)]
         assert killed_at <= result["ended_at"] <= batch.results()[1]["started_at"] - 0.9
         assert batch.results()[1]["exit_code"] == 0
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_unit_that_was_killed_first_of_all_is_killed_with_its_runner(
+    batch: BatchFolder, is_seen: bool
+) -> None:
+    """As by a scheduler that kills a job, with or without time for the runner to see the first."""
+    batch.fill_with_shell(f"test -e go || {{ {WAITS}; }}", units=2, max_parallel=1)
+    guard = batch.start_with_time_for_its_end()
+    batch.wait_for_units("pid.0")
+    unit, runner = int((batch.work / "pid.0").read_text()), batch.runner_pid()
+    if not is_seen:
+        os.kill(runner, signal.SIGSTOP)
+    os.kill(unit, signal.SIGKILL)
+    if is_seen:
+        wait_until(lambda: not lives(unit))
+    os.kill(runner, signal.SIGKILL)
+    guard.communicate(timeout=PATIENCE)
+    assert not batch.results()
+    (batch.work / "go").touch()
+    assert batch.run().returncode == 0
+    assert [batch.results()[index]["exit_code"] for index in (0, 1)] == [0, 0]
 
 
 def test_units_of_an_interrupted_runner_run_again_though_it_is_killed_meanwhile(

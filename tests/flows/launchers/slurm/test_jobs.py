@@ -1,7 +1,9 @@
 """Jobs on a SLURM cluster, by sudo and by SSH: the same flow, history and accounting as here."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,8 @@ async def test_all_types_of_tasks_run_on_the_cluster(
     ended = await slurm_lab.ended(job)
     assert ended["status"] == "done", ended["log"]
     await require_consistent(fractal, job, slurm_journal)
+    folder = Path(ended["working_dir_user"])
+    await eventually(partial(asyncio.to_thread, folder.exists), lambda exists: not exists)
     async with fractal() as session:
         records = await session.exec(
             select(AccountingRecordSlurm).where(AccountingRecordSlurm.fractal_job_id == job["id"])
@@ -149,6 +153,7 @@ async def test_what_slurm_says_is_told_everywhere(
     _, units = await slurm_lab.history(workflow, dataset)
     assert {unit["status"] for unit in units} == {"failed"}
     assert all("CANCELLED" in Path(unit["logfile"]).read_text() for unit in units)
+    assert Path(ended["working_dir_user"]).is_dir()
 
 
 async def test_the_queue_of_the_cluster_is_shown(

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 import shutil
 import signal
 import stat
@@ -16,12 +15,12 @@ from typing import Any
 import pytest
 
 from flows.launchers.base import BatchEnd
-from flows.launchers.slurm import batch
 from flows.launchers.slurm.batching import BatchingError
 from flows.launchers.slurm.cluster import Cluster as JobCluster
 from flows.launchers.slurm.cluster import SubmissionRefusedError
 from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
 from flows.process.transport import (
     Completed,
@@ -42,7 +41,7 @@ PYTHON = "/usr/bin/python3"
 _numbers = count(1)
 
 
-def config(**default: Any) -> JobRunnerConfigSLURM:
+def config(max_running_jobs: int | None = None, **default: Any) -> JobRunnerConfigSLURM:
     """Two units in a job, if there are not more than twenty."""
     return JobRunnerConfigSLURM.model_validate(
         {
@@ -54,6 +53,7 @@ def config(**default: Any) -> JobRunnerConfigSLURM:
                 "max_mem_per_job": 1000,
                 "target_num_jobs": 10,
                 "max_num_jobs": 20,
+                "max_running_jobs": max_running_jobs,
             },
         }
     )
@@ -62,21 +62,28 @@ def config(**default: Any) -> JobRunnerConfigSLURM:
 class Bench:
     """A job that runs batches on the cluster; what it was told."""
 
-    def __init__(self, cluster: Cluster, transport: Transport, folder: Path) -> None:
+    def __init__(
+        self, cluster: Cluster, transport: Transport, folder: Path, user: str = Cluster.user
+    ) -> None:
         self.cluster = cluster
         self.transport = transport
         self.home = folder / "job"
-        self.there = cluster.user_folder / f"jobs-{next(_numbers)}" / "job"
-        self.journal = cluster.user_folder / f"journal-{next(_numbers)}.jsonl"
+        self.there = cluster.root / user / f"jobs-{next(_numbers)}" / "job"
+        self.journal = cluster.root / user / f"journal-{next(_numbers)}.jsonl"
         self.journal.touch()
-        shutil.chown(self.journal, cluster.user)
+        shutil.chown(self.journal, user)
         self.program = cluster.root / "journal_tasks.py"
         shutil.copy(journal_tasks.__file__, self.program)
         self.submitted: list[int] = []
         self.said: list[str] = []
         self.results: list[UnitResult] = []
         self.queue_file = folder / "queue.json"
+        self.queries: Transport = LocalTransport()
+        self.seconds_per_submission = 0.1
         self.patience = 2.0
+        self.account: str | None = None
+        self.name: str | None = None  # of the cluster, for SLURM's commands
+        self.max_running_jobs: int | None = None
 
     def launcher(self, transport: Transport | None = None, **default: Any) -> SlurmLauncher:
         """As each process of the job makes its own."""
@@ -87,11 +94,14 @@ class Bench:
         transport = transport or self.transport
         return SlurmLauncher(
             SlurmContext(
-                cluster=JobCluster(transport, LocalTransport(), PYTHON, PurePosixPath(self.there)),
-                queue=SlurmQueue(self.queue_file, LocalTransport(), 1.0),
-                config=config(**default),
+                cluster=JobCluster(
+                    transport, self.queries, PYTHON, PurePosixPath(self.there), self.name
+                ),
+                queue=SlurmQueue(self.queue_file, self.queries, 1.0, cluster=self.name),
+                pace=Pace(self.queue_file.with_name("pace"), self.seconds_per_submission),
+                config=config(self.max_running_jobs, **default),
                 home=self.home,
-                account=None,
+                account=self.account,
                 worker_init="export GREETING='good day'",
                 seconds=0.2,
                 on_submitted=on_submitted,
@@ -100,8 +110,8 @@ class Bench:
             )
         )
 
-    def batch(self, units: int, *, command: Sequence[str] = (), **fields: Any) -> Batch:
-        """A batch of units that write into the journal, or have another command."""
+    def batch(self, number: int, /, *, command: Sequence[str] = (), **fields: Any) -> Batch:
+        """A batch of so many units, which write into the journal or have another command."""
         seconds = fields.pop("seconds", 0.05)
         own = {"journal": str(self.journal), "seconds": seconds, **fields.pop("args", {})}
         return Batch(
@@ -111,7 +121,7 @@ class Bench:
                 "command": command or (PYTHON, "-I", "-S", str(self.program), "process"),
                 "common_args": own,
                 "units": [
-                    BatchUnit(n, f"par-{n:06d}", {"zarr_url": f"/plate/{n}"}) for n in range(units)
+                    BatchUnit(n, f"par-{n:06d}", {"zarr_url": f"/plate/{n}"}) for n in range(number)
                 ],
                 "max_parallel": 1,
                 **fields,
@@ -344,16 +354,6 @@ async def test_a_later_attempt_has_more_memory_where_that_is_wanted(by_sudo: Ben
     assert by_sudo.succeeded == [0, 1]
 
 
-async def test_units_that_take_too_long_say_so(by_sudo: Bench) -> None:
-    async def time_is_up() -> None:
-        job = f"JobId={by_sudo.submitted[0]}"
-        await by_sudo.cluster.run("scontrol", "update", job, "EndTime=now+1seconds")
-
-    end = await _fails(by_sudo, by_sudo.batch(1, seconds=120, meta={"time": "1"}), time_is_up)
-    assert end.missing == (0,)
-    assert "TIMEOUT" in end.reasons[0]
-
-
 async def test_units_of_a_node_that_fails_run_again(by_sudo: Bench) -> None:
     cluster = by_sudo.cluster
     node = f"nodename={cluster.node}"
@@ -383,33 +383,6 @@ async def test_more_jobs_than_an_array_may_have_are_several_arrays(by_sudo: Benc
     assert not end.missing
     assert by_sudo.succeeded == list(range(7))
     assert len(by_sudo.submitted) == 3
-
-
-class FakeLimitTransport(LocalTransport):
-    """A fake of a cluster with accounting, where a user may submit only two jobs at a time."""
-
-    async def run(
-        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
-    ) -> Completed:
-        if command[0] == "sbatch":
-            script = Path(command[-1]).read_text()
-            (indexes,) = re.findall(r"--array=(\S+)", script)
-            first, _, last = indexes.partition("-")
-            if int(last or first) - int(first) > 1:
-                words = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
-                return Completed(tuple(command), 1, b"", words)
-        return await super().run(command, stdin, seconds=seconds)
-
-
-async def test_where_slurm_takes_only_few_jobs_they_are_submitted_little_by_little(
-    by_sudo: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch, "_TOO_MANY_SECONDS", 0.1)
-    launcher = by_sudo.launcher(transport=FakeLimitTransport(by_sudo.cluster.user))
-    end = await launcher.run(by_sudo.batch(8), by_sudo.on_results)
-    assert not end.missing
-    assert len(by_sudo.submitted) == 2
-    assert "QOSMaxSubmitJobPerUserLimit" in by_sudo.said[0]
 
 
 async def test_what_does_not_fit_into_slurm_jobs_is_refused_before_anything_is_submitted(

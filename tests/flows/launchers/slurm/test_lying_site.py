@@ -18,6 +18,7 @@ from flows.launchers.base import BatchEnd
 from flows.launchers.slurm.cluster import Cluster as JobCluster
 from flows.launchers.slurm.context import SlurmContext
 from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
 from flows.process.transport import LocalTransport
 from tests import night
@@ -50,7 +51,8 @@ class Round:
         return SlurmLauncher(
             SlurmContext(
                 cluster=JobCluster(transport, looking, PYTHON, PurePosixPath(bench.there)),
-                queue=SlurmQueue(bench.queue_file, looking, 0.2, bench.cluster.user),
+                queue=SlurmQueue(bench.queue_file, looking, 0.2, user=bench.cluster.user),
+                pace=Pace(bench.queue_file.with_name("pace"), 0.05),
                 config=config(),
                 home=bench.home,
                 account=None,

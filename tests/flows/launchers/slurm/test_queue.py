@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from flows.launchers.slurm.pending import Pending
 from flows.launchers.slurm.queue import ElementState, SlurmQueue, Snapshot, parse
+from flows.launchers.slurm.watch import Element
 from flows.process.transport import Completed, TransportError
 
 A, B = f"fractal-{'a' * 32}", f"fractal-{'b' * 32}"
-HEADER = "fractal-job|COMMENT|ARRAY_JOB_ID|ARRAY_TASK_ID|STATE|REASON|.\n"
+HEADER = "fractal-job|COMMENT|UID|ARRAY_JOB_ID|ARRAY_TASK_ID|STATE|REASON|.\n"
 LINES = f"""\
 {HEADER}\
-fractal-job|{A}|12|0|RUNNING|None|.
-fractal-job|{A}|12|1|PENDING|(Resources, Priority)|.
-fractal-job|{B}|13|0|TIMEOUT|TimeLimit|.
-fractal-job|(null)|14|N/A|RUNNING|None|.
+fractal-job|{A}|1001|12|0|RUNNING|None|.
+fractal-job|{A}|1001|12|1|PENDING|(Resources, Priority)|.
+fractal-job|{B}|1001|13|0|TIMEOUT|TimeLimit|.
+fractal-job|(null)|1001|14|N/A|RUNNING|None|.
 """
 
 
@@ -89,11 +91,11 @@ NOISE = [
     "CLUSTER: b\n",
     "slurm_load_jobs: warning\n" * 3,
     "\ufffd\x00\x1b[1m\n",
-    f"fractal-job|{A}|12|0|RUN",  # cut, and the next line is in it
-    f"fractal-job|{B}|13|0|FAILED|a reason with\na break\n",
-    "fractal-job|of somebody else|1|0|RUNNING|None|.\n",
-    f"fractal-job|{A}|99999999999|0|RUNNING|None|.\n",
-    f"fractal-job|{A}|0|0|RUNNING|None|.\n",
+    f"fractal-job|{A}|1001|12|0|RUN",  # cut, and the next line is in it
+    f"fractal-job|{B}|1001|13|0|FAILED|a reason with\na break\n",
+    "fractal-job|of somebody else|1001|1|0|RUNNING|None|.\n",
+    f"fractal-job|{A}|1001|99999999999|0|RUNNING|None|.\n",
+    f"fractal-job|{A}|1001|0|0|RUNNING|None|.\n",
 ]
 
 
@@ -105,7 +107,7 @@ def test_what_is_printed_around_is_left_out(noise: str) -> None:
 
 def test_lines_that_cannot_be_read_are_counted() -> None:
     assert read(LINES).not_read == 1  # of what is no array
-    assert read(f"{LINES}fractal-job|{A}|12|0|RUN\nfractal-job||||\n").not_read == 3
+    assert read(f"{LINES}fractal-job|{A}|1001|12|0|RUN\nfractal-job||||\n").not_read == 3
 
 
 def test_without_a_line_or_the_header_it_is_no_answer() -> None:
@@ -116,12 +118,12 @@ def test_without_a_line_or_the_header_it_is_no_answer() -> None:
 
 
 def test_a_comment_may_be_changed_by_the_site_around_ours() -> None:
-    line = f"fractal-job|lab:{A};budget=7|12|0|RUNNING|a|b|.\n"
+    line = f"fractal-job|lab:{A};budget=7|1001|12|0|RUNNING|a|b|.\n"
     assert read(line).elements == {(A, 0): ElementState("RUNNING", "a|b")}
 
 
 def test_of_an_element_told_twice_the_living_counts() -> None:
-    lines = [f"fractal-job|{A}|12|0|{state}|None|.\n" for state in ("RUNNING", "REVOKED")]
+    lines = [f"fractal-job|{A}|1001|12|0|{state}|None|.\n" for state in ("RUNNING", "REVOKED")]
     for order in (lines, lines[::-1]):
         assert read("".join(order)).elements[A, 0].is_alive
 
@@ -133,3 +135,23 @@ async def test_an_answer_with_a_complaint_or_nothing_in_it_does_not_count(tmp_pa
     for stdout, stderr in ((HEADER, "squeue: error: Invalid user: ann\n"), ("Welcome!\n", "")):
         squeue.answer = stdout, stderr
         assert await queue.latest() == first
+
+
+def test_only_jobs_of_the_user_are_looked_at() -> None:
+    lines = f"{LINES}fractal-job|{B}|1002|15|3|RUNNING|None|.\n"
+    snapshot = parse(1.0, lines, uid=1002)
+    assert snapshot is not None
+    assert snapshot.elements == {(B, 3): ElementState("RUNNING", "None")}
+    assert snapshot.arrays == {B: 15}
+
+
+def test_why_jobs_wait_is_told_once_and_when_it_lasts() -> None:
+    elements = [Element(A, 0, "12_0"), Element(A, 1, "12_1")]
+    patient, hasty = Pending(60.0), Pending(0.0)
+    assert patient.news(elements, read(LINES)) == ""
+    assert "1 SLURM job for (Resources, Priority)" in hasty.news(elements, read(LINES))
+    assert hasty.news(elements, read(LINES)) == ""
+    assert "2 SLURM jobs for JobHeldAdmin" in hasty.news(
+        elements,
+        read("".join(f"fractal-job|{A}|1001|12|{n}|PENDING|JobHeldAdmin|.\n" for n in (0, 1))),
+    )

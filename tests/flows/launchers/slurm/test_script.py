@@ -131,6 +131,7 @@ MINIMAL = """\
 #SBATCH --comment=fractal-job-7
 #SBATCH --chdir=/jobs/7/0_threshold
 #SBATCH --output=/jobs/7/0_threshold/slurm-%A_%a.out
+#SBATCH --signal=B:USR1@15
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=4000M
 #SBATCH --no-requeue
@@ -151,6 +152,7 @@ FULL = r"""#!/bin/bash -l
 #SBATCH --comment="fractal job 7 #1"
 #SBATCH --chdir="/jobs/50% of \"it's\""
 #SBATCH --output="/jobs/50%% of \"it's\"/slurm-%A_%a.out"
+#SBATCH --signal=B:USR1@15
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=8192M
 #SBATCH --time=1-12:00

@@ -30,6 +30,7 @@ def job(tmp_path: Path) -> SlurmContext:
     return SlurmContext(
         cluster=no,
         queue=no,
+        pace=no,
         config=JobRunnerConfigSLURM.model_validate(config),
         home=tmp_path,
         account=None,
@@ -75,7 +76,8 @@ def test_each_attempt_may_have_more_memory(job: SlurmContext) -> None:
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
-    state = SlurmState([2, 1], 4, [Submission("a", [0, 1], 0, 1.5, 12, [1])], {2: "TIMEOUT"})
+    submission = Submission("a", [0, 1], 0, 1.5, 12, [1], left=[2, 1])
+    state = SlurmState([2, 1], 4, [submission], {2: "TIMEOUT"}, {1: 2.5}, {1: ["FORGOTTEN"]}, [0])
     state.write(tmp_path)
     assert SlurmState.read(tmp_path) == state
     assert state.split("abc") == ["ab", "c"]
@@ -87,7 +89,6 @@ def test_a_part_is_executed_by_its_latest_submission_that_is_not_settled() -> No
     assert (state.submission_of(0), state.submission_of(1)) == (second, first)
     second.settled.append(0)
     assert state.submission_of(0) is None
-    assert (state.tries_of(0), state.tries_of(1)) == (2, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 99}', '{"format": 1, "sizes": [1]}'])

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from flows.launchers.slurm.queue import ElementState, Snapshot
-from flows.launchers.slurm.record import FORGOTTEN
+from flows.launchers.slurm.record import FORGOTTEN, look_up
 from flows.launchers.slurm.watch import Element, Watch
 from flows.process.transport import Completed, TransportError
 from tests.flows.launchers.slurm.test_record import TOKEN, record
@@ -48,7 +49,7 @@ async def ended(
     scontrol: FakeScontrol, told: Snapshot | None, *, patiences: float, element: Element = ELEMENT
 ) -> ElementState | None:
     """How an element ended, if it did within so many patiences of looking all the time."""
-    watch = Watch(scontrol, PATIENCE, oldest=5.0)
+    watch = Watch(partial(look_up, scontrol), PATIENCE, oldest=5.0)
     until = time.monotonic() + patiences * PATIENCE
     while time.monotonic() < until:
         if found := await watch.ended({7: element}, told):
