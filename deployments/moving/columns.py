@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-# Values for columns that may not be null and have no default. `old` is the row that is moved.
+from fractal_models.schemas.base import CONTRACT_VERSION
+
+# Values for columns that may not be null and have no fitting default. `old` is the row that is
+# moved.
 _FILLED = {
     ("accountingrecordslurm", "slurm_job_ids"): "'{}'",
     ("historyrun", "task_group_dump"): "'{}'",
     ("resource", "work_pool"): "old.name",
+    ("taskgroupactivityv2", "fractal_server_version"): f"'{CONTRACT_VERSION}'",
 }
 
 # What fractal-prefect writes into a JSON column and fractal-server does not accept there, as if it
@@ -165,7 +169,7 @@ def kept_rows(table: str, columns: tuple[str, ...], source: Table, giver: Side) 
     values = {name: f"\"{whole}\"->'{part}'" if name == part else f'"{name}"' for name in columns}
     says = (
         f"{value} IS DISTINCT FROM {source[name].default}"
-        if name in source and source[name].default
+        if name in source and source[name].default and (table, name) not in _FILLED
         else f"{value} IS NOT NULL"
         for name, value in values.items()
     )

@@ -36,6 +36,9 @@ _LOCK_SECONDS, _SECONDS_TO_GO = 5, 0.5
 _MAX_URL_BYTES = 2000  # an index takes no longer ones
 MAX_LIST_BYTES = 268_435_455  # PostgreSQL's limit of an array in a JSONB column
 _IMAGE_FIELDS = "'{zarr_url,origin,attributes,types}'::text[]"
+_NOT_OF_AN_EXTENSION = """
+    NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+"""
 _DOUBLED = FRACTAL_SERVER.kept("images")  # images that are in a list a second time
 
 
@@ -147,7 +150,7 @@ async def _sessions(connection: AsyncConnection) -> list[str]:
 async def tables_in(connection: AsyncConnection, schema: str = "public") -> Tables:
     """The tables of a schema with their columns, but for those in which something is kept."""
     rows = await connection.exec_driver_sql(
-        """
+        f"""
         SELECT relname, attname, typname, NOT attnotnull, pg_get_expr(adbin, adrelid),
             (
                 SELECT confrelid::regclass::text FROM pg_constraint
@@ -159,6 +162,7 @@ async def tables_in(connection: AsyncConnection, schema: str = "public") -> Tabl
         LEFT JOIN pg_attrdef ON adrelid = pg_class.oid AND adnum = attnum
         WHERE relnamespace = to_regnamespace($1) AND relkind = 'r'
             AND relname <> 'alembic_version' AND relname NOT LIKE 'kept\\_%'
+            AND {_NOT_OF_AN_EXTENSION}
         ORDER BY relname, attnum
         """,
         (schema,),
@@ -387,19 +391,23 @@ async def come_back(connection: AsyncConnection, side: Side) -> None:
 
 
 async def _set_schema(connection: AsyncConnection, before: str, after: str) -> None:
+    """Move tables, views and the functions of triggers, but for what an extension has made."""
     rows = await connection.exec_driver_sql(
-        """
-        SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, relname::text FROM pg_class
+        f"""
+        SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, format('%I', relname)
+        FROM pg_class
         WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'v')
-            AND relname NOT LIKE 'kept\\_%'
+            AND relname NOT LIKE 'kept\\_%' AND {_NOT_OF_AN_EXTENSION}
         UNION ALL
-        SELECT 'FUNCTION', proname::text FROM pg_proc
-        WHERE pronamespace = to_regnamespace($1) AND proname = 'count_image_facets'
+        SELECT DISTINCT 'FUNCTION', format('%I', proname)
+        FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+        JOIN pg_proc ON pg_proc.oid = tgfoid AND pronamespace = relnamespace
+        WHERE relnamespace = to_regnamespace($1) AND NOT tgisinternal
         """,
         (before,),
     )
     for kind, name in rows.all():
-        await connection.exec_driver_sql(f'ALTER {kind} {before}."{name}" SET SCHEMA {after}')
+        await connection.exec_driver_sql(f"ALTER {kind} {before}.{name} SET SCHEMA {after}")
 
 
 @dataclass(frozen=True)
@@ -508,7 +516,7 @@ class Move:
             )
             await self.connection.exec_driver_sql(
                 "UPDATE public.jobv2 SET status = 'failed', end_timestamp = $2, log = $3"
-                " WHERE id = $1",
+                " WHERE id = $1 AND status = 'submitted'",
                 (job.id, now(), log_of_failure(job.id, reason, told)),
             )
 
@@ -516,7 +524,8 @@ class Move:
         """End the activities of task groups that the giver left, as failed."""
         await self.connection.exec_driver_sql(
             "UPDATE public.taskgroupactivityv2 SET status = 'failed', timestamp_ended = $2,"
-            " log = concat_ws(E'\\n', log, $3::text) WHERE id = ANY($1)",
+            " log = concat_ws(E'\\n', log, $3::text)"
+            " WHERE id = ANY($1) AND status IN ('pending', 'ongoing')",
             ([each.id for each in activities], now(), reason),
         )
 

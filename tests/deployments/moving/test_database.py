@@ -15,6 +15,7 @@ from sqlalchemy import URL
 
 import migrations
 from deployments.moving.plan import REVISIONS
+from fractal_models.schemas.base import CONTRACT_VERSION
 from tests.conftest import PREFECT_AWAY
 from tests.deployments.conftest import COMMAND, Ended, Run, environment
 from tests.deployments.moving.site import rows_of_tables, run_sql, tables_of
@@ -217,7 +218,10 @@ def test_a_move_that_is_killed_changes_nothing_and_can_be_repeated(
     assert "was taken over from fractal-server before" in again.out
 
 
-def test_what_only_one_of_them_knows_is_kept_for_it(theirs: URL, fractal_prefect: Run) -> None:
+def test_what_only_one_of_them_knows_is_kept_for_it(
+    postgres: URL, theirs: URL, fractal_prefect: Run
+) -> None:
+    run_sql(postgres.set(database=theirs.database), "CREATE EXTENSION pg_stat_statements")
     twice = [{"zarr_url": "/z/a"}, {"zarr_url": "/z/b"}, {"zarr_url": "/z/a", "types": {"x": True}}]
     run_sql(
         theirs,
@@ -235,6 +239,8 @@ def test_what_only_one_of_them_knows_is_kept_for_it(theirs: URL, fractal_prefect
         theirs,
         "UPDATE resource SET name = 'renamed'",
         "UPDATE user_oauth SET login_generation = 5",
+        "INSERT INTO taskgroupactivityv2 (user_id, timestamp_started, pkg_name, version, status,"
+        " action) VALUES (1, now(), 'p', '1', 'OK', 'delete')",
         "INSERT INTO schedule (project_id, dataset_id, user_id, deployment_name, timestamp_created)"
         " VALUES (1, 1, 1, 'nightly', now())",
         "INSERT INTO projectv2 (name, resource_id, timestamp_created) VALUES ('new', 1, now())",
@@ -247,8 +253,8 @@ def test_what_only_one_of_them_knows_is_kept_for_it(theirs: URL, fractal_prefect
     query = "SELECT image->>'zarr_url' FROM datasetv2, jsonb_array_elements(images) AS image"
     assert values_of(theirs, query) == ["/z/a", "/z/b", "/z/a"]
     assert before != images  # fractal-prefect writes all fields of each
-    versions = "SELECT fractal_server_version FROM taskgroupactivityv2"
-    assert values_of(theirs, versions) == ["2.25.1"]
+    versions = "SELECT fractal_server_version FROM taskgroupactivityv2 ORDER BY id"
+    assert values_of(theirs, versions) == ["2.25.1", CONTRACT_VERSION]
     new = "INSERT INTO projectv2 (name, resource_id, timestamp_created, is_starred)"
     run_sql(theirs, f"{new} VALUES ('newer', 1, now(), false)", "DELETE FROM datasetv2")
     assert values_of(theirs, "SELECT id FROM projectv2 ORDER BY id") == [1, 2, 3]

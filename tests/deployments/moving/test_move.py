@@ -1,5 +1,6 @@
 """A site of the real fractal-server is taken over, used, and given back."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from tests.deployments.moving.site import (
     FIELDS,
     asked_at,
     begin_a_job,
+    contents_of,
     fields_of_form,
     fill,
     log_in,
@@ -39,6 +41,7 @@ from tests.differential.servers import Answer, Request, Server
 
 RESOURCE = "Local resource"  # the one that fractal-server makes
 MANY = 200  # answers are compared
+OF_A_JOB = ("jobv2", "historyrun", "historyunit")  # which was left, so it is ended
 
 
 @pytest.fixture
@@ -59,28 +62,37 @@ def plain(url: URL) -> str:
 def test_a_site_moves_with_all_it_has_and_back(
     stack: Stack, tmp_path: Path, fractal_prefect: Run, settings: dict[str, str]
 ) -> None:
-    folder, gate = tmp_path / "reference", tmp_path / "gate"
+    folder = tmp_path / "reference"
     try:
         with running_reference(stack.postgres.fractal, folder) as reference:
             server, database = fill(reference), reference.database
             _write_old_rows(database)
-            left = begin_a_job(server, gate)
+            left, gate = begin_a_job(server, tmp_path / "gate")
             reference.service.kill()
     except NoReferenceError as error:
         pytest.skip(f"There is no fractal-server here: {error}")
-    gate.write_text("The unit ends.")
+    os.close(gate)
     statuses = run_sql(database, "SELECT DISTINCT status FROM jobv2 ORDER BY status")
     assert [row[0] for row in statuses] == ["done", "failed", "submitted"]
     with started_reference(database, folder) as reference:
         theirs = asked_at(reference.api_url, server.tokens)
         document = theirs.http.get("/openapi.json").json()
         asked = list(questions(document, database))
-        before = answers(theirs, asked)
+        told = answers(theirs, asked)
     tables = tables_of(database)
     rows = rows_of_tables(database, tables)
+    copy = database.set(database="reference_copy")
+    run_sql(stack.postgres.fractal, "DROP DATABASE IF EXISTS reference_copy")
+    run_sql(stack.postgres.fractal, "CREATE DATABASE reference_copy TEMPLATE reference")
     about_left = f"Job {left['id']} of owner@example.org"
 
     check_adoption, adoption, check_return, return_ = told_to_type()
+
+    for command in (adoption, return_):
+        assert fractal_prefect(*command, FRACTAL_DATABASE_URL=plain(copy)).code == 0
+    before, after = contents_of(database, tables), contents_of(copy, tables)
+    changed = {table: len(before[table] - after[table]) for table in tables}
+    assert {table: n for table, n in changed.items() if n} == dict.fromkeys(OF_A_JOB, 1)
 
     checked = fractal_prefect(*check_adoption, **settings)
     assert checked.code == 0, checked
@@ -95,7 +107,7 @@ def test_a_site_moves_with_all_it_has_and_back(
     with serving(settings, tmp_path) as ours:
         # The login tokens that fractal-server has given count here too, as the secret is the same.
         ours.tokens = server.tokens
-        found = unlike(asked, answers(ours, asked), before, left["project_id"])
+        found = unlike(asked, answers(ours, asked), told, left["project_id"])
         assert not found, "\n".join(found)
         ended = ok(ours, "owner", "GET", f"/api/v2/project/{left['project_id']}/job/{left['id']}/")
         assert ended["status"] == "failed"
@@ -105,7 +117,7 @@ def test_a_site_moves_with_all_it_has_and_back(
         job = _run_a_job(ours)
         assert job["status"] == "done", job["log"]
         asked = list(questions(document, database))
-        before = answers(ours, asked)
+        told = answers(ours, asked)
     rows = rows_of_tables(database, tables)
 
     assert fractal_prefect(*check_return, **settings).code == 0
@@ -116,7 +128,7 @@ def test_a_site_moves_with_all_it_has_and_back(
     with started_reference(database, folder) as reference:
         theirs = asked_at(reference.api_url)
         log_in(theirs)
-        found = unlike(asked, before, answers(theirs, asked))
+        found = unlike(asked, told, answers(theirs, asked))
         assert not found, "\n".join(found)
         assert fields_of_form(theirs) == FIELDS
         ok(theirs, "owner", "POST", "/api/v2/project/", {"name": "new"})
