@@ -21,6 +21,7 @@ from deployments.moving.plan import (
     plan_of_return,
     wrong_version,
 )
+from flows.reports.quantities import count
 from fractal_models.database import open_database
 from fractal_models.errors import FractalError
 from fractal_models.settings import PrefectSettings
@@ -36,6 +37,10 @@ Tell = Callable[[str], object]
 
 class CannotMoveError(FractalError):
     """Something stands in the way of a move; the message names it. Nothing was changed."""
+
+
+class UnpublishedResourcesError(FractalError):
+    """The database is moved, but Prefect does not know all resources; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,22 @@ async def publish_resources(url: URL, settings: PrefectSettings, tell: Tell) -> 
     """Make work pools and deployments for all resources, as their workers would.
 
     Raises:
-        EngineUnavailableError: Prefect does not answer.
+        UnpublishedResourcesError: Prefect does not answer.
     """
-    from flows.engine.client import open_engine
+    from flows.engine.client import EngineError, open_engine
     from flows.engine.publication import publish_resource
 
     async with open_engine(settings) as engine, open_database(url) as sessions:
         async with sessions() as session:
             resources = (await session.exec(select(Resource).order_by(col(Resource.id)))).all()
         for resource in resources:
-            await publish_resource(engine, resource)
+            try:
+                await publish_resource(engine, resource)
+            except EngineError as error:
+                raise UnpublishedResourcesError(
+                    f"Resource {resource.name!r} has no work pool yet: run this again, or start "
+                    f"its worker. {error}"
+                ) from error
             tell(f"Resource {resource.name!r} has a work pool and deployments in Prefect.")
 
 
@@ -210,8 +221,9 @@ async def _take(connection: AsyncConnection, found: Found, tell: Tell) -> None:
     await move.end_jobs(facts.jobs, _LEFT)
     await move.end_activities(facts.activities, _LEFT_ACTIVITY)
     for table in _ordered(found.target):
-        if table not in found.source and table in kept:
-            tell(f"{table}: {await move.restore(table):,} rows are back.")
+        is_own = table not in found.source and table in kept
+        if is_own and (number := await move.restore(table)):
+            tell(f"{table}: {count(number, 'row')} came back, as fractal-prefect had left it.")
     await _finish(move, tell)
 
 
@@ -246,7 +258,7 @@ async def _copy_tables(move: Move, facts: Facts, tell: Tell) -> None:
             )
         await move.go_on_counting(table)
         if number:
-            tell(f"{table}: {number:,} rows, {time.monotonic() - began:.1f} s")
+            tell(f"{table}: {count(number, 'row')}, {time.monotonic() - began:.1f} s")
 
 
 async def _copy_images(move: Move, facts: Facts, tell: Tell) -> None:

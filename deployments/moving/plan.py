@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deployments.moving.database import ImageList, OpenActivity, OpenJob, Space
-from flows.reports.quantities import count
+from flows.reports.quantities import count, memory
 
 # The schemas that are understood, by Alembic's revision, with the first version that has each.
 REVISIONS = {
@@ -17,9 +17,8 @@ _RIGHT = "fractal-server 2.24.0 to 2.26.0"
 
 # Measured with benchmarks/moving.py: bytes that the new tables take for each of the old ones, and
 # rows (images count too) that are moved in a second on a slow machine.
-_GROWTH = 3.0
+_GROWTH = 4.0
 _ROWS_PER_SECOND = 20_000
-_GIB = 1 << 30
 _MANY = 10  # more are counted, not named
 
 
@@ -177,4 +176,4 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _size(number: int) -> str:
-    return f"{number / _GIB:.1f} GiB"
+    return memory(number / 1024)

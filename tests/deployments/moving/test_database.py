@@ -141,7 +141,7 @@ def test_what_prefect_is_not_told_is_told_by_the_next_call(
     for told in ("The database is fractal-prefect's now.", "was taken over from fractal-server"):
         ended = fractal_prefect("db", "adopt", **settings)
         assert told in ended.out
-        assert ended.is_error("Prefect")
+        assert ended.is_error("Resource 'here' has no work pool yet: run this again", "Prefect")
 
 
 def test_a_database_without_fractal_server_is_not_taken(empty: URL, fractal_prefect: Run) -> None:

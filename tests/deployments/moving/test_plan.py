@@ -27,7 +27,7 @@ def test_what_would_be_moved_is_told_with_time_and_space() -> None:
     assert plan.deeds[0] == "Rows to move: projectv2 3, jobv2 20."
     assert plan.deeds[1] == "Images to move: 1,500, of 2 datasets."
     assert "1 min" in plan.deeds[2]
-    assert "(100.0 GiB are free)" in plan.deeds[2]
+    assert "(100 GB are free)" in plan.deeds[2]
 
 
 def test_jobs_that_were_left_are_named_and_ended() -> None:
@@ -56,7 +56,7 @@ def test_images_that_are_twice_in_a_list_are_told() -> None:
     ("fact", "told"),
     [
         ({"others": ["psql at 10.0.0.1 (2)"]}, "Stop them: psql at 10.0.0.1 (2)."),
-        ({"space": Space(100 * GIB, 10 * GIB)}, "10.0 GiB are free."),
+        ({"space": Space(100 * GIB, 10 * GIB)}, "10 GB are free."),
         ({"unknown_tables": ["a", "b"]}, "schema: a, b."),
         ({"misfits": ["t.c is odd."]}, "t.c is odd."),
         ({"broken": [("t", "a > 0", 1234)]}, "t: 1234 rows against a rule: a > 0."),
@@ -80,7 +80,7 @@ def test_space_that_cannot_be_seen_is_for_the_administrator_to_see() -> None:
     plan = plan_of_adoption(replace(FACTS, space=Space(100 * GIB, None)))
 
     assert plan.hindrances == []
-    assert "Space: about 300.0 GiB" in plan.deeds[2]
+    assert "Space: about 400 GB" in plan.deeds[2]
 
 
 def test_what_fractal_server_has_no_place_for_is_told() -> None:
