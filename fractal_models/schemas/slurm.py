@@ -137,8 +137,7 @@ class SlurmConfigSet(_UnitOptions):
 class BatchingConfigSet(Input):
     """How units are combined into SLURM jobs: targets may be exceeded, maxima may not.
 
-    CPUs and memory are those of one SLURM job; the number of jobs is that of one workflow task, of
-    which SLURM runs `max_running_jobs` at once.
+    CPUs and memory are those of one SLURM job; the number of jobs is that of one workflow task.
     """
 
     target_cpus_per_job: Count
@@ -147,7 +146,6 @@ class BatchingConfigSet(Input):
     max_mem_per_job: Memory
     target_num_jobs: Count
     max_num_jobs: Count
-    max_running_jobs: Count | None = None
 
     @model_validator(mode="after")
     def _targets_are_within_maxima(self) -> "BatchingConfigSet":
@@ -166,13 +164,15 @@ class JobRunnerConfigSLURM(Input):
 
     `gpu_slurm_config` is for tasks that need a GPU; options that it does not set are those of
     `default_slurm_config`. `cluster` is SLURM's name of the cluster, where its commands reach
-    several. The values of `user_local_exports` are paths in the user's cache folder.
+    several; it runs `max_running_jobs` jobs of an array at once. The values of `user_local_exports`
+    are paths in the user's cache folder.
     """
 
     default_slurm_config: SlurmConfigSet
     gpu_slurm_config: SlurmConfigSet | None = None
     batching_config: BatchingConfigSet
     cluster: Option | None = None
+    max_running_jobs: Count | None = None
     user_local_exports: dict[ShellVariable, ExportedText] = {}
     warm_units: WarmUnitsOfResource = "auto"
 

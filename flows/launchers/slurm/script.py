@@ -96,9 +96,7 @@ def resolve_request(
         name: value if cache_dir is None else str(PurePosixPath(cache_dir, value))
         for name, value in config.user_local_exports.items()
     }
-    return SlurmRequest(
-        **said, exports=exports, max_running_jobs=config.batching_config.max_running_jobs
-    )
+    return SlurmRequest(**said, exports=exports, max_running_jobs=config.max_running_jobs)
 
 
 def sbatch_script(

@@ -53,8 +53,8 @@ def config(max_running_jobs: int | None = None, **default: Any) -> JobRunnerConf
                 "max_mem_per_job": 1000,
                 "target_num_jobs": 10,
                 "max_num_jobs": 20,
-                "max_running_jobs": max_running_jobs,
             },
+            "max_running_jobs": max_running_jobs,
         }
     )
 
