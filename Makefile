@@ -17,7 +17,7 @@ demo: $(READY)
 # processors three, as tests on real servers wait half of the time.
 WORKERS ?= 3
 
-test: $(READY) browser slurm
+test: $(READY) browser servers
 	$(BIN)/pytest -n $(WORKERS) $(if $(TIER),-m $(TIER)) $(PYTEST)
 
 # Kill what can be killed while jobs run, e.g. CHAOS="--seed 7 --rounds 50 --on slurm_sudo".
@@ -30,7 +30,7 @@ NIGHT ?= night-examples night-differences night-schedules night-chaos
 SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d " "))
 
 .PHONY: $(NIGHT)
-nightly: $(READY) browser slurm
+nightly: $(READY) browser servers
 	@echo "The seed of this night is $(SEED)."
 	$(MAKE) --keep-going $(NIGHT) SEED=$(SEED)
 
@@ -66,10 +66,11 @@ $(READY): requirements.lock pyproject.toml
 browser:
 	@.ci/install-chromium
 
-# SLURM, for the tests on a cluster of this machine; skipped where it cannot be had.
-.PHONY: slurm
-slurm:
-	@.ci/install-slurm
+# SLURM and nginx, for the tests on a cluster of this machine and that of what stands before the API;
+# skipped where they cannot be had.
+.PHONY: servers
+servers:
+	@.ci/install-servers
 
 # Renew the lock from pyproject.toml.
 lock: $(READY)

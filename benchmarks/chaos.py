@@ -5,7 +5,7 @@
     python benchmarks/chaos.py --away postgres --seconds 120 --images 150
 
 Runs on an embedded stack of its own, jobs on this machine or on a SLURM cluster (as root,
-on Debian, after `make slurm`). What is done, and in which order, is a function of the seed; or one
+on Debian, after `make servers`). What is done, in which order, is a function of the seed; or one
 part is killed and stays away once, for so many seconds. The journals that the units write
 themselves are held against the database. The exit code is 1 if anything is wrong; then the stack's
 folder is kept.

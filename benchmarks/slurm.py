@@ -2,7 +2,7 @@
 
     python benchmarks/slurm.py [--units 100 1000] [--by sudo ssh] [--singles 200]
 
-Runs on an embedded stack and a cluster of its own: as root, on Debian, after `make slurm`.
+Runs on an embedded stack and a cluster of its own: as root, on Debian, after `make servers`.
 Beside each job the same units run as a job array of their own: as many SLURM jobs, in each of which
 `xargs` keeps as many units running at once. Compare the ratios.
 """

@@ -102,7 +102,9 @@ def check_machine() -> None:
         raise ClusterError("A cluster can only be started by root.")
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         names = ", ".join(missing)
-        raise ClusterError(f"A cluster needs {names}, which .ci/install-slurm installs on Debian.")
+        raise ClusterError(
+            f"A cluster needs {names}, which .ci/install-servers installs on Debian."
+        )
 
 
 def _check_no_other_cluster() -> None:
