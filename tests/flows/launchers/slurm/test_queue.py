@@ -1,13 +1,22 @@
 """What SLURM says of jobs: how it is read, and that it is asked seldom."""
 
 import asyncio
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from flows.launchers.slurm.pending import Pending
-from flows.launchers.slurm.queue import ElementState, SlurmQueue, Snapshot, parse
+from flows.launchers.slurm.queue import (
+    ElementState,
+    SlurmQueue,
+    Snapshot,
+    parse,
+    queue_file,
+    silence,
+)
 from flows.launchers.slurm.watch import Element
 from flows.process.transport import Completed, TransportError
 
@@ -155,3 +164,28 @@ def test_why_jobs_wait_is_told_once_and_when_it_lasts() -> None:
         elements,
         read("".join(f"fractal-job|{A}|1001|12|{n}|PENDING|JobHeldAdmin|.\n" for n in (0, 1))),
     )
+
+
+async def test_a_cluster_is_silent_while_those_who_ask_have_no_answer(tmp_path: Path) -> None:
+    cluster, path = FakeSqueue(), queue_file(tmp_path, 7, 1)
+    queue = SlurmQueue(path, cluster, interval=0)
+    lock = path.with_name(f"{path.name}.lock")
+    assert silence(tmp_path, 7) == 0
+
+    cluster.is_away = True
+    await queue.latest()
+    assert silence(tmp_path, 7) >= 3600  # it has never answered
+    cluster.is_away = False
+    await queue.latest()
+    assert silence(tmp_path, 7) == 0
+
+    cluster.is_away = True
+    minutes_ago = time.time() - 100
+    os.utime(path, (minutes_ago, minutes_ago))
+    await queue.latest()
+    assert 100 <= silence(tmp_path, 7) < 200
+    assert silence(tmp_path, 8) == 0  # of another resource
+    long_ago = time.time() - 300
+    os.utime(lock, (long_ago, long_ago))
+    os.utime(path, (long_ago - 100, long_ago - 100))
+    assert silence(tmp_path, 7) == 0  # nobody asks any more
