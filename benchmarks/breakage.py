@@ -78,12 +78,9 @@ def breaks(alert: str) -> Callable[[Break], Break]:
 @breaks("FractalReconcilerSilent")
 @asynccontextmanager
 async def _a_worker_stands_still(ground: Ground) -> AsyncIterator[None]:
-    workers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "--work-pool=local" in " ".join(process.info["cmdline"] or ())
-        and str(ground.stack.data_dir) in process.environ().get("FRACTAL_DATA_DIR", "")
-    ]
+    ours = psutil.Process().children(recursive=True)
+    workers = [each for each in ours if "work-pool=local" in " ".join(each.cmdline())]
+    assert workers, "no worker is found"
     for process in workers:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -223,7 +220,9 @@ async def _slurm_is_away(ground: Ground) -> AsyncIterator[None]:
         resource = resource_body(cluster, ground.stack, kind)
         async with lab_at(cluster, ground.stack, ground.lab, resource) as user:
             there = Ground(ground.stack, user)
-            job = await there.job("sleep 300", 1, wait=False)
+            script = cluster.root / "sleeps.sh"
+            script.write_text("sleep 300\n")
+            job = await there.job(f"/bin/sh {script}", 1, wait=False)
             await eventually(lambda: cluster.squeue("--states=RUNNING"), bool)
             cluster.kill("slurmctld", signal.SIGTERM)
             try:
@@ -232,4 +231,5 @@ async def _slurm_is_away(ground: Ground) -> AsyncIterator[None]:
                 await cluster.start("slurmctld")
             await asyncio.sleep(_ASKS_SECONDS)
             await user.ok("GET", f"{user.base}/job/{job['id']}/stop/")
-            await user.ended(job)
+            ended = await user.ended(job)
+            assert "stopped" in ended["log"], ended["log"]
