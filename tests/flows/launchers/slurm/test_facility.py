@@ -5,7 +5,9 @@ Cases that wait for the same thing wait together; each has a batch of its own.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -17,7 +19,13 @@ import pytest
 from flows.launchers.base import BatchEnd
 from flows.launchers.slurm.cluster import SubmissionRefusedError
 from flows.launchers.slurm.state import SlurmState
-from flows.process.transport import LocalTransport, SSHTransport, Transport
+from flows.process.transport import (
+    Completed,
+    LocalTransport,
+    SSHTransport,
+    Transport,
+    program_of,
+)
 from flows.units.batch import Batch, BatchUnit
 from tests.cluster import Cluster, ClusterError
 from tests.flows.launchers.slurm.test_launcher import PYTHON, Bench
@@ -322,3 +330,48 @@ async def test_daemons_that_are_killed_cost_nothing_but_time(
     await cluster.start("slurmctld")
     cluster.write_slurm_conf()
     await asyncio.gather(*running)
+
+
+class CountingTransport(LocalTransport):
+    """Notes when which program was run, for all users together."""
+
+    def __init__(self, moments: dict[str, list[float]], user: str | None = None) -> None:
+        super().__init__(user)
+        self._moments = moments
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        self._moments[program_of(command)].append(time.monotonic())
+        return await super().run(command, stdin, seconds=seconds)
+
+
+async def test_many_users_share_a_cluster_each_within_limits(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    moments: dict[str, list[float]] = defaultdict(list)
+    ended: list[str] = []
+
+    def case_of(user: str, number: int, quality: str) -> Case:
+        transport = CountingTransport(moments, user)
+        bench = Bench(cluster, transport, tmp_path / f"{user}-{number}", user)
+        bench.home.parent.mkdir()
+        bench.queries = CountingTransport(moments)
+        bench.queue_file = tmp_path / "queue.json"
+        bench.seconds_per_submission = 0.5
+        return Case(bench, 10, f"--qos={quality}", seconds=0, meta=ONE_EACH)
+
+    async def run(case: Case, user: str) -> None:
+        await case.goes_well()
+        ended.append(user)
+
+    *limited, free = cluster.users
+    cases = [(case_of(user, number, "ten"), user) for number in range(2) for user in limited]
+    began = time.monotonic()
+    await together(*(run(*case) for case in [*cases, (case_of(free, 0, "normal"), free)]))
+    seconds = time.monotonic() - began
+    assert len(moments["squeue"]) <= seconds + 1  # once per interval, however many ask
+    sent = sorted(moments["sbatch"])
+    # Twice a second; a busy machine may delay one that had its turn.
+    assert all(later - earlier > 4.0 for earlier, later in zip(sent, sent[10:], strict=False))
+    assert ended.index(free) < len(limited)
