@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 # settings from the environment when it is imported.
 
 app = typer.Typer(
-    help="Fractal, with Prefect as its engine.",
+    invoke_without_command=True,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,6 +58,16 @@ PasswordFile = Annotated[
         "FRACTAL_ADMIN_PASSWORD. Default: a random one.",
     ),
 ]
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Tell the version, and end.")] = False,
+) -> None:
+    """Fractal, with Prefect as its engine."""
+    if version:
+        typer.echo(metadata.version("fractal-prefect"))
+        raise typer.Exit
 
 
 def main() -> None:

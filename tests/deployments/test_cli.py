@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -53,6 +54,12 @@ def used_port() -> Iterator[int]:
 
 
 # `up`
+
+
+def test_the_version_is_told(fractal_prefect: Run) -> None:
+    told = fractal_prefect("--version")
+
+    assert (told.code, told.out) == (0, f"{version('fractal-prefect')}\n")
 
 
 @pytest.mark.parametrize("option", ["--port", "--prefect-port"])
