@@ -6,15 +6,16 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import URL
-from sqlmodel import col, update
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.settings import DatabaseSettings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from sqlmodel.ext.asyncio.session import AsyncSession
 
 Content = TypeVar("Content")
 
@@ -39,7 +40,7 @@ def recent(
     """Show the jobs and activities of task groups that go on, or have ended lately."""
     from deployments.recent import recent_activities, recent_jobs, report
 
-    async def read(session: AsyncSession) -> None:
+    async def read(session: "AsyncSession") -> None:
         jobs = await recent_jobs(session, minutes)
         typer.echo(report(jobs, await recent_activities(session, minutes), minutes))
 
@@ -79,7 +80,7 @@ def sync_core_tasks(
         set() if file is None else _read(file, set[NamedTask]) for file in (base, add, remove)
     )
 
-    async def sync(session: AsyncSession) -> None:
+    async def sync(session: "AsyncSession") -> None:
         typer.echo(f"Core tasks before: {await count_core_tasks(session)}")
         await replace_core_tasks(session, (in_base | added) - removed, places)
         await session.commit()
@@ -105,9 +106,11 @@ def set_password(
 
 
 def _set_submissions(data_dir: Path | None, *, prevented: bool) -> None:
+    from sqlmodel import col, update
+
     from fractal_models.tables import Resource
 
-    async def change(session: AsyncSession) -> None:
+    async def change(session: "AsyncSession") -> None:
         every = update(Resource).values(prevent_new_submissions=prevented)
         names = sorted(await session.scalars(every.returning(col(Resource.name))))
         await session.commit()
@@ -117,7 +120,7 @@ def _set_submissions(data_dir: Path | None, *, prevented: bool) -> None:
     _with_session(data_dir, change)
 
 
-def _with_session(data_dir: Path | None, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+def _with_session(data_dir: Path | None, work: "Callable[[AsyncSession], Awaitable[None]]") -> None:
     """Work on the database, if it has the newest schema."""
     import migrations
     from fractal_models.database import open_database

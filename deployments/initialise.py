@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from deployments.prepared import Initialised
 from flows.engine.pool_names import new_pool_name
 from fractal_models.database import saved_id
 from fractal_models.errors import FractalError
@@ -22,23 +22,6 @@ DEFAULT_RESOURCE = "local"
 
 class InitialisationError(FractalError):
     """The given admin, resource or profile cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class Initialised:
-    """Who and what exists now. `work_pool` is that of the resource, if one was given.
-
-    `admin_is_new` says that the admin was created just now; `has_first_password`, that the password
-    is still the generated one. `kept` names what existed before and has other values than those
-    given now. `jobs_user` is the OS user whom the profile names.
-    """
-
-    admin_email: str
-    admin_is_new: bool
-    has_first_password: bool
-    work_pool: str | None
-    kept: list[str]
-    jobs_user: str | None = None
 
 
 def default_resource(data_dir: Path) -> dict[str, Any]:

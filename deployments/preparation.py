@@ -1,32 +1,37 @@
 """What an embedded stack needs before jobs can run: tables, first data, and an OS user for jobs."""
 
 import asyncio
+import json
 import os
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 import migrations
-from deployments.initialise import Initialised, default_profile, default_resource, initialise
+from deployments.initialise import default_profile, default_resource, initialise
 from deployments.jobs_user import NoJobsUserError, jobs_user
-from deployments.open_jobs import OpenJob, read_open_jobs
+from deployments.open_jobs import read_open_jobs
+from deployments.prepared import Initialised, Prepared
+from deployments.secrecy import keep_secrets
 from flows.process.accounts import Account
 from fractal_models.database import open_database
+from fractal_models.errors import FractalError
 from fractal_models.private_files import private_folder
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What is there now. `going_on` are the jobs that an earlier start left.
-
-    `jobs_run_as` says as which OS user jobs run, if this process runs as root.
-    """
-
-    initialised: Initialised
-    going_on: list[OpenJob]
-    jobs_run_as: str
+def main() -> None:
+    """Prepare what standard input asks for; write what is there into a file, or what is wrong."""
+    keep_secrets()
+    asked, answer = json.load(sys.stdin), Path(sys.argv[1])
+    database, data_dir = make_url(asked.pop("database")), Path(asked.pop("data_dir"))
+    try:
+        prepared = prepare(database, data_dir, **asked)
+    except FractalError as error:
+        answer.with_suffix(".error").write_text(str(error))
+        sys.exit(1)
+    answer.write_text(prepared.write())
 
 
 def prepare(
@@ -47,7 +52,7 @@ def prepare(
     resource = resource or default_resource(data_dir)
     profile, why_root = _profile(profile, resource)
 
-    async def prepared() -> tuple[Initialised, list[OpenJob]]:
+    async def prepared() -> tuple[Initialised, list[str]]:
         await migrations.upgrade(database)
         async with open_database(database) as sessions, sessions() as session:
             made = await initialise(
@@ -61,7 +66,7 @@ def prepare(
                 profile=profile,
             )
             await session.commit()
-        return made, await read_open_jobs(database)
+        return made, list(map(str, await read_open_jobs(database)))
 
     initialised, going_on = asyncio.run(prepared())
     _give_projects(data_dir / "projects", initialised.jobs_user)
@@ -95,3 +100,7 @@ def _told(username: str | None, why_root: str) -> str:
     if username is not None or os.geteuid() != 0:
         return username or ""
     return f"root, as {why_root}" if why_root else "root, as their profile names no OS user"
+
+
+if __name__ == "__main__":
+    main()

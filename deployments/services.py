@@ -135,6 +135,18 @@ class Service(Part):
         except ForkServerGoneError:
             return None
 
+    def tell(self, text: str) -> None:
+        """Write a text to the standard input of the process, which has a leash, and close it."""
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(BrokenPipeError):  # it has ended, and its log says why
+                self.process.stdin.write(text.encode())
+                self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Wait until the process has ended."""
+        if self.process is not None:
+            self.process.wait()
+
     @property
     def pid(self) -> int | None:
         """See `Part.pid`."""

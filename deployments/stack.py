@@ -1,7 +1,9 @@
 """The embedded stack: PostgreSQL, a Prefect server, a worker and the REST API on this machine."""
 
 import asyncio
+import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from sqlalchemy import URL
 from deployments.data_dir import DataDirError, locked, read_secrets
 from deployments.fork_server import ForkServer, ForkServerGoneError
 from deployments.postgres import EmbeddedPostgres, embedded_postgres
+from deployments.prepared import Initialised, Prepared
 from deployments.services import (
     Part,
     Service,
@@ -29,13 +32,12 @@ from deployments.services import (
     without_secrets,
 )
 from deployments.supervision import Supervisor
+from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private
 from fractal_models.settings import API_SECRETS
 
 if TYPE_CHECKING:
-    from deployments.initialise import Initialised
     from deployments.open_jobs import OpenJob
-    from deployments.preparation import Prepared
 
 # A part fails to start if it shows no sign of life for this long, or ends this often, before all
 # are healthy.
@@ -44,9 +46,13 @@ _TRIES = 4
 _LOOK_SECONDS = 1.0
 # What the Prefect server imports, and what the other services import beside that.
 _OF_PREFECT = ("prefect.server.api.server", "uvicorn", "uvloop")
-_OF_FRACTAL = ("deployments.preload", "api.app")
+_OF_FRACTAL = ("deployments.preload", "deployments.preparation", "api.app")
 _SERVICES_FILE = "services.json"
 _TITLES = {"prefect": "Prefect", "worker": "The worker", "api": "The REST API"}
+
+
+class PreparationError(FractalError):
+    """The database, or what it is to have, cannot be prepared; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,10 @@ class Stack:
     postgres: EmbeddedPostgres
     services: Services
     leftovers: list[str]
-    prepared: "Prepared"
+    prepared: Prepared
 
     @property
-    def initialised(self) -> "Initialised":
+    def initialised(self) -> Initialised:
         """Who and what exists."""
         return self.prepared.initialised
 
@@ -129,7 +135,7 @@ def running_stack(
     `tell` gets lines about what happens until the stack is healthy.
 
     Raises:
-        DataDirError, ServiceError, InitialisationError: the stack cannot be started.
+        DataDirError, ServiceError, PreparationError: the stack cannot be started.
     """
     data_dir = options.data_dir.expanduser().absolute()
     with locked(data_dir):
@@ -140,23 +146,27 @@ def running_stack(
         prefect = _prefect_settings(prefect_port, secret, data_dir)
         with (
             _fork_server(_OF_PREFECT, prefect, data_dir) as of_prefect,
-            embedded_postgres(data_dir / "postgres") as postgres,
+            _running_postgres(data_dir, tell) as postgres,
+            _fork_server(_OF_FRACTAL, prefect, data_dir, of_prefect) as of_fractal,
         ):
-            tell("PostgreSQL runs.")
-            prepared = _prepared(postgres, options, secret, data_dir)
-            tell("The database is up to date.")
-            with _fork_server(_OF_FRACTAL, prefect, data_dir, of_prefect) as of_fractal:
-                environment = {**prefect, **_environment(postgres, data_dir)}
-                prefect_server = _prefect_server(prefect_port, postgres, environment, data_dir)
-                worker = _service("worker", data_dir, environment)
-                api = _api(
-                    *(data_dir, environment, secret, "--host", options.host),
-                    *("--port", str(port), "--workers", str(options.api_workers)),
-                )
-                services = [
-                    replace(prefect_server, fork_server=of_prefect),
-                    *(replace(each, fork_server=of_fractal) for each in (worker, api)),
-                ]
+            environment = {**prefect, **_environment(postgres, data_dir)}
+            prefect_server = _prefect_server(prefect_port, postgres, environment, data_dir)
+            worker = _service("worker", data_dir, environment)
+            api = _api(
+                *(data_dir, environment, secret, "--host", options.host),
+                *("--port", str(port), "--workers", str(options.api_workers)),
+            )
+            services = [
+                replace(prefect_server, fork_server=of_prefect),
+                *(replace(each, fork_server=of_fractal) for each in (worker, api)),
+            ]
+            running = Services(services, data_dir / _SERVICES_FILE)
+            block_types = _block_types(services[0], data_dir)
+            try:
+                running.remember()  # of a service, only after it has been forked
+                running.start("prefect")  # which has much to do while ours are prepared
+                prepared = _prepared(postgres, options, secret, data_dir, of_fractal)
+                tell("The database is up to date.")
                 stack = Stack(
                     data_dir=data_dir,
                     api_url=f"http://{options.host}:{port}",
@@ -165,35 +175,68 @@ def running_stack(
                     first_password=secret["admin_password"],
                     environment=environment,
                     postgres=postgres,
-                    services=Services(services, data_dir / _SERVICES_FILE),
+                    services=running,
                     leftovers=leftovers,
                     prepared=prepared,
                 )
-                block_types = _block_types(services[0], data_dir)
-                try:
-                    _start(stack, tell)
-                    block_types.start()
-                    yield stack
-                finally:
-                    block_types.kill()
-                    stack.services.stop()
+                _start(stack, tell)
+                block_types.start()
+                yield stack
+            finally:
+                block_types.kill()
+                running.stop()
+
+
+@contextmanager
+def _running_postgres(data_dir: Path, tell: Callable[[str], object]) -> Iterator[EmbeddedPostgres]:
+    with embedded_postgres(data_dir / "postgres") as postgres:
+        tell("PostgreSQL runs.")
+        yield postgres
 
 
 def _prepared(
-    postgres: EmbeddedPostgres, options: StackOptions, secret: dict[str, str], data_dir: Path
-) -> "Prepared":
-    """What the services find. What it takes is imported late, while the fork server imports."""
-    from deployments.preparation import prepare
+    postgres: EmbeddedPostgres,
+    options: StackOptions,
+    secret: dict[str, str],
+    data_dir: Path,
+    fork_server: ForkServer,
+) -> Prepared:
+    """What the services find. A process of its own makes it, of which this one keeps no memory.
 
-    return prepare(
-        postgres.fractal,
-        data_dir,
-        admin_email=options.admin_email,
-        admin_password=options.admin_password,
-        made_up_password=secret["admin_password"],
-        resource=options.resource,
-        profile=options.profile,
-    )
+    Raises:
+        PreparationError, ServiceError: it cannot be made.
+    """
+    _await_imports(fork_server)
+    asked = {
+        "database": postgres.fractal.render_as_string(hide_password=False),
+        "data_dir": str(data_dir),
+        "admin_email": options.admin_email,
+        "admin_password": options.admin_password,
+        "made_up_password": secret["admin_password"],
+        "resource": options.resource,
+        "profile": options.profile,
+    }
+    with tempfile.TemporaryDirectory(dir=data_dir) as folder:
+        answer = Path(folder, "prepared.json")
+        service = Service(
+            "preparation",
+            python_module("deployments.preparation", str(answer)),
+            {},
+            data_dir / "logs" / "preparation.log",
+            leash=True,
+            fork_server=fork_server,
+        )
+        try:
+            service.start()
+            service.tell(json.dumps(asked))
+            service.wait()
+        finally:
+            service.kill()
+        if (error := answer.with_suffix(".error")).exists():
+            raise PreparationError(error.read_text())
+        if not answer.exists():
+            service.check()
+        return Prepared.read(answer.read_text())
 
 
 @contextmanager
@@ -303,11 +346,9 @@ def _service(name: str, data_dir: Path, environment: dict[str, str], *arguments:
 
 def _start(stack: Stack, tell: Callable[[str], object]) -> None:
     """Start all services, and wait until all are healthy. Each waits itself for what it needs."""
-    stack.services.remember()  # of a service, only after it has been forked
     for service in stack.services:
-        if service.fork_server is not None:
-            _await_imports(service.fork_server)
-        stack.start(service.name)
+        if service.process is None:
+            stack.start(service.name)
     user, password = stack.prefect_auth.split(":", 1)
     auth = (user, password)
     healthy: dict[str, Callable[[], bool]] = {
