@@ -99,6 +99,8 @@ async def moving(url: URL) -> AsyncIterator[AsyncConnection]:
     )
     try:
         async with engine.begin() as connection:
+            # A site may limit those of the user, who is that of a server.
+            await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             yield connection
     except DBAPIError as error:
         told = " ".join(str(error.orig).split(">: ", 1)[-1].split())

@@ -52,8 +52,8 @@ class Found:
     facts: Facts
 
 
-async def adopt(url: URL, tell: Tell, *, only_check: bool = False) -> bool:
-    """Take over the database of a fractal-server. False if that was done before.
+async def adopt(url: URL, tell: Tell, *, only_check: bool = False) -> None:
+    """Take over the database of a fractal-server, if that was not done before.
 
     Raises:
         CannotMoveError, DatabaseInUseError, MoveRefusedError: nothing was changed.
@@ -63,16 +63,15 @@ async def adopt(url: URL, tell: Tell, *, only_check: bool = False) -> bool:
     async with database.moving(url) as connection:
         if await database.has_tables(connection, FRACTAL_SERVER):
             tell("The database was taken over from fractal-server before.")
-            return False
+            return
         await _require_fractal_server(connection)
         found = await _look_at_fractal_server(connection)
         _require_free_way(plan_of_adoption(found.facts), tell, only_check)
         if only_check:
-            return True
+            return
         await _take(connection, found, tell)
     await database.analyse(url)
     tell("The database is fractal-prefect's now.")
-    return True
 
 
 async def give_back(url: URL, tell: Tell, *, only_check: bool = False) -> None:

@@ -1,6 +1,7 @@
 """SQLModel tables of the Fractal schema, with Fractal's table and column names.
 
-So an existing Fractal database can be adopted. Columns that Fractal does not have are marked.
+So the database of a fractal-server can be adopted (`deployments/moving`). Columns that Fractal does
+not have are marked.
 """
 
 from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm

@@ -198,6 +198,7 @@ def test_a_move_that_is_killed_changes_nothing_and_can_be_repeated(
     theirs: URL, fractal_prefect: Run, tmp_path: Path
 ) -> None:
     run_sql(theirs, *(dataset(many_images(number)) for number in (50_000, 20_000)))
+    run_sql(theirs, "ALTER ROLE site SET statement_timeout = '100ms'")
     rows = rows_of_tables(theirs, tables_of(theirs))
     command = [COMMAND, "db", "adopt"]
     with subprocess.Popen(
@@ -214,6 +215,7 @@ def test_a_move_that_is_killed_changes_nothing_and_can_be_repeated(
 
     assert ended.code == 0, ended
     assert values_of(theirs, "SELECT count(*) FROM datasetimage") == [70_000]
+    run_sql(theirs, "ALTER ROLE site RESET statement_timeout")
     again = fractal_prefect("db", "adopt", **settings_of(theirs))
     assert "was taken over from fractal-server before" in again.out
 

@@ -75,6 +75,13 @@ def script(request: SlurmRequest, **changed: Any) -> str:
                 partition="gpu", time="10", mem=8192, gres="gpu:2", shebang_line="#!/bin/bash"
             ),
         ),
+        (  # as fractal-server stores it
+            {"partition": "main", "mem": 2000},
+            {"partition": "gpu", "mem": None, "time": None, "cpus_per_task": None},
+            {"needs_gpu": True},
+            None,
+            SlurmRequest(partition="gpu", mem=2000),
+        ),
         (
             {"extra_lines": ["#SBATCH --qos=high"]},
             {"extra_lines": ["module load cuda"]},
