@@ -123,6 +123,7 @@ async def see_alerts(ground: Ground, prometheus: Prometheus, alerts: list[str]) 
         async with BREAKS[alert](ground):
             fired = await prometheus.seconds_until(alert, fires=True)
         ended = await prometheus.seconds_until(alert, fires=False)
+        await ground.left.aclose()
         wrong += fired is None or ended is None
         told = ["never" if each is None else f"{each:.1f} s" for each in (fired, ended)]
         print(f"{alert:26} {told[0]:>12} {told[1]:>11}", flush=True)

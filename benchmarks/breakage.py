@@ -7,8 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +25,17 @@ from tests.cluster import running_cluster
 from tests.lab import Lab, eventually
 from tests.slurm_site import lab_at, resource_body
 
-_ASKS_SECONDS = 30  # for which a SLURM job still asks when all is well again
-
 
 @dataclass(frozen=True)
 class Ground:
-    """A stack, an administrator at work on it, and its database."""
+    """A stack, an administrator at work on it, and its database.
+
+    What is on `left` is undone when the alert has ended.
+    """
 
     stack: Stack
     lab: Lab
+    left: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
@@ -215,21 +222,25 @@ async def _again_and_again(act: Callable[[], Awaitable[object]]) -> None:
 @breaks("FractalSqueueSilent")
 @asynccontextmanager
 async def _slurm_is_away(ground: Ground) -> AsyncIterator[None]:
-    kind = "slurm_sudo"
-    async with running_cluster() as cluster:
-        resource = resource_body(cluster, ground.stack, kind)
-        async with lab_at(cluster, ground.stack, ground.lab, resource) as user:
-            there = Ground(ground.stack, user)
-            script = cluster.root / "sleeps.sh"
-            script.write_text("sleep 300\n")
-            job = await there.job(f"/bin/sh {script}", 1, wait=False)
-            await eventually(lambda: cluster.squeue("--states=RUNNING"), bool)
-            cluster.kill("slurmctld", signal.SIGTERM)
-            try:
-                yield
-            finally:
-                await cluster.start("slurmctld")
-            await asyncio.sleep(_ASKS_SECONDS)
-            await user.ok("GET", f"{user.base}/job/{job['id']}/stop/")
-            ended = await user.ended(job)
-            assert "stopped" in ended["log"], ended["log"]
+    cluster = await ground.left.enter_async_context(running_cluster())
+    resource = resource_body(cluster, ground.stack, "slurm_sudo")
+    user = await ground.left.enter_async_context(
+        lab_at(cluster, ground.stack, ground.lab, resource)
+    )
+    script = cluster.root / "sleeps.sh"
+    script.write_text("sleep 300\n")
+    job = await Ground(ground.stack, user).job(f"/bin/sh {script}", 1, wait=False)
+    ground.left.push_async_callback(_stop, user, job)
+    await eventually(lambda: cluster.squeue("--states=RUNNING"), bool)
+    cluster.kill("slurmctld", signal.SIGTERM)
+    try:
+        yield
+    finally:
+        await cluster.start("slurmctld")
+
+
+async def _stop(lab: Lab, job: dict[str, Any]) -> None:
+    """Stop a job that still runs."""
+    await lab.ok("GET", f"{lab.base}/job/{job['id']}/stop/")
+    ended = await lab.ended(job)
+    assert "stopped" in ended["log"], ended["log"]
