@@ -22,8 +22,8 @@ from tests.differential.workflow_cases import random_case
 GUEST, OWNER = "guest@example.org", "owner@example.org"
 PEOPLE = {"admin": ADMIN, "owner": OWNER, "guest": GUEST}
 FORM, FIELDS = "with a schema", ["zoom", "a", "level"]
-CASES = 5  # of random workflows
-_AT_MOST = 5  # requests of an operation by a person
+CASES = 3  # of random workflows
+_AT_MOST = 4  # requests of an operation by a person
 _WAIT_SECONDS = 60
 
 _OF_A_PROJECT = "SELECT project_id, id AS {id} FROM {table} ORDER BY id DESC"

@@ -40,7 +40,7 @@ from tests.differential.reference import (
 from tests.differential.servers import Answer, Request, Server
 
 RESOURCE = "Local resource"  # the one that fractal-server makes
-MANY = 200  # answers are compared
+MANY = 150  # answers are compared
 OF_A_JOB = ("jobv2", "historyrun", "historyunit")  # which was left, so it is ended
 
 
