@@ -61,7 +61,8 @@ def show_history(
 ) -> None:
     """Print a table of what ran: units, wall and CPU time, peak memory, per workflow task.
 
-    Below it stands how much of the job's time no unit ran: that is what the engine takes.
+    Below it stands for how much of the job's time no unit ran: that is what the engine takes, and
+    importing, which is done once for all units of a task.
     """
     table = Table(title=f"History of job {job['id']} (memory: peak of one unit)")
     table.add_column("Workflow task")
@@ -77,7 +78,11 @@ def show_history(
     out.print(table)
     begin, end = (datetime.fromisoformat(job[f"{name}_timestamp"]) for name in ("start", "end"))
     took = (end - begin).total_seconds()
-    out.print(f"The job took {took:.1f} s, of which no unit ran for {took - _covered(ran):.1f} s.")
+    idle = took - _covered(ran)
+    out.print(
+        f"The job took {took:.1f} s. For {idle:.1f} s no unit ran: tasks were imported once for"
+    )
+    out.print("all their units, or the engine was at work.")
 
 
 def _covered(times: list[tuple[datetime, datetime]]) -> float:
