@@ -137,6 +137,30 @@ async def test_a_job_that_is_stopped_leaves_no_slurm_job(
     assert not slurm_journal.ended()
 
 
+async def test_a_job_whose_owner_has_lost_the_profile_can_be_ended(
+    slurm_lab: Lab, slurm_journal: Journal, lab: Lab, prefect: PrefectClient, cluster: Cluster
+) -> None:
+    args = {**slurm_journal.args, "seconds": 60}
+    workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
+    job = await slurm_lab.submit(workflow, await slurm_lab.dataset(*NAMES[:2]))
+    await slurm_journal.begins()
+    user = await slurm_lab.ok("GET", "/auth/current-user/")
+    url = f"/auth/users/{user['id']}/"
+    await lab.ok("PATCH", url, json={"profile_id": None})
+    try:
+        (await process_of(prefect, job)).kill()
+        stop = f"/admin/v2/job/{job['id']}/stop/"
+        await lab.ok("GET", stop)
+        found = await eventually(
+            partial(lab.ok, "GET", f"/admin/v2/job/?id={job['id']}"),
+            lambda found: found["items"][0]["status"] == "failed",
+        )
+    finally:
+        await lab.ok("PATCH", url, json={"profile_id": user["profile_id"]})
+    assert "has no profile" in found["items"][0]["log"]
+    await cluster.cancel_all()  # which nobody could do without the profile
+
+
 async def test_what_slurm_says_is_told_everywhere(
     slurm_lab: Lab, slurm_journal: Journal, cluster: Cluster
 ) -> None:
