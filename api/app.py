@@ -9,7 +9,6 @@ from fastapi.routing import APIRoute
 
 from api import routing
 from api.errors import REFUSALS, add_error_handlers
-from api.folders import Folders
 from api.gone_clients import GoneClients
 from api.oauth_provider import OAuthProvider
 from api.request_body import RequestBodies
@@ -17,6 +16,7 @@ from api.request_times import MeasuredRequests, RequestTimes
 from api.routes import ROUTERS
 from api.services import Services
 from flows.engine.client import open_engine
+from flows.monitoring.folders import Folders
 from flows.watchers.unattended import UnattendedJobs
 from flows.watchers.watcher import Outages
 from fractal_models.database import open_database

@@ -27,7 +27,7 @@ FLOORS = [
     ("watchers",),
     ("job",),
     ("schedules",),
-    ("activities", "control", "submission"),
+    ("activities", "control", "monitoring", "submission"),
     ("launchers", "records"),
     ("engine", "process", "units"),
     ("parameters", "programs", "reports"),

@@ -9,9 +9,9 @@ from pydantic import BaseModel, SecretStr
 
 from api.auth import active_user
 from api.errors import not_logged_in
-from api.metrics import metrics_text
-from api.observation import Observation, observe
 from api.services import Cookie, ServicesDep, Token
+from flows.monitoring.metrics import metrics_text
+from flows.monitoring.observation import Observation, observe
 from fractal_models.rights import require_superuser
 
 _LONGEST_SILENCE = 60.0  # seconds
@@ -43,7 +43,7 @@ router = APIRouter(tags=["Server"], include_in_schema=False)
 @router.get("/metrics")
 async def read_metrics(seen: Observed, services: ServicesDep) -> Response:
     """The metrics of the installation, and of the requests to this API."""
-    return Response(metrics_text(seen, services.times), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics_text(seen, services.times.collector()), media_type=CONTENT_TYPE_LATEST)
 
 
 class Part(BaseModel):

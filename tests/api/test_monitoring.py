@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
-from api.folders import Folders
 from api.request_times import RequestTimes, shared_by_processes
+from flows.monitoring.folders import Folders
 from flows.records import observation
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource
@@ -170,14 +170,14 @@ async def test_a_folder_that_hangs_takes_one_thread_and_no_time(
 
     used, folders = shutil.disk_usage(tmp_path), Folders()
     monkeypatch.setattr(shutil, "disk_usage", hanging)
-    monkeypatch.setattr("api.folders._SECONDS", 0.05)
+    monkeypatch.setattr("flows.monitoring.folders._SECONDS", 0.05)
     below = str(tmp_path / "not" / "there")
     for _ in range(3):
         assert await folders.spaces([below]) == {below: None}
     assert asked == [tmp_path]
     goes_on.set()
     await asyncio.sleep(0)
-    monkeypatch.setattr("api.folders._SECONDS", 10.0)
+    monkeypatch.setattr("flows.monitoring.folders._SECONDS", 10.0)
     assert (await folders.spaces([below]))[below] == (used.total, used.free)
 
 

@@ -6,14 +6,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.observation import Facts, Observation
-from api.request_times import RequestTimes
+from flows.monitoring.observation import Facts, Observation
 
 
-def metrics_text(seen: Observation, times: RequestTimes) -> bytes:
-    """The answer to a scrape."""
+def metrics_text(seen: Observation, requests: Collector) -> bytes:
+    """The answer to a scrape; `requests` knows how long requests take."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(times.collector())
+    registry.register(requests)
     registry.register(_Seen(seen))
     return generate_latest(registry)
 

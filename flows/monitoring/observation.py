@@ -7,8 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.folders import Folders, Space
 from flows.engine.client import Engine, EngineError
+from flows.monitoring.folders import Folders, Space
 from flows.process.lock import locked_jobs
 from flows.records import observation
 from flows.records.observation import OpenJobs, Silence, Tallied
