@@ -55,7 +55,7 @@ class Submitter:
             self._submitting = asyncio.create_task(self._submit_all(list(due)))
         await asyncio.wait([self._submitting], timeout=_HANGING_SECONDS)
         if not self._submitting.done():
-            return "sbatch has no answer yet; it waits itself while SLURM takes no jobs."
+            return "Not submitted yet: others have their turn first, or SLURM takes no jobs now."
         submitted, self._submitting = self._submitting, None
         try:
             submitted.result()

@@ -104,9 +104,9 @@ def test_an_sbatch_that_waits_itself_holds_nothing_up(monkeypatch: pytest.Monkey
     async def main() -> None:
         slurm.answers.clear()
         submits = Submitter(slurm.submit, slurm.max_array_size, 20)
-        assert "no answer yet" in await submits.submit([0])
+        assert "Not submitted yet" in await submits.submit([0])
         assert submits.is_submitting
-        assert "no answer yet" in await submits.submit([0])
+        assert "Not submitted yet" in await submits.submit([0])
         slurm.answers.set()
         assert await submits.submit([0]) == ""
         assert not submits.is_submitting
