@@ -107,14 +107,16 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
             await self._hash(credentials.password)
             return None
         try:
-            # A hash of bcrypt, by fractal-server, is not replaced: it must know it when it gets its
-            # database back.
-            right, _ = await self._beside_the_loop(
+            right, newer = await self._beside_the_loop(
                 self.password_helper.verify_and_update, credentials.password, user.hashed_password
             )
         except (UnknownHashError, ValueError):
             # E.g. of a user who is only to log in by OAuth; or a password that bcrypt cannot take.
             return None
+        # A hash of bcrypt, by fractal-server, is not replaced: it must know it when it gets its
+        # database back.
+        if right and newer is not None and user.hashed_password.startswith("$argon2"):
+            await self.user_db.update(user, {"hashed_password": newer})
         return user if right else None
 
     async def by_identity(self, provider: str, identity: Identity) -> UserOAuth | None:

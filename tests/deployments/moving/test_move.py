@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -42,6 +43,22 @@ from tests.differential.servers import Answer, Request, Server
 RESOURCE = "Local resource"  # the one that fractal-server makes
 MANY = 150  # answers are compared
 OF_A_JOB = ("jobv2", "historyrun", "historyunit")  # which was left, so it is ended
+
+
+@pytest.fixture(autouse=True)
+def work_pools(stack: Stack) -> Iterator[None]:
+    """Leave the stack the work pools that it had."""
+    user, password = stack.prefect_auth.split(":")
+    with httpx.Client(base_url=f"{stack.prefect_url}/api", auth=(user, password)) as prefect:
+        before = names_of_pools(prefect)
+        yield
+        for name in names_of_pools(prefect) - before:
+            prefect.delete(f"/work_pools/{quote(name)}").raise_for_status()
+
+
+def names_of_pools(prefect: httpx.Client) -> set[str]:
+    found = prefect.post("/work_pools/filter", json={}).raise_for_status().json()
+    return {pool["name"] for pool in found}
 
 
 @pytest.fixture

@@ -48,9 +48,10 @@ def crasher(environment: Mapping[str, str]) -> Iterator[Crasher]:
 def main() -> None:
     import deployments.preload  # noqa: F401  # once for all
     from flows.engine.publication import ENTRYPOINTS
-    from flows.engine.work_pools import ENTRYPOINT_VARIABLE
+    from flows.engine.work_pools import DEPLOYMENT_VARIABLE, ENTRYPOINT_VARIABLE
 
     os.environ[ENTRYPOINT_VARIABLE] = ENTRYPOINTS["run-job"]
+    os.environ[DEPLOYMENT_VARIABLE] = "local"
     for line in sys.stdin:
         process = os.fork()
         if process == 0:

@@ -177,6 +177,7 @@ async def test_what_the_cluster_interrupts_goes_on_and_uses_up_no_tries(
         await case.says("PREEMPTED")
 
     async def requeue(case: Case) -> None:
+        await case.bench.has_begun(2)  # both elements run
         elements = [f"{case.bench.submitted[0]}_{index}" for index in (0, 1)]
         for element in elements:
             await cluster.run("scontrol", "update", f"JobId={element}", "Requeue=1")
@@ -194,7 +195,7 @@ async def test_what_the_cluster_interrupts_goes_on_and_uses_up_no_tries(
     cases = [
         (Case(benches(kind), 2, default=spare, seconds=4), preempt) for kind in ("sudo", "ssh")
     ]
-    cases.append((Case(benches("sudo"), 2, seconds=4, meta=ONE_EACH), requeue))
+    cases.append((Case(benches("sudo"), 2, seconds=8, meta=ONE_EACH), requeue))
 
     async def interrupted(case: Case, act: Callable[[Case], Any]) -> None:
         running = asyncio.create_task(case.goes_well())
