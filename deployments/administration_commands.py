@@ -12,12 +12,19 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import URL
 
-from fractal_models.settings import DatabaseSettings, SettingsError, read_settings
+from fractal_models.settings import (
+    DatabaseSettings,
+    SettingsError,
+    default_data_dir,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
 Content = TypeVar("Content")
+
+_DATA_DIR = default_data_dir()
 
 app = typer.Typer()
 users = typer.Typer(help="Users.", no_args_is_help=True)
@@ -89,6 +96,30 @@ def sync_core_tasks(
     _with_session(data_dir, sync)
 
 
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; it has secrets.")],
+    data_dir: Annotated[
+        Path, typer.Option(help="Folder of `fractal-prefect up`, which may run.")
+    ] = _DATA_DIR,
+    job_folders: Annotated[bool, typer.Option(help="Also what is in the folders of jobs.")] = False,
+) -> None:
+    """Write databases, secrets and task environments of an `up` into a file."""
+    from deployments.backup import back_up
+
+    back_up(data_dir, file, typer.echo, job_folders=job_folders)
+    typer.echo(f"{file} is a backup of {data_dir}: {file.stat().st_size / 1e6:,.0f} MB.")
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="What `backup` has written.")]) -> None:
+    """Make the folder of an `up` anew, where it was; nothing may be there."""
+    from deployments.backup import restore as restore_from
+
+    data_dir = restore_from(file, typer.echo)
+    typer.echo(f"Start it, and its jobs go on: fractal-prefect up --data-dir {data_dir}")
+
+
 @users.command()
 def set_password(
     email: Annotated[str, typer.Argument(help="Whose.")], data_dir: DataDir = None
@@ -142,7 +173,7 @@ def _database(data_dir: Path | None) -> Iterator[DatabaseSettings]:
         return
     from deployments.stack import reached_database
 
-    with reached_database(data_dir or Path("~/.fractal-prefect")) as url:
+    with reached_database(data_dir or _DATA_DIR) as url:
         yield DatabaseSettings(database_url=url.render_as_string(hide_password=False))
 
 

@@ -241,7 +241,14 @@ def _prepared(
 
 @contextmanager
 def reached_database(data_dir: Path) -> Iterator[URL]:
-    """The Fractal database of a data directory. If its server does not run, it runs for this block.
+    """The Fractal database of a data directory, as `reached_postgres`."""
+    with reached_postgres(data_dir) as postgres:
+        yield postgres.fractal
+
+
+@contextmanager
+def reached_postgres(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """The server of a data directory. If it does not run, it runs for this block.
 
     Raises:
         DataDirError, PostgresError: there is no installation, or it is being started or stopped.
@@ -252,10 +259,10 @@ def reached_database(data_dir: Path) -> Iterator[URL]:
     postgres = EmbeddedPostgres(folder / "postgres")
     if postgres.pid is not None:
         postgres.start()  # which takes it over, and leaves it running
-        yield postgres.fractal
+        yield postgres
         return
     with locked(folder), embedded_postgres(folder / "postgres") as started:
-        yield started.fractal
+        yield started
 
 
 def _prefect_settings(port: int, secret: dict[str, str], data_dir: Path) -> dict[str, str]:
