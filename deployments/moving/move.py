@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +11,14 @@ from sqlmodel import SQLModel, col, select
 import fractal_models.tables  # noqa: F401  (fills the metadata)
 import migrations
 from deployments.moving import database
-from deployments.moving.columns import FRACTAL_PREFECT, FRACTAL_SERVER, Tables, misfits, narrower
+from deployments.moving.columns import (
+    FRACTAL_PREFECT,
+    FRACTAL_SERVER,
+    Side,
+    Tables,
+    misfits,
+    narrower,
+)
 from deployments.moving.database import ImageList, Move
 from deployments.moving.plan import (
     Facts,
@@ -139,30 +146,31 @@ async def _require_fractal_server(connection: AsyncConnection) -> None:
 
 
 async def _look_at_fractal_server(connection: AsyncConnection) -> Found:
-    source = await database.tables_in(connection)
     target, rules = await database.schema_of_fractal_prefect(connection)
-    return Found(
-        source,
-        target,
-        Facts(
-            others=await database.others(connection),
-            jobs=await database.open_jobs(connection),
-            activities=await database.open_activities(connection),
-            lists=await database.lists_of_fractal_server(connection),
-            rows=await database.rows_of(connection, _ordered(source)),
-            space=await database.space_of(connection),
-            misfits=list(misfits(source, target, FRACTAL_PREFECT)),
-            broken=await database.broken(connection, [*rules, *_nulls(source, target)]),
-            unknown_tables=sorted(source.keys() - target.keys()),
-        ),
-    )
+    lists = await database.lists_of_fractal_server(connection)
+    return await _look(connection, FRACTAL_SERVER, FRACTAL_PREFECT, target, rules, lists)
 
 
 async def _look_at_fractal_prefect(connection: AsyncConnection) -> Found:
-    source = await database.tables_in(connection)
     target = await database.tables_in(connection, FRACTAL_SERVER.schema)
     rules = await database.rules_in(connection, FRACTAL_SERVER.schema)
-    own = [table for table in _ordered(source) if table not in FRACTAL_PREFECT.derived]
+    lists = await database.lists_of_fractal_prefect(connection)
+    found = await _look(connection, FRACTAL_PREFECT, FRACTAL_SERVER, target, rules, lists)
+    new_passwords = await database.new_passwords(connection)
+    return replace(found, facts=replace(found.facts, new_passwords=new_passwords))
+
+
+async def _look(
+    connection: AsyncConnection,
+    giver: Side,
+    taker: Side,
+    target: Tables,
+    rules: Sequence[str],
+    lists: Sequence[ImageList],
+) -> Found:
+    """What the giver has, and what of it breaks the rules of the taker's tables."""
+    source = await database.tables_in(connection)
+    moved = [table for table in _ordered(source) if table not in giver.derived]
     return Found(
         source,
         target,
@@ -170,15 +178,12 @@ async def _look_at_fractal_prefect(connection: AsyncConnection) -> Found:
             others=await database.others(connection),
             jobs=await database.open_jobs(connection),
             activities=await database.open_activities(connection),
-            lists=await database.lists_of_fractal_prefect(connection),
-            rows=await database.rows_of(
-                connection, [each for each in _ordered(source) if each in own]
-            ),
+            lists=lists,
+            rows=await database.rows_of(connection, moved),
             space=await database.space_of(connection),
-            misfits=list(misfits(source, target, FRACTAL_SERVER)),
+            misfits=list(misfits(source, target, taker)),
             broken=await database.broken(connection, [*rules, *_nulls(source, target)]),
             unknown_tables=sorted(source.keys() - SQLModel.metadata.tables.keys()),
-            new_passwords=await database.new_passwords(connection),
         ),
     )
 
