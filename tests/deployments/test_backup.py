@@ -12,7 +12,7 @@ import pytest
 from deployments.demo.client import FractalClient
 from tests.consistency import events
 from tests.deployments.conftest import Run
-from tests.deployments.test_upgrade import UNITS, begin_job, up
+from tests.deployments.test_upgrade import UNITS, begin_job, images_when_done, up
 
 pytestmark = pytest.mark.stack
 
@@ -53,12 +53,7 @@ def test_jobs_go_on_after_a_backup_is_restored(folder: Path, fractal_prefect: Ru
     with up(data_dir) as after:
         assert f"Going on: job {job['id']}" in after.output
         client = FractalClient(after.told("REST API"), after.told("Admin"), password)
-        path = f"/api/v2/project/{job['project_id']}/job/{job['id']}/"
-        after.wait_until(lambda: client.get(path)["status"] != "submitted")
-        ended = client.get(path)
-        dataset = f"/api/v2/project/{job['project_id']}/dataset/{job['dataset_id']}/"
-        images = client.get(f"{dataset}export/")["images"]
-    assert ended["status"] == "done", ended["log"]
+        images = images_when_done(after, client, job)
     assert [each["attributes"] for each in images] == UNITS * [{"processed": 1}]
 
 

@@ -85,17 +85,23 @@ def test_a_job_of_the_last_version_is_done_by_this_one(
         print(f"Nothing but units for {time.monotonic() - stopped:.1f} s.")
         assert f"Going on: job {job['id']}" in after.output
         client = FractalClient(after.told("REST API"), after.told("Admin"), password)
-        path = f"/api/v2/project/{job['project_id']}/job/{job['id']}/"
-        after.wait_until(lambda: client.get(path)["status"] != "submitted")
-        ended = client.get(path)
-        dataset = f"/api/v2/project/{job['project_id']}/dataset/{job['dataset_id']}/"
-        images = client.get(f"{dataset}export/")["images"]
+        images = images_when_done(after, client, job)
 
-    assert ended["status"] == "done", ended["log"]
     began_units, ended_units = events(journal, "begin"), events(journal, "end")
     assert set(began_units.values()) == set(ended_units.values()) == {1}
     assert len(began_units) == len(ended_units) == UNITS
     assert [each["attributes"] for each in images] == UNITS * [{"processed": 1}]
+
+
+def images_when_done(up: Up, client: FractalClient, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The images of the dataset of a job, which must be done in the end."""
+    project = f"/api/v2/project/{job['project_id']}"
+    path = f"{project}/job/{job['id']}/"
+    up.wait_until(lambda: client.get(path)["status"] != "submitted")
+    ended = client.get(path)
+    assert ended["status"] == "done", ended["log"]
+    exported = client.get(f"{project}/dataset/{job['dataset_id']}/export/")
+    return list(exported["images"])
 
 
 def begin_job(client: FractalClient, data_dir: Path, arguments: dict[str, Any]) -> Any:
