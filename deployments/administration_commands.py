@@ -96,30 +96,6 @@ def sync_core_tasks(
     _with_session(data_dir, sync)
 
 
-@app.command()
-def backup(
-    file: Annotated[Path, typer.Argument(help="Where to write it; it has secrets.")],
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder of `fractal-prefect up`, which may run.")
-    ] = _DATA_DIR,
-    job_folders: Annotated[bool, typer.Option(help="Also what is in the folders of jobs.")] = False,
-) -> None:
-    """Write databases, secrets and task environments of an `up` into a file."""
-    from deployments.backup import back_up
-
-    back_up(data_dir, file, typer.echo, job_folders=job_folders)
-    typer.echo(f"{file} is a backup of {data_dir}: {file.stat().st_size / 1e6:,.0f} MB.")
-
-
-@app.command()
-def restore(file: Annotated[Path, typer.Argument(help="What `backup` has written.")]) -> None:
-    """Make the folder of an `up` anew, where it was; nothing may be there."""
-    from deployments.backup import restore as restore_from
-
-    data_dir = restore_from(file, typer.echo)
-    typer.echo(f"Start it, and its jobs go on: fractal-prefect up --data-dir {data_dir}")
-
-
 @users.command()
 def set_password(
     email: Annotated[str, typer.Argument(help="Whose.")], data_dir: DataDir = None

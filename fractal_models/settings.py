@@ -30,12 +30,15 @@ SECRETS = (
     *API_SECRETS,
     "FRACTAL_ADMIN_PASSWORD",
     "FRACTAL_DATABASE_URL",
+    "FRACTAL_PREFECT_DATABASE_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
     "FRACTAL_SMTP_PASSWORD",
     "FRACTAL_PREFECT_AUTH_STRING",
     "PREFECT_API_AUTH_STRING",
 )
 
 _MIN_SECRET_LENGTH = 16
+_OF_POSTGRESQL = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "passfile")
 _FROM_ENVIRONMENT = SettingsConfigDict(
     env_prefix="FRACTAL_", env_ignore_empty=True, populate_by_name=True
 )
@@ -53,6 +56,16 @@ def default_data_dir() -> Path:
     """
     home = Path("~/.fractal-prefect").expanduser()
     return home if os.geteuid() != 0 or home.exists() else Path("/var/lib/fractal-prefect")
+
+
+def _postgresql(value: str) -> str:
+    try:
+        scheme = make_url(value).get_backend_name()
+    except ArgumentError as error:
+        raise ValueError("it is not a database URL") from error
+    if scheme not in ("postgresql", "postgres"):
+        raise ValueError(f"{scheme} is not supported")
+    return value
 
 
 class DatabaseSettings(BaseSettings):
@@ -74,21 +87,37 @@ class DatabaseSettings(BaseSettings):
         default="All", min_length=1, description="User group that every new user joins"
     )
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgresql(cls, value: str) -> str:
-        try:
-            scheme = make_url(value).get_backend_name()
-        except ArgumentError as error:
-            raise ValueError("it is not a database URL") from error
-        if scheme not in ("postgresql", "postgres"):
-            raise ValueError(f"{scheme} is not supported")
-        return value
+    _is_postgresql = field_validator("database_url")(_postgresql)
 
     @property
     def async_database_url(self) -> URL:
         """The database URL with SQLAlchemy's asyncpg driver."""
         return make_url(self.database_url).set(drivername="postgresql+asyncpg")
+
+
+class PrefectDatabaseSettings(BaseSettings):
+    """The database of Prefect's server, which only `tidy`, `backup` and `restore` use."""
+
+    model_config = _FROM_ENVIRONMENT
+
+    prefect_database_url: str = Field(
+        validation_alias=AliasChoices(
+            "FRACTAL_PREFECT_DATABASE_URL",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+            "PREFECT_API_DATABASE_CONNECTION_URL",
+        ),
+        description="PostgreSQL database of Prefect's server, "
+        "postgresql://user:password@host/name; PREFECT_SERVER_DATABASE_CONNECTION_URL serves too",
+    )
+
+    _is_postgresql = field_validator("prefect_database_url")(_postgresql)
+
+    @property
+    def url(self) -> URL:
+        """The database URL as PostgreSQL's own programs read it, not only Prefect's driver."""
+        url = make_url(self.prefect_database_url)
+        query = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
+        return url.set(query={name: query[name] for name in _OF_POSTGRESQL if name in query})
 
 
 class PrefectSettings(BaseSettings):

@@ -14,6 +14,8 @@ receiver does not trust it.
                     of its batch folders, stdout a JSON list of ids
     void TOKEN      prevent a submission from ever beginning, unless it has; in and out as `begun`
     remove          remove job folders; stdin is a JSON list of them, stdout of those that are gone
+    sizes           measure job folders; stdin is a JSON list of them, stdout one of pairs, for each
+                    folder that is there: its path, and the bytes of all that is in it
     stop            let runners stop their batches; stdin is a JSON list of batch folders
     end             say how batches ended; stdin is a JSON list of pairs, a batch folder and the
                     file with the output of its SLURM job; stdout is a JSON list of pairs, the end
@@ -57,6 +59,9 @@ def main(arguments: list[str]) -> int:
         stop(json.load(stdin))
     elif action == "remove":
         stdout.write(json.dumps(remove(json.load(stdin))).encode())
+    elif action == "sizes":
+        found = [folder for folder in json.load(stdin) if os.path.isdir(folder)]
+        stdout.write(json.dumps([(folder, size(folder)) for folder in found]).encode())
     elif action == "end":
         ends = [(tail(path), unfinished(folder)) for folder, path in json.load(stdin)]
         stdout.write(json.dumps(ends).encode())
@@ -208,6 +213,16 @@ def remove(folders: list[str]) -> list[str]:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     return [folder for folder in folders if not os.path.lexists(folder)]
+
+
+def size(folder: str) -> int:
+    """The bytes that a folder takes with all that is in it."""
+    total = 0
+    for directory, _, files in os.walk(folder):
+        for name in [".", *files]:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+    return total
 
 
 def tail(path: str) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 
@@ -13,11 +15,10 @@ from sqlmodel import and_, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.launchers.choice import transport_of
-from flows.launchers.slurm.kept_folders import KeptFolders, remove_folders
-from flows.process.transport import CommandError, TransportError
+from flows.launchers.slurm.kept_folders import KeptFolders, folder_sizes, remove_folders
+from flows.process.transport import CommandError, Transport, TransportError
 from flows.watchers.watcher import Watcher
 from fractal_models.database import release, saved_id
-from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Profile, Resource, UserOAuth
 from fractal_models.tables.columns import now
 
@@ -26,48 +27,91 @@ logger = logging.getLogger(__name__)
 _AGAIN_SECONDS = 600.0
 
 
+@dataclass(frozen=True)
+class DueFolders:
+    """Folders on a cluster that nobody needs any more, of jobs whose owners have one profile."""
+
+    resource: Resource
+    profile: Profile
+    jobs: dict[PurePosixPath, int]
+
+    async def sizes(self) -> dict[PurePosixPath, int]:
+        """How many bytes each has that is there.
+
+        Raises:
+            TransportError, CommandError: the cluster does not answer.
+        """
+        async with self._reached() as transport:
+            return await folder_sizes(transport, self._python, self.jobs)
+
+    async def remove(self) -> Set[PurePosixPath]:
+        """Remove them. Returns those that are left, as something in them cannot be removed.
+
+        Raises:
+            TransportError, CommandError: the cluster does not answer.
+        """
+        async with self._reached() as transport:
+            gone = await remove_folders(transport, self._python, self.jobs)
+        kept = KeptFolders(self.resource.jobs_local_dir)
+        await asyncio.to_thread(kept.forget, [self.jobs[each] for each in self.jobs.keys() & gone])
+        return self.jobs.keys() - gone
+
+    @property
+    def _python(self) -> str:
+        return str(self.resource.jobs_slurm_python_worker)
+
+    @asynccontextmanager
+    async def _reached(self) -> AsyncIterator[Transport]:
+        transport = transport_of(self.resource, self.profile)
+        try:
+            yield transport
+        finally:
+            await transport.close()
+
+
 class ClusterFolders(Watcher):
     """The folders of a resource's jobs on its cluster: of jobs that are done they are removed at
-    once, of those that failed after some days, in which people may want to look into them."""
+    once, of those that failed after some time, in which people may want to look into them."""
 
     seconds = 10.0
 
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], settings: Settings, pool: str
+        self, sessions: async_sessionmaker[AsyncSession], keep: timedelta, pool: str
     ) -> None:
         self._sessions = sessions
-        self._keep = timedelta(days=settings.failed_folder_days)
+        self._keep = keep
         self._pool = pool
         self._again_at: dict[int, float] = {}  # by profile, after a failure
 
     async def look(self) -> None:
         """Remove what is due."""
+        for due in await self.due():
+            if time.monotonic() >= self._again_at.get(saved_id(due.profile), 0.0):
+                await self._remove(due)
+
+    async def due(self) -> list[DueFolders]:
+        """The folders of jobs that need these no more, by the profiles of their owners.
+
+        A job whose owner has no profile any more waits for one.
+        """
         async with self._sessions() as session:
             found = await session.exec(select(Resource).where(Resource.work_pool == self._pool))
             resource = found.first()
             if resource is None or resource.type == "local":
-                return
+                return []
             kept = KeptFolders(resource.jobs_local_dir)
             ids = await asyncio.to_thread(kept.job_ids)
             if not ids:
-                return
+                return []
             known = set(await session.exec(select(JobV2.id).where(col(JobV2.id).in_(ids))))
-            due = await self._due(session, ids)
+            due = await self._due(session, resource, ids)
             await release(session)
         await asyncio.to_thread(kept.forget, ids - known)
-        profiles = {saved_id(profile): profile for _, _, profile in due}
-        for profile_id, profile in profiles.items():
-            if time.monotonic() >= self._again_at.get(profile_id, 0.0):
-                jobs = {PurePosixPath(folder): job for job, folder, of in due if of is profile}
-                await self._remove(kept, resource, profile, jobs)
+        return due
 
     async def _due(
-        self, session: AsyncSession, ids: set[int]
-    ) -> Sequence[tuple[int, str, Profile]]:
-        """The jobs, with their folders and the profiles of their owners, that need these no more.
-
-        A job whose owner has no profile any more waits for one.
-        """
+        self, session: AsyncSession, resource: Resource, ids: set[int]
+    ) -> list[DueFolders]:
         found = await session.execute(
             select(JobV2.id, JobV2.working_dir_user, Profile)
             .join(UserOAuth, col(UserOAuth.email) == col(JobV2.user_email))
@@ -84,27 +128,20 @@ class ClusterFolders(Watcher):
                 ),
             )
         )
-        return [(job_id, folder, profile) for job_id, folder, profile in found]
+        due: dict[int, DueFolders] = {}
+        for job_id, folder, profile in found:
+            of_profile = due.setdefault(saved_id(profile), DueFolders(resource, profile, {}))
+            of_profile.jobs[PurePosixPath(folder)] = job_id
+        return list(due.values())
 
-    async def _remove(
-        self,
-        kept: KeptFolders,
-        resource: Resource,
-        profile: Profile,
-        jobs: dict[PurePosixPath, int],
-    ) -> None:
-        """Remove the folders of jobs whose owners have the same profile."""
-        transport = transport_of(resource, profile)
-        python = str(resource.jobs_slurm_python_worker)
-        gone: set[PurePosixPath] = set()
+    async def _remove(self, due: DueFolders) -> None:
+        left: Set[PurePosixPath] = due.jobs.keys()
         why = "something in them cannot be removed"
         try:
-            gone = await remove_folders(transport, python, jobs)
+            left = await due.remove()
         except (TransportError, CommandError) as error:
             why = str(error)
-        finally:
-            await transport.close()
-        await asyncio.to_thread(kept.forget, [jobs[folder] for folder in jobs if folder in gone])
-        if left := sorted(map(str, jobs.keys() - gone)):
-            self._again_at[saved_id(profile)] = time.monotonic() + _AGAIN_SECONDS
-            logger.warning("Folders of ended jobs are left on the cluster: %s: %s", left[:10], why)
+        if left:
+            self._again_at[saved_id(due.profile)] = time.monotonic() + _AGAIN_SECONDS
+            told = sorted(map(str, left))[:10]
+            logger.warning("Folders of ended jobs are left on the cluster: %s: %s", told, why)

@@ -1,5 +1,7 @@
 """The list of all watchers that a worker runs for its resource."""
 
+from datetime import timedelta
+
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -30,5 +32,5 @@ def watchers_of(
         ScheduleKeeper(sessions, engine, pool),
         JoblessRuns(sessions, engine, settings, reconciler, pool),
         Pauses(engine, pool),
-        ClusterFolders(sessions, settings, pool),
+        ClusterFolders(sessions, timedelta(days=settings.failed_folder_days), pool),
     ]

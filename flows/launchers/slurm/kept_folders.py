@@ -4,12 +4,17 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from flows.process.framing import run_program
 from flows.process.transport import AnswerError, Transport
 from flows.programs import cluster_files
 
-_REMOVE_SECONDS = 600.0
+_SECONDS = 600.0
+
+Answer = TypeVar("Answer")
 
 
 class KeptFolders:
@@ -42,12 +47,32 @@ async def remove_folders(
     Raises:
         TransportError, CommandError: the cluster does not answer.
     """
+    return set(await _answer(list[PurePosixPath], transport, python, "remove", folders))
+
+
+async def folder_sizes(
+    transport: Transport, python: str, folders: Iterable[PurePosixPath]
+) -> dict[PurePosixPath, int]:
+    """How many bytes those job folders on a cluster have that are there.
+
+    Raises:
+        TransportError, CommandError: the cluster does not answer.
+    """
+    return dict(await _answer(list[tuple[PurePosixPath, int]], transport, python, "sizes", folders))
+
+
+async def _answer(
+    kind: type[Answer],
+    transport: Transport,
+    python: str,
+    action: str,
+    folders: Iterable[PurePosixPath],
+) -> Answer:
     request = json.dumps([str(folder) for folder in folders]).encode()
     answer = await run_program(
-        transport, python, cluster_files, "remove", stdin=request, seconds=_REMOVE_SECONDS
+        transport, python, cluster_files, action, stdin=request, seconds=_SECONDS
     )
     try:
-        gone = json.loads(answer)
-        return {PurePosixPath(each) for each in gone}
-    except (ValueError, TypeError) as error:
-        raise AnswerError(f"Which folders are gone cannot be read: {answer[:200]!r}") from error
+        return TypeAdapter(kind).validate_json(answer)
+    except ValidationError as error:
+        raise AnswerError(f"The answer to {action!r} cannot be read: {answer[:200]!r}") from error

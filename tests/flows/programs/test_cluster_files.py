@@ -196,3 +196,15 @@ def test_folders_are_removed_but_not_what_links_lead_to(tmp_path: Path) -> None:
     assert gone == folders[:2]
     assert not job.exists()
     assert (others / "image").exists()
+
+
+def test_what_folders_take_is_told_without_what_links_lead_to(tmp_path: Path) -> None:
+    job, large = tmp_path / "job", tmp_path / "large"
+    (job / "0_task").mkdir(parents=True)
+    (job / "0_task" / "image").write_bytes(bytes(100_000))
+    large.write_bytes(bytes(10_000_000))
+    (job / "link").symlink_to(large)
+    folders = [str(job), str(tmp_path / "gone before")]
+    ((folder, size),) = json.loads(call("sizes", stdin=json.dumps(folders).encode()))
+    assert folder == str(job)
+    assert 100_000 <= size < 200_000

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
+from flows.watchers.cluster_folders import ClusterFolders
+from fractal_models.settings import get_settings
 from fractal_models.tables import AccountingRecordSlurm
 from tests import journal_tasks
 from tests.cluster import Cluster
+from tests.cluster_machine import KNOWN_HOSTS
 from tests.consistency import task_bodies
 from tests.journal import Journal, process_of, require_consistent, summary_of
 from tests.lab import Lab, collected, ended_activity, eventually
@@ -178,6 +182,32 @@ async def test_what_slurm_says_is_told_everywhere(
     assert {unit["status"] for unit in units} == {"failed"}
     assert all("CANCELLED" in Path(unit["logfile"]).read_text() for unit in units)
     assert Path(ended["working_dir_user"]).is_dir()
+
+
+async def test_the_folder_of_a_failed_job_is_measured_and_removed_when_it_is_old_enough(
+    slurm_lab: Lab,
+    slurm_journal: Journal,
+    fractal: Sessions,
+    kind: str,
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    args = {**slurm_journal.args, "fail_first": NAMES[:1]}
+    workflow = await slurm_lab.workflow(("Journal process", {"args_parallel": args}))
+    ended = await slurm_lab.run(workflow, await slurm_lab.dataset(*NAMES[:1]))
+    folder = Path(ended["working_dir_user"])
+    assert folder.is_dir()
+    for name, value in {**stack.environment, "FRACTAL_SSH_KNOWN_HOSTS": KNOWN_HOSTS}.items():
+        monkeypatch.setenv(name, str(value))
+    get_settings.cache_clear()
+
+    (due,) = await ClusterFolders(fractal, timedelta(0), kind).due()
+
+    assert (await due.sizes())[folder] > 0
+    assert await due.remove() == set()
+    assert not folder.exists()
+    assert await ClusterFolders(fractal, timedelta(0), kind).due() == []
+    get_settings.cache_clear()
 
 
 async def test_the_queue_of_the_cluster_is_shown(

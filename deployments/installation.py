@@ -1,0 +1,56 @@
+"""An installation as commands find it: that of an `up` by its folder, another by its settings."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from deployments.data_dir import read_secrets
+from deployments.stack import reached_postgres
+from fractal_models.settings import (
+    PrefectDatabaseSettings,
+    Settings,
+    default_data_dir,
+    get_settings,
+    read_settings,
+)
+
+# Where an `up` has Prefect unless told otherwise.
+_PREFECT_OF_UP = "http://127.0.0.1:4200/api"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Its settings, the database of its Prefect, and the logs that it writes itself."""
+
+    settings: Settings
+    prefect_database: URL
+    logs: Sequence[Path] = ()
+
+
+@contextmanager
+def reached_installation(data_dir: Path | None) -> Iterator[Installation]:
+    """An installation whose databases run at least for this block.
+
+    Without a folder, it is that of the settings or, if there are none, the one in the default
+    folder.
+
+    Raises:
+        SettingsError, DataDirError, PostgresError: it is not told, or is not there.
+    """
+    if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
+        prefect_database = read_settings(PrefectDatabaseSettings).url
+        yield Installation(get_settings(), prefect_database)
+        return
+    folder = (data_dir or default_data_dir()).expanduser().absolute()
+    with reached_postgres(folder) as postgres:
+        os.environ["FRACTAL_DATABASE_URL"] = postgres.fractal.render_as_string(hide_password=False)
+        os.environ["FRACTAL_DATA_DIR"] = str(folder)
+        os.environ.setdefault("PREFECT_API_URL", _PREFECT_OF_UP)
+        secret = read_secrets(folder / "secrets.json")
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", secret["prefect_auth"])
+        logs = [*sorted((folder / "logs").glob("*.log")), postgres.log]
+        yield Installation(get_settings(), postgres.prefect, logs)
