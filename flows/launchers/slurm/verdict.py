@@ -7,7 +7,7 @@ from flows.launchers.slurm.queue import ElementState
 
 # States in which SLURM jobs end because of the cluster, not of what they ran; and one that is only
 # concluded, from SLURM's silence.
-OF_THE_CLUSTER = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"}
+OF_THE_CLUSTER = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "LAUNCH_FAILED", "REVOKED"}
 _FORGOTTEN = {"FORGOTTEN"}
 # States that the running units cause. Units that waited in the same SLURM job did not cause them.
 _OF_RUNNING_UNITS = {"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
@@ -15,6 +15,8 @@ _OF_RUNNING_UNITS = {"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"}
 _OF_THE_RUNNER = {"COMPLETED", "FAILED"}
 # Without cgroups, only the output of a SLURM job says that the job needed too much memory.
 _OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "out-of-memory")
+# SLURM's word on a job that it ends to start it again, which then begins its output anew.
+_REQUEUED = "DUE TO JOB REQUEUE"
 
 
 @dataclass(frozen=True)
@@ -73,4 +75,6 @@ def better_told(how: ElementState, said: str, *, time_was_up: bool) -> ElementSt
         return ElementState("TIMEOUT", "told so before the time limit")
     if any(words in said for words in _OUT_OF_MEMORY):
         return ElementState("OUT_OF_MEMORY", how.reason)
+    if _REQUEUED in said:
+        return ElementState("LAUNCH_FAILED", "requeued, but refused by its node")
     return how

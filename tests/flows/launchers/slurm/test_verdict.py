@@ -3,7 +3,7 @@
 import pytest
 
 from flows.launchers.slurm.queue import ElementState
-from flows.launchers.slurm.verdict import Verdict, better_told, verdict_on
+from flows.launchers.slurm.verdict import OF_THE_CLUSTER, Verdict, better_told, verdict_on
 
 MISSING, RUNNING = {1, 2, 3}, {1, 2}
 
@@ -19,7 +19,7 @@ def verdict(
     return verdict_on(how, MISSING, running, has_results=has_results, was_one_by_one=was_one_by_one)
 
 
-@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED", "FORGOTTEN"])
+@pytest.mark.parametrize("state", [*sorted(OF_THE_CLUSTER), "FORGOTTEN"])
 def test_what_the_cluster_ends_goes_on(state: str) -> None:
     assert verdict(state) == Verdict(frozenset(), goes_on=True, in_vain=True)
     assert verdict(state, has_results=True) == Verdict(frozenset(), goes_on=True)
@@ -54,5 +54,10 @@ def test_the_output_may_tell_more_than_the_state() -> None:
     memory = "slurmstepd: error: Step 2.batch exceeded memory limit"
     assert better_told(failed, memory, time_was_up=False).state == "OUT_OF_MEMORY"
     assert better_told(failed, "", time_was_up=True).state == "TIMEOUT"
+    requeued = (
+        "slurmstepd: error: *** JOB 6 ON node CANCELLED AT 2026-11-29T11:27:21 DUE TO JOB REQUEUE "
+        "***\nunit_runner: interrupted by a signal."
+    )
+    assert better_told(failed, requeued, time_was_up=False).state == "LAUNCH_FAILED"
     assert better_told(failed, "", time_was_up=False) is failed
     assert better_told(killed, memory, time_was_up=True) is killed
