@@ -26,7 +26,7 @@ chaos: $(READY)
 
 # What tests do by day in a short form, for hours and with a new seed. What fails does not keep the
 # rest from being done. NIGHT=night-chaos does one of it, SEED=7 another night's again.
-NIGHT ?= night-examples night-differences night-schedules night-chaos
+NIGHT ?= night-examples night-differences night-schedules night-upkeep night-chaos
 SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d " "))
 
 .PHONY: $(NIGHT)
@@ -42,6 +42,9 @@ night-differences: $(READY)
 
 night-schedules: $(READY)
 	$(BIN)/python benchmarks/schedules.py --seconds 1200 --seed $(SEED)
+
+night-upkeep: $(READY)
+	$(BIN)/python -m benchmarks.upkeep --jobs 2000 --window 600
 
 night-chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py --rounds 50 --seed $(SEED) $(CHAOS)

@@ -105,8 +105,8 @@ class Day:
 
     def live(self, count: int, seconds: float) -> Story:
         """Let the schedules run for so long, and examine what became of them."""
-        made = [self._schedule(number) for number in range(count)]
-        self._switch(made, active=True)
+        made = [self.schedule(number) for number in range(count)]
+        self.switch(made, active=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._pass(end, _UP, made)
@@ -114,14 +114,14 @@ class Day:
             self._story.kills += 1
             self._pass(end, _DOWN, made)
             self._stack.start("worker")
-        self._switch(made, active=False)
+        self.switch(made, active=False)
         self._rest(made)
         jobs = self._client.get(f"{self._base}/job/", log=False)
         for schedule in made:
             examine(self._story, schedule, self._flow_runs(schedule), jobs)
         return self._story
 
-    def _switch(self, made: list[Made], *, active: bool) -> None:
+    def switch(self, made: list[Made], *, active: bool) -> None:
         """Have all schedules go on, or pause them. Prefect may be too busy to answer."""
         for schedule in made:
             url = f"{self._base}/schedule/{schedule.id}/"
@@ -144,7 +144,7 @@ class Day:
         self._client.post(f"{self._base}/workflow/{workflow['id']}/wftask/", [task])
         return int(workflow["id"])
 
-    def _schedule(self, number: int) -> Made:
+    def schedule(self, number: int) -> Made:
         interval = _INTERVALS[number % len(_INTERVALS)]
         zarr_dir = f"{self._stack.data_dir}/projects/{number}"
         dataset = self._client.post(
