@@ -24,10 +24,11 @@ _PREFECT_OF_UP = "http://127.0.0.1:4200/api"
 
 @dataclass(frozen=True)
 class Installation:
-    """Its settings, the database of its Prefect, and the logs that it writes itself."""
+    """Its settings, and the database of its Prefect; of an `up`, also its folder and its logs."""
 
     settings: Settings
     prefect_database: URL
+    data_dir: Path | None = None
     logs: Sequence[Path] = ()
 
 
@@ -42,8 +43,7 @@ def reached_installation(data_dir: Path | None) -> Iterator[Installation]:
         SettingsError, DataDirError, PostgresError: it is not told, or is not there.
     """
     if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
-        prefect_database = read_settings(PrefectDatabaseSettings).url
-        yield Installation(get_settings(), prefect_database)
+        yield installation_of_settings()
         return
     folder = (data_dir or default_data_dir()).expanduser().absolute()
     with reached_postgres(folder) as postgres:
@@ -53,4 +53,13 @@ def reached_installation(data_dir: Path | None) -> Iterator[Installation]:
         secret = read_secrets(folder / "secrets.json")
         os.environ.setdefault("PREFECT_API_AUTH_STRING", secret["prefect_auth"])
         logs = [*sorted((folder / "logs").glob("*.log")), postgres.log]
-        yield Installation(get_settings(), postgres.prefect, logs)
+        yield Installation(get_settings(), postgres.prefect, folder, logs)
+
+
+def installation_of_settings() -> Installation:
+    """The one whose databases the settings name.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    return Installation(get_settings(), read_settings(PrefectDatabaseSettings).url)

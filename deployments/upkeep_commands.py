@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from fractal_models.settings import SettingsError, default_data_dir
+from fractal_models.settings import SettingsError
 
-_DATA_DIR = default_data_dir()
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 app = typer.Typer()
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `fractal-prefect up`; default: what FRACTAL_DATABASE_URL names."),
+]
 
 
 @app.command()
@@ -27,10 +31,7 @@ def tidy(
     delete_task_groups: Annotated[
         bool, typer.Option("--delete-task-groups", help="Also those that nothing uses.")
     ] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of `fractal-prefect up`; default: what the settings name."),
-    ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Remove what jobs have left that ended long ago: in Prefect, in folders, in logs.
 
@@ -52,25 +53,39 @@ def tidy(
 @app.command()
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to write it; it has secrets.")],
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder of `fractal-prefect up`, which may run.")
-    ] = _DATA_DIR,
-    job_folders: Annotated[bool, typer.Option(help="Also what is in the folders of jobs.")] = False,
+    data_dir: DataDir = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Folder of your settings, as /etc/fractal-prefect."
+        ),
+    ] = None,
+    job_folders: Annotated[
+        bool, typer.Option("--job-folders", help="Also what is in the folders of jobs.")
+    ] = False,
 ) -> None:
-    """Write databases, secrets and task environments of an `up` into a file."""
-    from deployments.backup import back_up
+    """Write databases, secrets or settings, and task environments into a file; all may run."""
+    from deployments.backups.backup import back_up
+    from deployments.installation import reached_installation
 
-    back_up(data_dir, file, typer.echo, job_folders=job_folders)
-    typer.echo(f"{file} is a backup of {data_dir}: {file.stat().st_size / 1e6:,.0f} MB.")
+    with reached_installation(data_dir) as installation:
+        back_up(installation, file, typer.echo, settings=settings, job_folders=job_folders)
+        typer.echo(f"{file} is a backup: {file.stat().st_size / 1e6:,.0f} MB.")
 
 
 @app.command()
 def restore(file: Annotated[Path, typer.Argument(help="What `backup` has written.")]) -> None:
-    """Make the folder of an `up` anew, where it was; nothing may be there."""
-    from deployments.backup import restore as restore_from
+    """Make the folder of an `up` anew, where it was; or fill the databases of the settings."""
+    from deployments.backups.backup import read_about, restore_into, restore_up
+    from deployments.installation import installation_of_settings
 
-    data_dir = restore_from(file, typer.echo)
-    typer.echo(f"Start it, and its jobs go on: fractal-prefect up --data-dir {data_dir}")
+    about = read_about(file)
+    if about.data_dir is None:
+        restore_into(file, about, installation_of_settings(), typer.echo)
+        typer.echo("Start all parts, and their jobs go on.")
+    else:
+        data_dir = restore_up(file, about, typer.echo)
+        typer.echo(f"Start it, and its jobs go on: fractal-prefect up --data-dir {data_dir}")
 
 
 def _duration(text: str) -> timedelta:
