@@ -4,8 +4,8 @@
 
 In fast motion: schedules of a few seconds run jobs of one image on a stack of its own. What is
 older than the window is removed several times in each, and the sizes of all that grows are told.
-Prefect's server removes its events after the same time. After the first window nothing may grow
-but the record of what was done: the rows of jobs, their history and accounting.
+Prefect's server removes its events after the same time. After two windows nothing may grow but the
+record of what was done: the rows of jobs, their history and accounting. Ctrl-C ends it earlier.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import random
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +34,9 @@ _TIDIED_PER_WINDOW = 4
 _SHORTEST = (
     12  # of the numbers of schedules, each so many has the shortest interval, and all images
 )
-_MOST_GROWTH = 1.1  # of what is flat, in all of the time after the first window
+_WARM_WINDOWS = 2  # of so many, the first has nothing old yet
+_FEWEST = 6
+_MOST_GROWTH = 1.1  # of what is flat, from the first third of the time to the last
 _RECORD = ("jobv2", "historyrun", "historyunit", "accountingrecord", "datasetv2")
 
 
@@ -84,24 +87,25 @@ def main() -> int:
             day.switch(
                 [day.schedule(_SHORTEST * each) for each in range(options.schedules)], active=True
             )
-            measured = live(stack, options.jobs, options.window)
+            measured: list[Sizes] = []
+            with suppress(KeyboardInterrupt):  # what was measured by then is told
+                live(stack, options.jobs, options.window, measured)
     return report(measured)
 
 
-def live(stack: Stack, jobs: int, window: float) -> list[tuple[float, Sizes]]:
-    """Tidy again and again until so many jobs have ended; what there was at which second."""
-    began, measured = time.monotonic(), list[tuple[float, Sizes]]()
+def live(stack: Stack, jobs: int, window: float, measured: list[Sizes]) -> None:
+    """Tidy again and again until so many jobs have ended; add what there is after each window."""
+    began = time.monotonic()
     print("".join(f"{each:>12}" for each in ("s", *(each.name for each in fields(Sizes)))))
-    while not measured or measured[-1][1].jobs < jobs:
+    while not measured or measured[-1].jobs < jobs:
         time.sleep(window / _TIDIED_PER_WINDOW)
         tidied(stack, window)
         seconds, sizes = time.monotonic() - began, asyncio.run(sizes_of(stack))
-        if seconds > window:
-            measured.append((seconds, sizes))
+        if seconds > _WARM_WINDOWS * window:
+            measured.append(sizes)
         numbers = [f"{each:12,}" for each in astuple(sizes)[:2]]
         amounts = [f"{each / 1e6:10.1f}MB" for each in astuple(sizes)[2:]]
         print(f"{seconds:12.0f}", *numbers, *amounts, sep="", flush=True)
-    return measured
 
 
 def tidied(stack: Stack, window: float) -> None:
@@ -138,21 +142,22 @@ def _dsn(stack: Stack, name: str) -> str:
     return str(url.render_as_string(hide_password=False))
 
 
-def report(measured: list[tuple[float, Sizes]]) -> int:
-    """How much what must not grow has grown since the first window; the exit code."""
-    third = max(1, len(measured) // 3)
-    first, last = measured[:third], measured[-third:]
-    grown = 0
+def report(measured: list[Sizes]) -> int:
+    """How much what must not grow has grown; the exit code."""
+    if len(measured) < _FEWEST:
+        print(f"Too short to tell: {len(measured)} measurements.")
+        return 1
+    third, grown = len(measured) // 3, False
     print()
-    for what in measured[0][1].flat:
-        before, after = (mean(sizes.flat[what] for _, sizes in part) for part in (first, last))
-        grown += after > _MOST_GROWTH * before
+    for what in measured[0].flat:
+        before = mean(sizes.flat[what] for sizes in measured[:third])
+        after = mean(sizes.flat[what] for sizes in measured[-third:])
+        grown |= after > _MOST_GROWTH * before
         print(f"{what:<32}{before / 1e6:8.1f} MB, then {after / 1e6:8.1f} MB")
-    jobs = measured[-1][1].jobs - measured[0][1].jobs
-    record = measured[-1][1].record - measured[0][1].record
-    if jobs:
-        print(f"{'The record, per job':<32}{record / jobs / 1e3:8.1f} kB")
-    return 1 if grown else 0
+    jobs = measured[-1].jobs - measured[0].jobs
+    record = measured[-1].record - measured[0].record
+    print(f"{'The record, per job':<32}{record / max(jobs, 1) / 1e3:8.1f} kB")
+    return int(grown)
 
 
 if __name__ == "__main__":
