@@ -60,7 +60,7 @@ def running_at(kind: str, stack: Stack, admin_password: str) -> Iterator[Site]:
                 )
             )
             admin = Lab(client, stack.data_dir)
-            resource = resource_body(cluster, stack, kind)
+            resource = resource_body(cluster, stack.data_dir, kind)
             runner.run(contexts.enter_async_context(lab_at(cluster, stack, admin, resource)))
             copy = cluster.root / "journal_tasks.py"
             shutil.copy(journal_tasks.__file__, copy)

@@ -88,7 +88,7 @@ async def measure_all(stack: Stack, transports: list[str], sizes: list[int], sin
                 seconds = await single_jobs(cluster, singles)
                 print(f"{singles} single sbatch of one `true` each: {seconds:.1f} s", flush=True)
             for transport in transports:
-                resource = resource_body(cluster, stack, f"slurm_{transport}")
+                resource = resource_body(cluster, stack.data_dir, f"slurm_{transport}")
                 admin = Lab(client, stack.data_dir)
                 async with lab_at(cluster, stack, admin, resource) as lab:
                     benchmark = Benchmark(cluster, lab, stack, log)

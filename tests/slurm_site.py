@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from deployments.stack import Stack
 from tests.cluster import Cluster
 from tests.lab import Lab, Server, logged_in
 
@@ -56,13 +56,13 @@ async def _register(
     await admin.ok("PATCH", f"/auth/users/{made['id']}/", json=change)
 
 
-def resource_body(cluster: Cluster, stack: Stack, kind: str) -> dict[str, Any]:
+def resource_body(cluster: Cluster, data_dir: Path, kind: str) -> dict[str, Any]:
     """A request for the cluster as a resource."""
     return {
         "type": kind,
         "name": kind,
         "host": f"127.0.0.1:{cluster.ssh_port}" if kind == "slurm_ssh" else None,
-        "jobs_local_dir": str(stack.data_dir / f"{kind}-jobs"),
+        "jobs_local_dir": str(data_dir / f"{kind}-jobs"),
         "jobs_runner_config": RUNNER_CONFIG,
         "jobs_slurm_python_worker": "/usr/bin/python3",
         "jobs_poll_interval": 1,

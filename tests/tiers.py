@@ -19,6 +19,7 @@ TIERS = {
     "unit": (),
 }
 ON_THE_CLUSTER = (
+    "tests/deployments/test_upgrade_on_a_cluster.py",
     "tests/differential/test_surroundings.py",
     "tests/flows/activities/test_site.py",
     "tests/flows/launchers/slurm/test_facility.py",

@@ -4,8 +4,6 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,15 @@ from tests.conftest import PREFECT_AWAY
 from tests.consistency import events
 from tests.deployments.conftest import Run
 from tests.deployments.moving.site import run_sql
-from tests.deployments.test_upgrade import UNITS, begin_job, images_when_done, up
+from tests.deployments.upgrading import UNITS, begin_job, images_when_done, up
 
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Not below pytest's folder, which it closes to other users: PostgreSQL runs as another one.
-    with tempfile.TemporaryDirectory(prefix="fractal-backup-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-def test_jobs_go_on_after_a_backup_is_restored(folder: Path, fractal_prefect: Run) -> None:
+def test_jobs_go_on_after_a_backup_is_restored(open_folder: Path, fractal_prefect: Run) -> None:
     """One of an `up`, and one of its databases as if they were a site's own PostgreSQL."""
-    data_dir, gate, journal = folder / "data", folder / "gate", folder / "journal"
-    of_up, of_site, settings = folder / "up.tar", folder / "site.tar", folder / "etc"
+    data_dir, gate, journal = open_folder / "data", open_folder / "gate", open_folder / "journal"
+    of_up, of_site, settings = open_folder / "up.tar", open_folder / "site.tar", open_folder / "etc"
     settings.mkdir()
     (settings / "api.env").write_text("FRACTAL_JWT_SECRET=of the site\n")
     journal.touch()
@@ -107,51 +97,51 @@ def in_database(data_dir: Path, name: str, statement: str) -> list[Any]:
     return [value for (value,) in run_sql(url, statement)]
 
 
-def test_a_backup_of_nothing_leaves_nothing(folder: Path, fractal_prefect: Run) -> None:
-    refused = fractal_prefect("backup", folder / "b.tar", "--data-dir", folder / "none")
+def test_a_backup_of_nothing_leaves_nothing(open_folder: Path, fractal_prefect: Run) -> None:
+    refused = fractal_prefect("backup", open_folder / "b.tar", "--data-dir", open_folder / "none")
 
     assert refused.is_error("There is no installation in")
-    assert list(folder.iterdir()) == []
+    assert list(open_folder.iterdir()) == []
 
 
-def test_what_is_no_backup_is_refused(folder: Path, fractal_prefect: Run) -> None:
-    other = folder / "other.tar"
+def test_what_is_no_backup_is_refused(open_folder: Path, fractal_prefect: Run) -> None:
+    other = open_folder / "other.tar"
     subprocess.run(["tar", "--create", "--file", other, "-C", "/", "etc/hostname"], check=True)
 
     assert fractal_prefect("restore", other).is_error("is no backup of fractal-prefect")
-    assert fractal_prefect("restore", folder / "none.tar").is_error("none.tar")
+    assert fractal_prefect("restore", open_folder / "none.tar").is_error("none.tar")
 
 
 def test_programs_that_are_missing_or_too_old_are_told(
-    folder: Path, fractal_prefect: Run, database: URL
+    open_folder: Path, fractal_prefect: Run, database: URL
 ) -> None:
     url = database.set(drivername="postgresql").render_as_string(hide_password=False)
     site = {
         "FRACTAL_DATABASE_URL": url,
         "FRACTAL_PREFECT_DATABASE_URL": url,
         "PREFECT_API_URL": PREFECT_AWAY,
-        "PATH": str(folder),
+        "PATH": str(open_folder),
     }
-    backup = partial(fractal_prefect, "backup", folder / "b.tar", **site)
+    backup = partial(fractal_prefect, "backup", open_folder / "b.tar", **site)
     assert backup().is_error("pg_dump is not in PATH", "apt install postgresql-client")
-    old = folder / "pg_dump"
+    old = open_folder / "pg_dump"
     old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.22 (Debian 12.22-1)'\n")
     old.chmod(0o755)
     assert backup().is_error(
         "12.22", "than the server, PostgreSQL 1", "install postgresql-client-1"
     )
-    assert list(folder.iterdir()) == [old]
+    assert list(open_folder.iterdir()) == [old]
 
 
-def test_a_password_is_not_among_the_arguments_of_programs(folder: Path) -> None:
-    program = folder / "pg_dump"
+def test_a_password_is_not_among_the_arguments_of_programs(open_folder: Path) -> None:
+    program = open_folder / "pg_dump"
     program.write_text('#!/bin/sh\necho "$PGPASSWORD $*" > "$3"\n')
     program.chmod(0o755)
     url = make_url("postgresql+asyncpg://me:se%40cret@db/fractal?sslmode=require")
-    Programs(folder).dump(url, folder / "dump")
-    told = (folder / "dump").read_text().split()
+    Programs(open_folder).dump(url, open_folder / "dump")
+    told = (open_folder / "dump").read_text().split()
     assert told == [
         "se@cret",
-        *("--format=custom", "--file", str(folder / "dump")),
+        *("--format=custom", "--file", str(open_folder / "dump")),
         "postgresql://me@db/fractal?sslmode=require",
     ]

@@ -68,7 +68,7 @@ async def test_a_unit_on_a_cluster_sees_what_the_reference_shows(
     script = Path(shutil.copy(SCRIPT, cluster.root))
     async with reference_beside(stack, lab, tmp_path / kind, kind) as (reference, admin):
         resource = {
-            **resource_body(cluster, stack, kind),
+            **resource_body(cluster, stack.data_dir, kind),
             "name": f"surroundings_{kind}",
             "jobs_runner_config": {**RUNNER_CONFIG, "user_local_exports": EXPORTS},
         }

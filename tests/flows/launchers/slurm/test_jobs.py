@@ -42,7 +42,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 async def slurm_lab(kind: str, cluster: Cluster, stack: Stack, lab: Lab) -> AsyncIterator[Lab]:
     """A user of the cluster, with the tasks that keep a journal."""
-    async with lab_at(cluster, stack, lab, resource_body(cluster, stack, kind)) as slurm_lab:
+    async with lab_at(
+        cluster, stack, lab, resource_body(cluster, stack.data_dir, kind)
+    ) as slurm_lab:
         copy = cluster.root / "journal_tasks.py"
         shutil.copy(journal_tasks.__file__, copy)
         for body in task_bodies(kind, ["/usr/bin/python3", "-I", "-S", str(copy)]):
@@ -246,7 +248,7 @@ async def test_a_resource_that_takes_nothing_new_lets_no_task_begin(
         each for each in await lab.ok("GET", "/admin/v2/resource/") if each["name"] == kind
     ]
     url = f"/admin/v2/resource/{resource['id']}/"
-    body = resource_body(cluster, stack, kind)
+    body = resource_body(cluster, stack.data_dir, kind)
     await lab.ok("PUT", url, json={**body, "prevent_new_submissions": True})
     gate.touch()
     ended = await slurm_lab.ended(job)
@@ -346,7 +348,7 @@ async def test_projects_of_pixi_are_installed_where_they_run(
     config["SLURM_CONFIG"]["preamble"] = ["echo the node is prepared"]
     resources = await lab.ok("GET", "/admin/v2/resource/")
     (resource_id,) = (resource["id"] for resource in resources if resource["name"] == kind)
-    body = resource_body(cluster, stack, kind)
+    body = resource_body(cluster, stack.data_dir, kind)
     url = f"/admin/v2/resource/{resource_id}/"
     await lab.ok("PUT", url, json={**body, "tasks_pixi_config": config})
 
