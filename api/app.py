@@ -10,13 +10,14 @@ from fastapi.routing import APIRoute
 from api import routing
 from api.errors import REFUSALS, add_error_handlers
 from api.gone_clients import GoneClients
+from api.measured_requests import MeasuredRequests
 from api.oauth_provider import OAuthProvider
 from api.request_body import RequestBodies
-from api.request_times import MeasuredRequests, RequestTimes
 from api.routes import ROUTERS
 from api.services import Services
 from flows.engine.client import open_engine
 from flows.monitoring.folders import Folders
+from flows.monitoring.request_times import RequestTimes
 from flows.watchers.unattended import UnattendedJobs
 from flows.watchers.watcher import Outages
 from fractal_models.database import open_database

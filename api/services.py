@@ -12,10 +12,10 @@ from api.auth import BEARER, COOKIE, UserManager, active_user
 from api.errors import not_logged_in
 from api.gone_clients import reads_only
 from api.oauth_provider import OAuthProvider
-from api.request_times import RequestTimes
 from flows.activities.begin import Lifecycle
 from flows.engine.client import Engine
 from flows.monitoring.folders import Folders
+from flows.monitoring.request_times import RequestTimes
 from fractal_models.database import allow_seconds, one_moment
 from fractal_models.errors import NotFoundError
 from fractal_models.rights import (

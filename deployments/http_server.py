@@ -152,7 +152,7 @@ OPTIONS: dict[str, Any] = {
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Of several processes, those that end are replaced."""
-    from api.request_times import shared_by_processes
+    from flows.monitoring.request_times import shared_by_processes
 
     with shared_by_processes():
         _serve(settings, _app(settings))

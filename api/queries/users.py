@@ -11,7 +11,6 @@ from api.lists import list_document
 from fractal_models.json_rows import json_array, json_object
 from fractal_models.schemas.user import OAuthAccountRead, UserRead
 from fractal_models.tables import (
-    DatasetV2,
     LinkUserGroup,
     LinkUserProjectV2,
     OAuthAccount,
@@ -61,18 +60,3 @@ def owner_email(project_id: Any) -> ScalarSelect[str]:
         .where(col(link.project_id) == project_id, col(link.is_owner))
         .scalar_subquery()
     )
-
-
-async def zarr_dirs_of(session: AsyncSession, user_id: int | None) -> list[str]:
-    """The folders of the datasets in projects that a user owns or joined."""
-    found = await session.exec(
-        select(DatasetV2.zarr_dir)
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(DatasetV2.project_id))
-        .where(
-            LinkUserProjectV2.user_id == user_id,
-            col(LinkUserProjectV2.is_verified),
-        )
-        .order_by(DatasetV2.zarr_dir)
-        .distinct()
-    )
-    return list(found)

@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 from sqlmodel import col, select
 
-from api.queries.users import with_groups, zarr_dirs_of
+from api.queries.users import with_groups
 from api.services import CurrentUser, SessionDep, SettingsDep, UserManagerDep
+from fractal_models.project_dirs import zarr_dirs_of
 from fractal_models.rights import require_no_guest, require_verified
 from fractal_models.schemas.user import UserProfileInfo, UserRead, UserUpdateStrict
 from fractal_models.tables import Profile, Resource

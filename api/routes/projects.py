@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Response, status
 from sqlalchemy import Select, bindparam
-from sqlmodel import col, delete, select, update
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel import col, select
 
 from api import lists
 from api.lists import READER
@@ -16,6 +15,7 @@ from api.services import Contributor, SessionDep, Superuser, VerifiedUser
 from flows.records.jobs import require_no_submitted_job
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
+from fractal_models.project_owners import give_project, owns_project_named
 from fractal_models.rights import find
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.project import (
@@ -24,8 +24,7 @@ from fractal_models.schemas.project import (
     ProjectReadSuperuser,
     ProjectUpdate,
 )
-from fractal_models.tables import DatasetV2, LinkUserProjectV2, Profile, ProjectV2, UserOAuth
-from fractal_models.urls import lies_in
+from fractal_models.tables import LinkUserProjectV2, ProjectV2, UserOAuth
 
 router = APIRouter(prefix="/api/v2/project", tags=["Project"])
 router_of_all = APIRouter(prefix="/admin/v2/project", tags=["Administration"])
@@ -58,7 +57,7 @@ async def create_project(
     request: ProjectCreate, user: Contributor, resource: UserResource, session: SessionDep
 ) -> ProjectRead:
     """Make a project on the user's resource, owned by them."""
-    if await _owns_project_named(session, user.id, request.name):
+    if await owns_project_named(session, user.id, request.name):
         raise RefusedError(f"You have a project {request.name!r} already.")
     project = ProjectV2(**request.model_dump(), resource_id=saved_id(resource))
     session.add(project)
@@ -87,7 +86,7 @@ async def update_project(
 ) -> ProjectRead:
     given = changes.given()
     renamed = given.get("name", project.name) != project.name
-    if renamed and await _owns_project_named(session, user.id, changes.name):
+    if renamed and await owns_project_named(session, user.id, changes.name):
         raise RefusedError(f"You have a project {changes.name!r} already.")
     project.sqlmodel_update(given)
     await session.commit()
@@ -142,54 +141,8 @@ async def list_all_projects(
 async def give_project_to_user(project: AnyProject, user_id: int, session: SessionDep) -> None:
     """Give a project to a new owner; the old one has no part in it any more."""
     user = await find(session, UserOAuth, user_id)
-    await session.refresh(project, with_for_update=True)  # nobody is invited meanwhile
-    if user.is_guest:
-        raise RefusedError(f"User {user.email} is a guest, who owns nothing.")
-    profile = await session.get(Profile, user.profile_id) if user.profile_id else None
-    if profile is None or profile.resource_id != project.resource_id:
-        raise RefusedError(f"User {user.email} has no profile on the resource of this project.")
-    link = await session.get(LinkUserProjectV2, (project.id, user_id))
-    if link is not None and link.is_owner:
-        raise RefusedError(f"User {user.email} owns this project already.")
-    if await _owns_project_named(session, user_id, project.name):
-        raise RefusedError(f"User {user.email} has a project {project.name!r} already.")
-    folders = await session.exec(
-        select(DatasetV2.zarr_dir).where(DatasetV2.project_id == project.id)
-    )
-    if foreign := [folder for folder in folders if not lies_in(folder, user.project_dirs)]:
-        raise RefusedError(
-            f"Datasets of this project are in {', '.join(foreign)}: first add that to the "
-            f"project_dirs of user {user.email}."
-        )
-    await _give(session, project, user)
+    await give_project(session, project, user)
     await session.commit()
-
-
-async def _give(session: AsyncSession, project: ProjectV2, user: UserOAuth) -> None:
-    """Make the owner's part in a project, whose row is locked, that of another user."""
-    of_project = col(LinkUserProjectV2.project_id) == project.id
-    await session.exec(
-        delete(LinkUserProjectV2).where(of_project, col(LinkUserProjectV2.user_id) == user.id)
-    )
-    await session.exec(
-        update(LinkUserProjectV2)
-        .where(of_project, col(LinkUserProjectV2.is_owner))
-        .values(user_id=user.id)
-    )
-
-
-async def _owns_project_named(session: AsyncSession, user_id: int | None, name: str) -> bool:
-    """Whether a user owns a project of this name."""
-    found = await session.exec(
-        select(ProjectV2.id)
-        .join(LinkUserProjectV2, col(LinkUserProjectV2.project_id) == col(ProjectV2.id))
-        .where(
-            LinkUserProjectV2.user_id == user_id,
-            col(LinkUserProjectV2.is_owner),
-            ProjectV2.name == name,
-        )
-    )
-    return found.first() is not None
 
 
 def _owned() -> Select[Any]:

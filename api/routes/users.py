@@ -32,10 +32,10 @@ from fractal_models.groups import (
     remove_from_group,
     set_groups,
 )
+from fractal_models.project_dirs import require_datasets_inside
 from fractal_models.rights import find
 from fractal_models.schemas import user as schemas
 from fractal_models.tables import JobV2, LinkUserGroup, Profile, UserGroup, UserOAuth
-from fractal_models.urls import lies_in
 
 router = APIRouter(prefix="/auth", tags=["Authentication"])
 router_of_all = APIRouter(prefix="/admin/v2", tags=["Administration"])
@@ -81,7 +81,7 @@ async def update_user(
     if given.get("is_superuser", user.is_superuser) and given.get("is_guest", user.is_guest):
         raise RefusedError("A superuser cannot be a guest.")
     if "project_dirs" in given:
-        await _require_datasets_inside(session, user, given["project_dirs"])
+        await require_datasets_inside(session, user, given["project_dirs"])
     with _refusals_of(changes.email):
         edited = await users.edit(user, given)
     return await queries.with_groups(session, edited, settings.default_group)
@@ -251,21 +251,6 @@ def _table_of_users(filters: StartedJobFilters, *, only_with_jobs: bool) -> Sele
 async def _require_profile(session: AsyncSession, profile_id: int | None) -> None:
     if profile_id is not None:
         await find(session, Profile, profile_id)
-
-
-async def _require_datasets_inside(
-    session: AsyncSession, user: UserOAuth, project_dirs: list[str]
-) -> None:
-    before = [
-        path
-        for path in await queries.zarr_dirs_of(session, user.id)
-        if lies_in(path, user.project_dirs)
-    ]
-    if lost := [path for path in before if not lies_in(path, project_dirs)]:
-        raise RefusedError(
-            f"{len(lost)} folders of datasets of {user.email} would be in none of the project_dirs "
-            f"any more, e.g. {lost[0]}."
-        )
 
 
 @contextmanager

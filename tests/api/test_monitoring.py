@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.app import create_app
-from api.request_times import RequestTimes, shared_by_processes
 from flows.monitoring.folders import Folders
+from flows.monitoring.request_times import RequestTimes, shared_by_processes
 from flows.records import observation
 from fractal_models.settings import Settings
 from fractal_models.tables import Resource

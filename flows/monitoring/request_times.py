@@ -1,7 +1,6 @@
-"""How long requests take: measured in every process of the API, and told for all of them."""
+"""How long requests take: counted in every process of the API, and told for all of them."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from tempfile import TemporaryDirectory
 from prometheus_client import CollectorRegistry, Histogram, Summary, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client looks for it
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -57,35 +55,3 @@ class RequestTimes:
         if (folder := os.environ.get(_FOLDER)) is None or not Path(folder).is_dir():
             return self._own
         return MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]
-
-
-class MeasuredRequests:
-    """Measures each request to its last byte."""
-
-    def __init__(self, app: ASGIApp, times: RequestTimes) -> None:
-        self._app = app
-        self._times = times
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), "none"
-
-        async def note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = f"{message['status'] // 100}xx"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note)
-        finally:
-            path = getattr(scope.get("route"), "path", "none")
-            self._times.took(_method(scope), path, status, time.perf_counter() - began)
-
-
-def _method(scope: Scope) -> str:
-    """The method, unless it was made up: each has a counter, and there are to be few."""
-    known = ("GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS")
-    return scope["method"] if scope["method"] in known else "other"
