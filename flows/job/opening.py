@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import AsyncClientContext
 from prefect.logging import get_run_logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlmodel import select
+from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.engine.client import Engine, EngineError, job_id_of
@@ -119,14 +119,14 @@ async def _job_of(
     session: AsyncSession, engine: Engine, flow_run: FlowRun, request: JobRequest
 ) -> JobV2:
     """The job of a flow run. Another process of the same flow run may be making it just now."""
-    if (job := await _claim(session, flow_run)) is not None:
+    if (job := await claim(session, flow_run)) is not None:
         return job
     if TAG in flow_run.tags and flow_run.auto_scheduled:
         request = await _request_now(engine, flow_run) or request
     try:
         return await make_job(session, request, flow_run)
     except DatasetBusyError:
-        if (job := await _claim(session, flow_run)) is None:
+        if (job := await claim(session, flow_run)) is None:
             raise
         return job
 
@@ -150,7 +150,7 @@ async def _request_now(engine: Engine, flow_run: FlowRun) -> JobRequest | None:
     return None if parameters is None else JobRequest(**parameters)
 
 
-async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
+async def claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
     """The job of a flow run; None if the flow run has to make its own.
 
     If the flow run was made for a job that names no flow run yet, the job gets this one
@@ -159,14 +159,20 @@ async def _claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
     Raises:
         JobUnavailableError: the job is unknown, or belongs to another flow run.
     """
-    found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
-    job = found.first()
     job_id = job_id_of(flow_run)
-    if job is not None or job_id is None:
-        return job
-    job = await session.get(JobV2, job_id)
-    if job is None:
+    # In one statement: who made the flow run may be writing its id into the job at this moment.
+    is_its_own = col(JobV2.flow_run_id) == flow_run.id
+    found = await session.exec(
+        select(JobV2)
+        .where(or_(is_its_own, col(JobV2.id) == job_id))
+        .order_by(is_its_own.desc().nulls_last())
+        .limit(1)
+    )
+    job = found.first()
+    if job is None and job_id is not None:
         raise JobUnavailableError(f"There is no job {job_id}.")
+    if job is None or job.flow_run_id == flow_run.id:
+        return job
     if job.flow_run_id is not None:
         raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
     job.flow_run_id = flow_run.id  # who made the flow run did not live to write it down
