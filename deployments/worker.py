@@ -38,6 +38,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.flow_run_process import FlowRunServer
 from deployments.fork_server import ForkedProcess
+from flows.activities.activity import goes_on, take_up_again
 from flows.engine.client import Engine, EngineError, open_engine
 from flows.engine.work_pools import WORKER_TYPES, JobConfiguration
 from flows.job.run import RUNNER_CONFIG_VARIABLE
@@ -101,6 +102,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         wakeups: Wakeups,
         *,
         stop_seconds: float,
+        max_restarts: int,
     ) -> None:
         super().__init__(
             work_pool_name=pool, name=socket.gethostname(), create_pool_if_not_found=False
@@ -113,6 +115,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         self.turns = turns
         self.wakeups = wakeups
         self.stop_seconds = stop_seconds
+        self.max_restarts = max_restarts
         self._processes, self._stopping, self._to_stop = {}, set(), {}
         self._asked = self._asked_for_stops = -math.inf
         self._polled = time.monotonic()
@@ -292,7 +295,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
         """Do what a flow run's process cannot do after its end. `left`: this worker ended it."""
         if "activity_id" in flow_run.parameters:
-            await self._end_activity(flow_run, exit_code)
+            await self._end_activity(flow_run, exit_code, left=left)
         elif left or exit_code == EXIT_INTERRUPTED:
             if left:
                 logger.warning("%s is left, and goes on with the next worker.", flow_run.name)
@@ -309,11 +312,25 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             logger.warning("%s, which was interrupted, waits for Prefect: %s", flow_run.name, error)
             self.reconciler.process_ended(flow_run.id)
 
-    async def _end_activity(self, flow_run: FlowRun, exit_code: int | None) -> None:
-        """Set the final state of an activity's flow run, and run its hooks for that state."""
+    async def _take_up_again(self, flow_run: FlowRun, delay_seconds: float) -> None:
+        """Have an interrupted activity go on soon; a watcher does it if that cannot be now."""
+        activity_id = int(flow_run.parameters["activity_id"])
+        try:
+            async with self.sessions() as session:
+                await take_up_again(
+                    session, self.engine, activity_id, flow_run, delay_seconds=delay_seconds
+                )
+        except (*AWAY, EngineError) as error:
+            logger.warning("%s, which was interrupted, waits: %s", flow_run.name, error)
+
+    async def _end_activity(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
+        """Have an activity go on whose process has died, or end its flow run and run its hooks."""
         flow_run = await self.client.read_flow_run(flow_run.id)
         state = flow_run.state
         if state is None or not state.is_final():
+            if goes_on(flow_run, self.max_restarts):
+                await self._take_up_again(flow_run, 0.0 if left else _RETRY_SECONDS)
+                return
             stopped = state is not None and state.is_cancelling()
             state = (
                 Cancelled(message="The flow run was stopped.")
@@ -425,6 +442,7 @@ async def _work(
         worker = kind(
             *(sessions, engine, reconciler, pool, outages, turns, wakeups),
             stop_seconds=settings.stop_seconds,
+            max_restarts=settings.max_restarts,
         )
         parts: dict[str, Callable[[], float]] = {
             "worker": worker.silence,

@@ -245,7 +245,8 @@ class Settings(OAuthSettings, PrefectSettings, DatabaseSettings):
     max_restarts: int = Field(
         default=3,
         ge=0,
-        description="How often in a row a job that makes no progress is started again",
+        description="How often in a row a job that makes no progress is started again, "
+        "and an activity of a task group",
     )
     max_running_jobs: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""An activity of a task group: it is executed to its end, or undone."""
+"""An activity of a task group: it is executed to its end, also if its process dies, or undone."""
 
 import asyncio
 import signal
@@ -13,10 +13,17 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.activities.environment import TaskEnvironment, environment_of
 from flows.activities.site import open_site
+from flows.engine.client import Engine
 from flows.engine.descriptions import DESCRIPTIONS
 from flows.engine.results import WITHOUT_RESULTS
-from flows.process.lock import lock_activity, locked_activities
-from flows.process.signals import EXIT_INTERRUPTED, STOP_SIGNAL, leave, on_signals
+from flows.process.lock import LockedError, lock_activity, locked_activities
+from flows.process.signals import (
+    EXIT_INTERRUPTED,
+    EXIT_SUPERFLUOUS,
+    STOP_SIGNAL,
+    leave,
+    on_signals,
+)
 from flows.process.transport import CommandError, TransportError
 from flows.reports.sentences import told
 from flows.reports.text import printable
@@ -30,6 +37,8 @@ OPEN = ("pending", "ongoing")
 
 _Parameters = ParamSpec("_Parameters")
 _FlowFunction = Callable[_Parameters, Coroutine[Any, Any, None]]
+
+_TAKEN_UP = "The process that did it is gone; another one does it from its beginning."
 
 # By action: what failed, and the state of the task group after that.
 _FAILED = {
@@ -57,16 +66,22 @@ async def execute(
     """Do the work of an open activity, and record its changes; `work` returns the activity's log.
 
     After a deletion, the row of the task group is deleted here, and the activity stays without it.
-    A signal to stop cancels the work. If the work fails, nothing is recorded: see `undo`.
+    A signal to stop cancels the work; at SIGTERM this process leaves it to another one, which does
+    it from its beginning. If the work fails, nothing is recorded: see `undo`.
 
     Raises:
         InterruptedActivityError: the activity is not open any more.
         ProfileError, TransportError, CommandError, PackageError: the work failed.
     """
     url = get_settings().async_database_url
-    await lock_activity(url, activity_id, lambda _: leave(EXIT_INTERRUPTED))
+    try:
+        await lock_activity(url, activity_id, lambda _: leave(EXIT_INTERRUPTED))
+    except LockedError:
+        leave(EXIT_SUPERFLUOUS)
     async with open_database(url) as sessions, sessions() as session:
         activity = await session.get_one(TaskGroupActivityV2, activity_id, with_for_update=True)
+        if activity.status == "OK":
+            return  # the process that did it could not tell Prefect
         if activity.status not in OPEN:
             raise InterruptedActivityError("This activity has been undone: it began too late.")
         group = await session.get_one(TaskGroupV2, activity.taskgroupv2_id)
@@ -76,15 +91,23 @@ async def execute(
         async with open_site(session, group) as site:
             await release(session)
             working = asyncio.ensure_future(work(environment_of(group, resource, site)))
-            with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: working.cancel}):
+            with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: _leave}):
                 log = await working
         if activity.action == "delete":
             activity.taskgroupv2_id = None
             await session.delete(group)
         activity.status = "OK"
         activity.timestamp_ended = now()
-        activity.log = printable("\n".join(log))
+        activity.log = printable("\n".join([*_lines(activity), *log]))
         await session.commit()
+
+
+def _leave() -> None:
+    leave(EXIT_INTERRUPTED)
+
+
+def _lines(activity: TaskGroupActivityV2) -> list[str]:
+    return [activity.log] if activity.log else []
 
 
 def activity_flow(
@@ -127,17 +150,53 @@ async def undo_activity(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
         await undo(session, activity_id, why)
 
 
+def goes_on(flow_run: FlowRun, max_restarts: int) -> bool:
+    """Whether an activity whose process has died is taken up again; if not, it is to be undone.
+
+    That is if it was told to stop, has ended in Prefect, or was begun again `max_restarts` times.
+    """
+    state = flow_run.state
+    lost = state is None or state.is_running() or state.is_pending() or state.is_crashed()
+    return lost and flow_run.run_count <= max_restarts
+
+
+async def take_up_again(
+    session: AsyncSession,
+    engine: Engine,
+    activity_id: int,
+    flow_run: FlowRun,
+    *,
+    delay_seconds: float = 0.0,
+) -> bool:
+    """Have an activity whose process has died done by another one, from its beginning.
+
+    Nothing that the first one made is used but what packages the caches have. Returns False if the
+    activity has ended, if a process executes it after all, or if it was told to stop meanwhile.
+
+    Raises:
+        EngineError: Prefect is away, or refuses it.
+    """
+    activity = await _open_and_idle(session, activity_id)
+    if activity is None:
+        return False
+    if not await engine.restart(flow_run, _TAKEN_UP, delay_seconds=delay_seconds):
+        return False
+    activity.log = printable("\n".join([*_lines(activity), _TAKEN_UP]))
+    await session.commit()
+    return True
+
+
 async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool = False) -> bool:
     """End an open activity as failed, and remove what it made; commit.
 
     Returns False if there is nothing to undo; with `idle`, also if a process executes the activity
     after all. The activity's row is locked until the end, so that no other worker undoes it too.
     """
-    alone = {"skip_locked": idle}  # a row locked by another process: that activity is not idle
-    activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=alone)
+    if idle:
+        activity = await _open_and_idle(session, activity_id)
+    else:
+        activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=True)
     if activity is None or activity.status not in OPEN:
-        return False
-    if idle and activity_id in await locked_activities(session):
         return False
     what, consequence = _FAILED[activity.action]
     log = [what, why, consequence]
@@ -149,9 +208,20 @@ async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool 
             await session.delete(group)
     activity.status = "failed"
     activity.timestamp_ended = now()
-    activity.log = printable(" ".join(log))
+    activity.log = printable("\n".join([*_lines(activity), " ".join(log)]))
     await session.commit()
     return True
+
+
+async def _open_and_idle(session: AsyncSession, activity_id: int) -> TaskGroupActivityV2 | None:
+    """An open activity that no process executes, its row locked; else None."""
+    # A row that is locked by another process: that activity is not idle.
+    activity = await session.get(
+        TaskGroupActivityV2, activity_id, with_for_update={"skip_locked": True}
+    )
+    if activity is None or activity.status not in OPEN:
+        return None
+    return None if activity_id in await locked_activities(session) else activity
 
 
 async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> list[str]:

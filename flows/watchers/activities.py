@@ -1,4 +1,4 @@
-"""Undoes collections and other activities whose process has died."""
+"""Has collections and other activities go on whose process has died, or undoes them."""
 
 import logging
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.activities.activity import OPEN, undo
+from flows.activities.activity import OPEN, goes_on, take_up_again, undo
 from flows.engine.client import Engine, EngineRefusedError
 from flows.process.lock import locked_activities
 from flows.watchers.unchanged import Unchanged
@@ -48,6 +48,7 @@ class InterruptedActivities(Watcher):
         engine: Engine,
         pool: str,
         *,
+        max_restarts: int,
         seconds_to_start: float = _SECONDS_TO_START,
         seconds_to_act: float = _SECONDS_TO_ACT,
         seconds_to_store: float = _SECONDS_TO_STORE,
@@ -55,13 +56,14 @@ class InterruptedActivities(Watcher):
         self._sessions = sessions
         self._engine = engine
         self._pool = pool
+        self._max_restarts = max_restarts
         self._seconds_to_start = seconds_to_start
         self._seconds_to_act = seconds_to_act
         self._seconds_to_store = seconds_to_store
         self._unchanged: Unchanged[_Open] = Unchanged()
 
     async def look(self) -> None:
-        """Check all open activities once, and undo those that were interrupted."""
+        """Check all open activities once; those that were interrupted go on, or are undone."""
         async with self._sessions() as session:
             activities = await _open_activities(session, self._pool)
             locked = await locked_activities(session)
@@ -78,7 +80,7 @@ class InterruptedActivities(Watcher):
         for found, flow_run in flow_runs.items():
             if self._is_over(found, flow_run.state if flow_run else None, still[found]):
                 try:
-                    await self._undo(found, flow_run)
+                    await self._act(found, flow_run)
                 except EngineRefusedError as error:
                     refused(_name(found), error)
 
@@ -91,6 +93,14 @@ class InterruptedActivities(Watcher):
         if found.flow_run_id is None and found.action == "collect" and found.archive_path:
             return seconds >= self._seconds_to_store
         return seconds >= (self._seconds_to_start if starts else self._seconds_to_act)
+
+    async def _act(self, found: _Open, flow_run: FlowRun | None) -> None:
+        if flow_run is None or not goes_on(flow_run, self._max_restarts):
+            await self._undo(found, flow_run)
+            return
+        async with self._sessions() as session:
+            if await take_up_again(session, self._engine, found.id, flow_run):
+                logger.warning("%s is taken up again: its process is gone.", _name(found))
 
     async def _undo(self, found: _Open, flow_run: FlowRun | None) -> None:
         """End the flow run, then undo the activity; if interrupted, the next look does the rest."""

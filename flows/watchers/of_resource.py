@@ -27,7 +27,7 @@ def watchers_of(
     """The watchers for the resource of this work pool, including the given reconciler."""
     return [
         reconciler,
-        InterruptedActivities(sessions, engine, pool),
+        InterruptedActivities(sessions, engine, pool, max_restarts=settings.max_restarts),
         EventSender(sessions, engine),
         ScheduleKeeper(sessions, engine, pool),
         JoblessRuns(sessions, engine, settings, reconciler, pool),

@@ -1,19 +1,26 @@
 """Collection of task packages: from the package index, and what a failure leaves behind."""
 
 import asyncio
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.stack import Stack
+from fractal_models.tables import Resource
+from tests.journal import process_of
 from tests.lab import Lab, collected, ended_activity, eventually
+
+Sessions = async_sessionmaker[AsyncSession]
 
 
 async def collect(lab: Lab, **form: str) -> dict[str, Any]:
@@ -84,23 +91,58 @@ async def flow_run_of(prefect: PrefectClient, activity: dict[str, Any]) -> FlowR
     return flow_run
 
 
-async def test_a_collection_that_dies_with_its_worker_is_undone(
-    lab: Lab, stack: Stack, prefect: PrefectClient
+@pytest.fixture
+async def waiting_python(fractal: Sessions, gate: Path, tmp_path: Path) -> AsyncIterator[str]:
+    """A version of Python with which an environment can only be made when there is the gate."""
+    python = tmp_path / "python"
+    until = f"until [ -e {gate} ]; do sleep 0.1; done"
+    python.write_text(f'#!/bin/sh\n{until}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    async with fractal() as session:
+        resource = await session.get_one(Resource, 1)
+        config = resource.tasks_python_config
+        versions = {**config["versions"], "3.12": str(python)}
+        resource.tasks_python_config = {**config, "versions": versions}
+        await session.commit()
+        yield "3.12"
+        resource.tasks_python_config = config
+        await session.commit()
+
+
+async def test_a_collection_goes_on_though_its_process_and_its_worker_die(
+    lab: Lab,
+    stack: Stack,
+    prefect: PrefectClient,
+    gate: Path,
+    newer_wheel: Path,
+    waiting_python: str,
 ) -> None:
-    activity = await collect(lab, package="fractal-tasks-core", package_version="1.5.3")
-    group = await lab.ok("GET", f"/api/v2/task-group/{activity['taskgroupv2_id']}/")
+    activity = await lab.ok(
+        "POST",
+        "/api/v2/task/collect/pip/",
+        files={"file": (newer_wheel.name, newer_wheel.read_bytes())},
+        data={"python_version": waiting_python},
+    )
+    flow_run = {"flow_run_id": (await flow_run_of(prefect, activity)).id}
     url = f"/api/v2/task-group/activity/{activity['id']}/"
     await eventually(lambda: lab.ok("GET", url), lambda now: now["status"] == "ongoing")
-    process = psutil.Process(int((await flow_run_of(prefect, activity)).infrastructure_pid or 0))
-    process.suspend()  # which outlives its worker so that it cannot undo anything
+    (await process_of(prefect, flow_run)).kill()
+    told = await eventually(lambda: lab.ok("GET", url), lambda now: now["log"])
+    process = await process_of(prefect, flow_run)
+    process.suspend()  # which outlives its worker, and can do nothing at its end
     worker = stack.parts["worker"]
     await asyncio.to_thread(worker.kill)
     process.kill()
+    gate.touch()
     await asyncio.to_thread(stack.start, worker.name)
-    ended = await failed(lab, activity)
-    assert "try it again" in ended["log"]
-    assert ended["taskgroupv2_id"] is None
-    assert not Path(group["path"]).exists()
+    group = await collected(lab, activity)
+    log = (await lab.ok("GET", url))["log"]
+
+    assert told["status"] == "ongoing"
+    assert log.count("another one does it from its beginning") == 2
+    assert group["active"]
+    assert Path(group["venv_path"]).is_dir()
+    await lab.ok("POST", f"/api/v2/task-group/{group['id']}/deactivate/")
 
 
 async def test_a_cancelled_collection_is_undone(lab: Lab, prefect: PrefectClient) -> None:

@@ -1,4 +1,4 @@
-"""Which activities are taken for interrupted, and that only those are undone.
+"""Which activities are taken for interrupted, and which of these go on or are undone.
 
 They are in a database that no worker looks at; only Prefect is the stack's.
 """
@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
-from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
+from prefect.states import Cancelling, Completed, Crashed, Pending, Running, Scheduled, State
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,6 +25,7 @@ from fractal_models.tables import Resource, TaskGroupActivityV2, TaskGroupV2, Us
 
 Sessions = async_sessionmaker[AsyncSession]
 LONG = 3600.0
+MAX_RESTARTS = 2
 
 
 @flow
@@ -44,7 +45,11 @@ class Collection:
 
     def looker(self, **seconds: float) -> InterruptedActivities:
         return InterruptedActivities(
-            self.sessions, Engine(self.prefect), self.resource_name, **seconds
+            self.sessions,
+            Engine(self.prefect),
+            self.resource_name,
+            max_restarts=MAX_RESTARTS,
+            **seconds,
         )
 
     async def status(self) -> str:
@@ -55,6 +60,10 @@ class Collection:
         undone = activity.status == "failed"
         assert (self.folder.exists(), group is not None) == (not undone, not undone)
         return activity.status
+
+    async def log(self) -> str | None:
+        async with self.sessions() as session:
+            return (await session.get_one(TaskGroupActivityV2, self.activity.id)).log
 
     async def becomes(self, state: State[Any]) -> None:
         assert self.activity.flow_run_id is not None
@@ -124,22 +133,47 @@ async def test_the_wait_begins_anew_with_every_state_of_the_flow_run(
     await asyncio.sleep(1.0)  # it is idle for that long, but not Running
     await collecting.becomes(Running())
     await looker.look()
-    assert await collecting.status() == "pending"
+    assert await collecting.log() is None
     await asyncio.sleep(1.0)
     await looker.look()
-    assert await collecting.status() == "failed"
+    assert await collecting.log() is not None
 
 
-@pytest.mark.parametrize("state", [Pending(), Running(), Crashed(), Completed()])
-async def test_what_is_idle_for_too_long_is_undone_and_its_flow_run_ended(
+@pytest.mark.parametrize("state", [Pending(), Running(), Crashed()])
+async def test_what_is_idle_for_too_long_goes_on_with_what_there_is(
     collecting: Collection, state: State[Any]
 ) -> None:
     await collecting.becomes(state)
-    await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+    for _ in range(2):  # the second one leaves it to the worker
+        await collecting.looker(seconds_to_start=0.0, seconds_to_act=0.0).look()
+        assert await collecting.status() == "pending"
+        assert str(await collecting.log()).count("another one does it") == 1
+        now = await collecting.state()
+        assert now is not None
+        assert now.is_scheduled()
+
+
+@pytest.mark.parametrize("state", [Cancelling(), Completed()])
+async def test_what_was_told_to_stop_or_has_ended_is_undone_and_its_flow_run_ended(
+    collecting: Collection, state: State[Any]
+) -> None:
+    await collecting.becomes(state)
+    await collecting.looker(seconds_to_act=0.0).look()
     assert await collecting.status() == "failed"
     ended = await collecting.state()
     assert ended is not None
     assert ended.type == (state.type if state.is_final() else Crashed().type)
+
+
+async def test_what_dies_again_and_again_is_undone(collecting: Collection) -> None:
+    for _ in range(MAX_RESTARTS):
+        await collecting.becomes(Running())
+        await collecting.looker(seconds_to_act=0.0).look()
+        assert await collecting.status() == "pending"
+    await collecting.becomes(Running())
+    await collecting.looker(seconds_to_act=0.0).look()
+    assert await collecting.status() == "failed"
+    assert "another one does it" in str(await collecting.log())
 
 
 async def test_what_nobody_has_begun_is_left_to_the_next_worker(collecting: Collection) -> None:
@@ -191,7 +225,7 @@ async def test_what_never_got_a_flow_run_is_undone(collecting: Collection) -> No
         ("delete", True, "Deletion failed."),
     ],
 )
-async def test_an_interruption_leaves_a_group_that_was_collected(
+async def test_undoing_leaves_a_group_that_was_collected(
     collecting: Collection, action: str, environment_stays: bool, told: str
 ) -> None:
     venv = collecting.folder / "venv"
@@ -202,7 +236,7 @@ async def test_an_interruption_leaves_a_group_that_was_collected(
         group = await session.get_one(TaskGroupV2, row.taskgroupv2_id)
         row.action, group.venv_path = action, str(venv)
         await session.commit()
-    await collecting.becomes(Running())
+    await collecting.becomes(Cancelling())
     await collecting.looker(seconds_to_act=0.0).look()
     async with collecting.sessions() as session:
         row = await session.get_one(TaskGroupActivityV2, collecting.activity.id)
