@@ -295,7 +295,7 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
     async def _conclude(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
         """Do what a flow run's process cannot do after its end. `left`: this worker ended it."""
         if "activity_id" in flow_run.parameters:
-            await self._end_activity(flow_run, exit_code, left=left)
+            await self._end_activity(flow_run, exit_code)
         elif left or exit_code == EXIT_INTERRUPTED:
             if left:
                 logger.warning("%s is left, and goes on with the next worker.", flow_run.name)
@@ -312,24 +312,24 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
             logger.warning("%s, which was interrupted, waits for Prefect: %s", flow_run.name, error)
             self.reconciler.process_ended(flow_run.id)
 
-    async def _take_up_again(self, flow_run: FlowRun, delay_seconds: float) -> None:
+    async def _take_up_again(self, flow_run: FlowRun) -> None:
         """Have an interrupted activity go on soon; a watcher does it if that cannot be now."""
         activity_id = int(flow_run.parameters["activity_id"])
         try:
             async with self.sessions() as session:
                 await take_up_again(
-                    session, self.engine, activity_id, flow_run, delay_seconds=delay_seconds
+                    session, self.engine, activity_id, flow_run, delay_seconds=_RETRY_SECONDS
                 )
         except (*AWAY, EngineError) as error:
             logger.warning("%s, which was interrupted, waits: %s", flow_run.name, error)
 
-    async def _end_activity(self, flow_run: FlowRun, exit_code: int | None, *, left: bool) -> None:
+    async def _end_activity(self, flow_run: FlowRun, exit_code: int | None) -> None:
         """Have an activity go on whose process has died, or end its flow run and run its hooks."""
         flow_run = await self.client.read_flow_run(flow_run.id)
         state = flow_run.state
         if state is None or not state.is_final():
             if goes_on(flow_run, self.max_restarts):
-                await self._take_up_again(flow_run, 0.0 if left else _RETRY_SECONDS)
+                await self._take_up_again(flow_run)
                 return
             stopped = state is not None and state.is_cancelling()
             state = (

@@ -44,6 +44,11 @@ def frozen_file(group: TaskGroupV2) -> str:
     return f"{group.path}/frozen.txt"
 
 
+def making_lock(group: TaskGroupV2) -> str:
+    """The lock of those who make the environment of a task group."""
+    return f"{group.path}/.making"
+
+
 def packages_of(group: TaskGroupV2) -> list[str]:
     """What to install, in this order: pinned versions, the package, more pinned versions."""
     wanted = [

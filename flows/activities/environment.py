@@ -14,6 +14,7 @@ from flows.activities.commands import (
     frozen_file,
     frozen_packages_of,
     make_commands,
+    making_lock,
     packages_of,
     program,
     venv_python,
@@ -101,9 +102,8 @@ class PipEnvironment(TaskEnvironment):
 
     async def _make(self, packages: Sequence[str]) -> list[str]:
         cache = cache_options(self.resource, self.site.pip_cache_dir)
-        return await self.site.shell(
-            make_commands(self.group, self.resource, packages, self.site.uv, cache)
-        )
+        commands = make_commands(self.group, self.resource, packages, self.site.uv, cache)
+        return await self.site.shell(commands, lock=making_lock(self.group))
 
 
 class PixiEnvironment(TaskEnvironment):
@@ -152,11 +152,10 @@ class PixiEnvironment(TaskEnvironment):
                 "collect it with use_pixi_lockfile=false."
             )
         await self.site.write(self.python, pixi_commands.wrapper_text(self.group).encode())
-        return await self.site.shell(
-            pixi_commands.make_pixi_commands(
-                self.group, self.resource, manifest, self.site.pixi_cache_dir, frozen=frozen
-            )
+        commands = pixi_commands.make_pixi_commands(
+            self.group, self.resource, manifest, self.site.pixi_cache_dir, frozen=frozen
         )
+        return await self.site.shell(commands, lock=making_lock(self.group))
 
 
 def environment_of(group: TaskGroupV2, resource: Resource, site: Site) -> TaskEnvironment:

@@ -81,12 +81,19 @@ class Site(abc.ABC):
         self.pixi_cache_dir = pixi_cache_dir
 
     @abc.abstractmethod
-    async def shell(self, commands: Sequence[str]) -> list[str]:
+    async def shell(self, commands: Sequence[str], *, lock: str | None = None) -> list[str]:
         """Run shell commands until one fails. Their output goes to Prefect's log, and is returned.
+
+        With the path of a lock there, they first wait until nobody else runs some with that lock.
 
         If this is cancelled, the commands are ended. The error for a failed command has the end of
         the output.
         """
+
+    def _listening(self, script: str, lock: str | None) -> list[str]:
+        """The command that runs a script as `shell` does."""
+        program_text = program(while_connected)
+        return [self.python, "-I", "-S", "-c", program_text, script, *([lock] if lock else [])]
 
     async def output(self, *command: str, seconds: float = _SECONDS) -> str:
         """What a command prints. The command may take at most `seconds`."""
@@ -123,15 +130,14 @@ class LocalSite(Site):
         super().__init__(transport, python, **options)
         self._prefix = transport.prefix()
 
-    async def shell(self, commands: Sequence[str]) -> list[str]:
+    async def shell(self, commands: Sequence[str], *, lock: str | None = None) -> list[str]:
         """See `Site.shell`."""
         hidden = dict.fromkeys(variables_of_ours(), "")
         # Shells and uv write lines in pieces, of which Prefect would make lines.
         in_lines = ["set -o pipefail", "{", *self._script(commands), "} | sed -u ''"]
         script = shlex.join(["exec", "bash", "-c", "\n".join(in_lines)])
-        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
         operation = ShellOperation(
-            commands=[f"exec {shlex.join([*self._prefix, *listening])}"],
+            commands=[f"exec {shlex.join([*self._prefix, *self._listening(script, lock)])}"],
             log_prefix=None,
             env=hidden,
             working_dir=Path("/"),
@@ -174,7 +180,7 @@ class RemoteSite(Site):
         super().__init__(transport, python, pixi_cache_dir=pixi_cache_dir)
         self._ssh = transport
 
-    async def shell(self, commands: Sequence[str]) -> list[str]:
+    async def shell(self, commands: Sequence[str], *, lock: str | None = None) -> list[str]:
         """See `Site.shell`. The commands are also ended when the connection is lost."""
         log, lines = get_run_logger(), list[str]()
 
@@ -183,8 +189,7 @@ class RemoteSite(Site):
             lines.append(line)
 
         script = "\n".join(_script(commands))
-        listening = (self.python, "-I", "-S", "-c", program(while_connected), script)
-        if await self._ssh.follow(listening, hear) != 0:
+        if await self._ssh.follow(self._listening(script, lock), hear) != 0:
             raise _failed(lines)
         return lines
 

@@ -142,7 +142,7 @@ async def test_a_collection_goes_on_though_its_process_and_its_worker_die(
     assert log.count("another one does it from its beginning") == 2
     assert group["active"]
     assert Path(group["venv_path"]).is_dir()
-    await lab.ok("POST", f"/api/v2/task-group/{group['id']}/deactivate/")
+    await ended_activity(lab, await lab.ok("POST", f"/api/v2/task-group/{group['id']}/delete/"))
 
 
 async def test_a_cancelled_collection_is_undone(lab: Lab, prefect: PrefectClient) -> None:

@@ -86,9 +86,10 @@ async def test_a_project_comes_goes_comes_back_as_it_was_and_is_deleted(
 
     gone = await do(lab, "deactivate", group)
     assert f"{group['venv_path']} is removed" in gone["log"]
-    assert [path.name for path in Path(group["path"]).iterdir()] == [
-        "fractal_tasks_probe-2.0.tar.gz"
-    ]
+    assert {path.name for path in Path(group["path"]).iterdir()} == {
+        "fractal_tasks_probe-2.0.tar.gz",
+        ".making",
+    }
     await do(lab, "reactivate", group)
     assert await lock_of(fractal, group) == (LOCK.strip(), LOCK)
     assert await runs(lab, group)
