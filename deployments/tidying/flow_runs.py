@@ -19,6 +19,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from deployments.tidying.amount import Amount
 from flows.engine.publication import ENTRYPOINTS
 
+# Of the connection: rows are found along indexes, whatever PostgreSQL knows of their number.
+ALONG_INDEXES = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
 _AT_ONCE = 200
 _ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
 _FIRST = (datetime.fromtimestamp(0, UTC), UUID(int=0))

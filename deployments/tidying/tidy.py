@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 import migrations
 from deployments.installation import Installation
 from deployments.tidying.amount import NOTHING, Amount
-from deployments.tidying.flow_runs import tidy_flow_runs
+from deployments.tidying.flow_runs import ALONG_INDEXES, tidy_flow_runs
 from deployments.tidying.job_folders import tidy_job_folders
 from deployments.tidying.service_logs import tidy_logs
 from deployments.tidying.task_groups import delete_groups, unused_groups
@@ -97,7 +97,7 @@ async def _tidy_prefect(
 ) -> dict[str, Amount]:
     pools, url = {each.work_pool for each in resources}, request.installation.prefect_database
     try:
-        prefect = await connect(url)
+        prefect = await connect(url, server_settings=ALONG_INDEXES)
         try:
             return await tidy_flow_runs(prefect, sessions, pools, before, dry_run=request.dry_run)
         finally:
