@@ -170,6 +170,11 @@ class Cluster:
             with suppress(psutil.NoSuchProcess):
                 connection.kill()
 
+    def forget_jobs(self) -> None:
+        """Let slurmctld, which must not run, lose what it knows of jobs, and of their ids."""
+        for file in (ROOT / "state").glob("job_state*"):
+            file.unlink()
+
     @asynccontextmanager
     async def configured(self, **options: object) -> AsyncIterator[None]:
         """Other options in slurm.conf, such as `MaxArraySize`, while the block runs."""

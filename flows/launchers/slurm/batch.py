@@ -69,7 +69,7 @@ class SlurmBatch:
             oldest=context.patience + 3 * context.queue.interval,
         )
         self._pending = Pending(context.patience)
-        self._cancelled_at: dict[str, float] = {}
+        self._cancelled_at: dict[tuple[str, str], float] = {}
         self._completed_at: dict[int, float] = {}
         # By token: how often a submission without a certain id was looked for, and the time of the
         # next look.
@@ -304,22 +304,22 @@ class SlurmBatch:
             return
         for unconfirmed in self._unconfirmed():
             await self._look_for(unconfirmed)
-        names = {
-            str(submission.job_id)
+        jobs = {
+            (str(submission.job_id), submission.token)
             for number in self.open
             if (submission := self.state.submission_of(number)) and submission.is_confirmed
         }
         with contextlib.suppress(CommandError):  # cancelled all the same if it cannot be told
             await self.context.cluster.tell_to_stop([self._there(number) for number in self.open])
-        await self._cancel_now_and_then(names)
+        await self._cancel_now_and_then(jobs)
 
-    async def _cancel_now_and_then(self, names: Collection[str]) -> None:
+    async def _cancel_now_and_then(self, jobs: Collection[tuple[str, str]]) -> None:
         """Cancel these jobs, each one again only when some time has passed since the last try."""
         now = time.monotonic()
         due = [
-            name
-            for name in sorted(names)
-            if now - self._cancelled_at.get(name, -_CANCEL_AGAIN_SECONDS) >= _CANCEL_AGAIN_SECONDS
+            job
+            for job in sorted(jobs)
+            if now - self._cancelled_at.get(job, -_CANCEL_AGAIN_SECONDS) >= _CANCEL_AGAIN_SECONDS
         ]
         if due:
             await self.context.cluster.cancel(due)
@@ -398,7 +398,7 @@ class SlurmBatch:
             return
         given_up = {s.token: s for s in self.state.submissions if set(s.parts) <= set(s.settled)}
         alive = {
-            str(snapshot.arrays[token])
+            (str(snapshot.arrays[token]), token)
             for (token, _), how in snapshot.elements.items()
             if token in given_up and how.is_alive
         }
@@ -449,11 +449,12 @@ class SlurmBatch:
         """Make sure that parts no longer run, whatever SLURM says about them."""
         if not parts:
             return
-        await self.context.cluster.cancel([self._element(number) for number in parts])
-        for number in parts:
-            submission = self.state.submission_of(number)
-            assert submission is not None
-            await self.context.cluster.void(submission.token, [self._there(number)])
+        tokens = {number: self._submission(number).token for number in parts}
+        await self.context.cluster.cancel(
+            [(self._element(n), token) for n, token in tokens.items()]
+        )
+        for number, token in tokens.items():
+            await self.context.cluster.void(token, [self._there(number)])
 
     def _settle_one(self, number: int, how: ElementState, said: str, running: set[int]) -> None:
         """Decide what happens to the units of a part that have no result, after its element has
@@ -466,8 +467,7 @@ class SlurmBatch:
         what = f"SLURM job {self._element(number)} ended: {how.state}, {how.reason}."
         self._completed_at.pop(number, None)
         self._last_words = f"{what} {said}"
-        submission = self.state.submission_of(number)
-        assert submission is not None  # it was found to be gone
+        submission = self._submission(number)
         verdict = verdict_on(
             how,
             self.parts[number].missing.keys() - self.state.reasons.keys(),
@@ -528,9 +528,14 @@ class SlurmBatch:
 
     def _element(self, number: int) -> str:
         """SLURM's name of the array element that runs a part, as 12_3."""
-        submission = self.state.submission_of(number)
-        assert submission is not None  # it was found to be gone
+        submission = self._submission(number)
         return f"{submission.job_id}_{number - submission.offset}"
+
+    def _submission(self, number: int) -> Submission:
+        """The submission that runs a part which was submitted."""
+        submission = self.state.submission_of(number)
+        assert submission is not None
+        return submission
 
     def _wait_for(self, why: str) -> None:
         """Log the reason for waiting, but only when it changes."""

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
 from flows.launchers.slurm.queue import LARGEST_JOB_ID, ElementState, choosing
-from flows.launchers.slurm.record import look_up
+from flows.launchers.slurm.record import FORGOTTEN, look_up, recorded
 from flows.process.framing import run_program
 from flows.process.transport import AnswerError, Transport, TransportError
 from flows.programs import cluster_files
@@ -191,22 +191,34 @@ class Cluster:
         found = _read(_IDS, await self._call(action, token, stdin=request), "What has begun")
         return found[0] if found else None
 
-    async def cancel(self, names: Iterable[str]) -> None:
-        """Cancel SLURM jobs or array elements. Names of jobs that have ended are allowed.
+    async def cancel(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """Cancel SLURM jobs or array elements, each given by its name and the token of its array.
+
+        Those that SLURM does not know any more are left out, and those of others: SLURM may have
+        given the id again.
 
         Raises:
             TransportError, BusyError: SLURM does not answer, or refuses.
         """
+        known = [name for name, token in jobs if await self._knows(name, token)]
+        if not known:
+            return
         try:
-            answer = await self.transport.run(("scancel", "--quiet", *self.chosen, *names))
+            answer = await self.transport.run(("scancel", "--quiet", *self.chosen, *known))
         except AnswerError as error:
             raise BusyError(str(error)) from error
         if answer.exit_code != 0:
             raise BusyError(f"scancel failed: {answer.words}")
 
+    async def _knows(self, name: str, token: str) -> bool:
+        how = await recorded(self.query_transport, name, token, self.chosen)
+        if how is None:
+            raise BusyError(f"scontrol does not tell whether SLURM job {name} is of this job.")
+        return how is not FORGOTTEN
+
     async def look_up(self, name: str, token: str) -> ElementState | None:
         """See `record.look_up`."""
-        return await look_up(self.query_transport, name, token, self.chosen)
+        return await look_up(self.query_transport, name, token, self.home, self.chosen)
 
     async def max_array_size(self) -> int:
         """The cluster's `MaxArraySize`: every index in a job array must be below this number.

@@ -7,8 +7,8 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -149,21 +149,68 @@ async def test_what_slurm_refuses_for_good_fails_at_once_with_its_words(
             await Case(benches(kind), 2, line, default=default).run()
 
 
-async def test_a_full_cluster_is_waited_for_and_what_squeue_forgets_is_looked_up(
+class HeldTransport(LocalTransport):
+    """Runs commands on this machine, but holds them back for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._may_run = asyncio.Event()
+        self._may_run.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._may_run.clear()
+        try:
+            yield
+        finally:
+            self._may_run.set()
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        await self._may_run.wait()
+        return await super().run(command, stdin, seconds=seconds)
+
+
+async def test_a_full_cluster_is_waited_for_and_what_slurm_forgets_is_looked_up(
     benches: Benches, cluster: Cluster
 ) -> None:
+    """Two batches do not hear of SLURM until it has forgotten them. Accounting is away then, for
+    longer than one of them waits for it, but not the other."""
+
+    def deaf(*, patience: float) -> Case:
+        bench = benches("sudo")
+        bench.patience = patience
+        bench.queries = queries
+        return Case(bench, 2, args={"until": str(bench.journal.with_suffix(".gate"))})
+
+    async def are_forgotten(arrays: set[str]) -> bool:
+        known = await cluster.squeue("--states=all", "--format=%F")
+        jobs = f"--jobs={','.join(arrays)}"
+        ends = await cluster.run("sacct", "--allocations", "--noheader", "--format=State", jobs)
+        return not arrays & set(known) and ends.count("CANCELLE") == len(arrays)
+
+    queries = HeldTransport()
     async with cluster.configured(MaxJobCount=8, MinJobAge=2):
-        forgotten = Case(benches("sudo"), 2, seconds=60)
-        forgotten.launcher.context.queue.interval = 10.0  # so that it does not tell of the end
-        ends = asyncio.create_task(forgotten.run())
-        await forgotten.bench.has_begun(1)
-        held = ("sbatch", "--hold", "--array=0-4", f"--chdir={cluster.user_folder}")
-        await cluster.run(*held, "--wrap=true", user=cluster.user)
-        full = Case(benches("sudo"), 4, meta=ONE_EACH)
-        runs = asyncio.create_task(full.goes_well())
-        await full.says("Not submitted yet")
-        await cluster.run("scancel", f"--user={cluster.user}")
-        await runs
+        patient, hasty = deaf(patience=4.0), deaf(patience=0.5)
+        ends, goes_on = asyncio.create_task(patient.run()), asyncio.create_task(hasty.goes_well())
+        for case in (patient, hasty):
+            await case.bench.has_begun(2)
+        with queries.held():
+            held = ("sbatch", "--hold", "--array=0-4", f"--chdir={cluster.user_folder}")
+            await cluster.run(*held, "--wrap=true", user=cluster.user)
+            full = Case(benches("sudo"), 4, meta=ONE_EACH)
+            runs = asyncio.create_task(full.goes_well())
+            await full.says("Not submitted yet")
+            await cluster.run("scancel", f"--user={cluster.user}")
+            await runs
+            arrays = {str(case.bench.submitted[0]) for case in (patient, hasty)}
+            await eventually(partial(are_forgotten, arrays), bool)
+            cluster.kill("slurmdbd")
+        hasty.bench.journal.with_suffix(".gate").touch()
+        await goes_on
+        assert "FORGOTTEN" in " ".join(hasty.bench.said)
+        await cluster.start("slurmdbd")
         end = await ends
     assert end.missing == (0, 1)
     assert all("CANCELLED, as accounting tells" in why for why in end.reasons.values())
@@ -334,6 +381,39 @@ async def test_daemons_that_are_killed_cost_nothing_but_time(
     await cluster.start("slurmctld")
     cluster.write_slurm_conf()
     await asyncio.gather(*running)
+
+
+async def test_ids_that_slurm_gives_again_belong_to_others(
+    benches: Benches, cluster: Cluster
+) -> None:
+    """The controller lost its state, and begins anew with the ids of our jobs, for somebody else.
+
+    An element of the other job ends well at once, and the next one runs: neither is ours.
+    """
+    cases = []
+    for kind in ("sudo", "ssh"):
+        bench = benches(kind)
+        args = {"until": str(bench.journal.with_suffix(".gate"))}
+        cases.append(Case(bench, 2, args=args, meta=ONE_EACH))
+    running = [asyncio.create_task(case.goes_well()) for case in cases]
+    for case in cases:
+        await case.bench.has_begun(2)
+    first = min(job_id for case in cases for job_id in case.bench.submitted)
+    cluster.kill("slurmctld")
+    cluster.forget_jobs()
+    cluster.write_slurm_conf(FirstJobId=first)
+    await cluster.start("slurmctld")
+    cluster.write_slurm_conf()
+    options = ("--parsable", "--array=0-1", "--partition=spare", f"--chdir={cluster.user_folder}")
+    script = "[ $SLURM_ARRAY_TASK_ID = 0 ] || sleep 100"
+    other = await cluster.run("sbatch", *options, f"--wrap={script}", user=cluster.user)
+    assert int(other) == first
+    for case in cases:
+        await case.says("FORGOTTEN")
+        case.bench.journal.with_suffix(".gate").touch()
+    await asyncio.gather(*running)
+    states = partial(cluster.squeue, f"--jobs={first}", "--format=%T")
+    await eventually(states, lambda states: states == ["RUNNING"])
 
 
 class CountingTransport(LocalTransport):

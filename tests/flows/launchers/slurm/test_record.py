@@ -1,5 +1,7 @@
 """What SLURM knows of one element of an array, in whatever surroundings a site prints it."""
 
+from pathlib import PurePosixPath
+
 import pytest
 
 from flows.launchers.slurm.queue import ElementState
@@ -11,6 +13,11 @@ RECORD = (
     "JobId=5 ArrayJobId=2 ArrayTaskId=1 JobName=fractal UserId=user01(1004) Priority=1 "
     "JobState={state} Reason={reason} Dependency=(null) Command=/jobs/{token}.sh WorkDir=/ "
     "Comment={comment} StdErr=/dev/null StdIn=/dev/null StdOut=/dev/null Power= \n"
+)
+# Of a job without a script, as of `salloc`.
+INTERACTIVE = (
+    RECORD.format(state="RUNNING", reason="None", token="x", comment="").partition(" Comment=")[0]
+    + " Power= \n"
 )
 
 
@@ -39,6 +46,8 @@ NOTE = "*** Maintenance on Monday | see https://example.org ***\n"
         (ended(record("TIMEOUT", "TimeLimit")), ElementState("TIMEOUT", "TimeLimit")),
         (ended(record(token="x", comment="x")), FORGOTTEN),  # of another job with this id
         (ended(record(token="x", comment="x")[:150]), None),
+        (ended(INTERACTIVE), FORGOTTEN),
+        (ended(INTERACTIVE.rstrip("\n")), None),  # perhaps cut, before our comment
         (ended(b"\xff\xfe" + record().encode()), RUNNING),
         (ended("", "slurm_load_jobs error: Invalid job id specified\n", 1), FORGOTTEN),
         (ended(NOTE, f"{NOTE}slurm_load_jobs error: Invalid job id specified\n", 1), FORGOTTEN),
@@ -57,15 +66,34 @@ def test_a_record_is_read_and_nothing_else_believed(
 @pytest.mark.parametrize(
     ("lines", "state"),
     [
-        ("12_3|TIMEOUT\n", "TIMEOUT"),
-        (f"{NOTE}12_3|CANCELLED by 1004\n{NOTE}", "CANCELLED"),
-        ("12_3.batch|COMPLETED\n12_3|NODE_FAIL\n", "NODE_FAIL"),
-        ("12_33|COMPLETED\n", None),
-        ("12_3|RUNNING\n", None),  # as of a job that a controller lost
-        ("12_3|\n", None),
-        ("", None),
+        ("12_3|TIMEOUT|/jobs/7/batches/parallel\n", "TIMEOUT"),
+        (f"{NOTE}12_3|CANCELLED by 1004|/jobs/7/a|b\n{NOTE}", "CANCELLED"),
+        ("12_3.batch|COMPLETED|\n12_3|NODE_FAIL|/jobs/7/a\n", "NODE_FAIL"),
+        ("12_33|COMPLETED|/jobs/7/a\n", "FORGOTTEN"),
+        ("12_3|RUNNING|/jobs/7/a\n", "FORGOTTEN"),  # as of a job that a controller lost
+        ("12_3|COMPLETED|/home/ann\n", "FORGOTTEN"),  # of another job with this id
+        ("12_3|COMPLETED|/jobs/77/a\n", "FORGOTTEN"),
+        ("12_3|COMPLETED\n", "FORGOTTEN"),
+        ("12_3||/jobs/7/a\n", "FORGOTTEN"),
+        ("", "FORGOTTEN"),
     ],
 )
-def test_accounting_tells_only_of_ends(lines: str, state: str | None) -> None:
-    how = state_in_accounting(ended(lines), "12_3")
-    assert (how and how.state) == state
+def test_accounting_tells_only_of_ends(lines: str, state: str) -> None:
+    how = state_in_accounting(ended(lines), "12_3", PurePosixPath("/jobs/7"))
+    assert how is not None
+    assert how.state == state
+
+
+@pytest.mark.parametrize(
+    ("stderr", "exit_code", "is_away"),
+    [
+        ("sacct: error: Problem talking to the database: Connection refused\n", 1, True),
+        ("Slurm accounting storage is disabled\n", 1, False),
+        ("env: 'sacct': No such file or directory\n", 127, False),
+    ],
+)
+def test_accounting_that_is_away_is_another_thing_than_none(
+    stderr: str, exit_code: int, is_away: bool
+) -> None:
+    how = state_in_accounting(ended("", stderr, exit_code), "12_3", PurePosixPath("/jobs/7"))
+    assert how is (None if is_away else FORGOTTEN)

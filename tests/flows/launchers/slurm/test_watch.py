@@ -4,17 +4,19 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import PurePosixPath
 
 import pytest
 
 from flows.launchers.slurm.queue import ElementState, Snapshot
 from flows.launchers.slurm.record import FORGOTTEN, look_up
 from flows.launchers.slurm.watch import Element, Watch
-from flows.process.transport import Completed, TransportError
+from flows.process.transport import Completed
 from tests.flows.launchers.slurm.test_record import TOKEN, record
 
 PATIENCE = 0.2
 ELEMENT = Element(TOKEN, 1, "2_1")
+HOME = PurePosixPath("/jobs")
 UNKNOWN = b"slurm_load_jobs error: Invalid job id specified\n"
 
 
@@ -31,7 +33,7 @@ class FakeScontrol:
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
         if "sacct" in command:
-            raise TransportError("there is none")
+            return Completed(tuple(command), 1, b"", b"Slurm accounting storage is disabled\n")
         self.asked += 1
         stdout, stderr, exit_code = self.answer
         return Completed(tuple(command), exit_code, stdout, stderr)
@@ -49,7 +51,7 @@ async def ended(
     scontrol: FakeScontrol, told: Snapshot | None, *, patiences: float, element: Element = ELEMENT
 ) -> ElementState | None:
     """How an element ended, if it did within so many patiences of looking all the time."""
-    watch = Watch(partial(look_up, scontrol), PATIENCE, oldest=5.0)
+    watch = Watch(partial(look_up, scontrol, home=HOME), PATIENCE, oldest=5.0)
     until = time.monotonic() + patiences * PATIENCE
     while time.monotonic() < until:
         if found := await watch.ended({7: element}, told):
