@@ -39,6 +39,7 @@ from fractal_models.errors import FractalError
 
 # The length of a request, then a process id or minus the number of an error, then an exit code.
 _NUMBER = struct.Struct("q")
+_FORK, _LEARN = b"f", b"l"  # the kinds of requests
 _EXIT_UNKNOWN = 255  # of a process whose fork server has ended before it
 _LOOK_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _CLOSE_SECONDS = 5.0
@@ -124,7 +125,7 @@ class ForkServer:
 
     def __init__(self, channel: socket.socket, process: Process | None = None) -> None:
         self.process = process  # if this object has started it
-        self._channel = channel
+        self._channel = self._imported = channel  # the second has something to read when it has
 
     @classmethod
     def start(
@@ -188,34 +189,38 @@ class ForkServer:
             os.close(read)
         return ForkedProcess(pid, reply, pipe)
 
+    def learn(self, modules: Sequence[str]) -> None:
+        """Have the server import more modules, as soon as it has done what it was asked for.
+
+        Raises:
+            ForkServerGoneError: it has ended.
+        """
+        self._imported = self._send(_LEARN, json.dumps(modules).encode(), [])
+
     def is_ready(self, seconds: float) -> bool:
         """Whether it has imported everything, after so many seconds at most.
 
         Raises:
             ForkServerGoneError: it has ended.
         """
-        readable, *_ = select.select([self._channel], [], [], seconds)
-        if readable and not self._channel.recv(1, socket.MSG_PEEK):  # so that others see it too
+        readable, *_ = select.select([self._imported], [], [], seconds)
+        if readable and not self._imported.recv(1, socket.MSG_PEEK):  # so that others see it too
             raise ForkServerGoneError("The fork server has ended before it was ready.")
         return bool(readable)
 
     def close(self) -> None:
         """Let the server end, unless others can ask it, and wait for that."""
         self._channel.close()
+        self._imported.close()
         if self.process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_CLOSE_SECONDS)
 
     def _ask(self, request: "_Request", files: list[int]) -> tuple[int, socket.socket]:
         """The id of the process, and where its end will be told."""
-        ours, theirs = socket.socketpair()
         content = json.dumps([request.command, request.environment]).encode()
+        ours = self._send(_FORK, content, files)
         try:
-            with theirs:
-                # One byte with a file: what several processes send at the same time does not mix.
-                socket.send_fds(self._channel, [b"f"], [theirs.fileno()])
-            socket.send_fds(ours, [_NUMBER.pack(len(content))], files)
-            ours.sendall(content)
             said = ours.recv(_NUMBER.size, socket.MSG_WAITALL)
         except OSError as error:
             ours.close()
@@ -228,6 +233,20 @@ class ForkServer:
             ours.close()
             raise OSError(-number, f"{os.strerror(-number)}: a process cannot be forked")
         return int(number), ours
+
+    def _send(self, kind: bytes, content: bytes, files: list[int]) -> socket.socket:
+        """Send a request; returns where the answer comes from."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # One byte with a file: what several processes send at the same time does not mix.
+                socket.send_fds(self._channel, [kind], [theirs.fileno()])
+            socket.send_fds(ours, [_NUMBER.pack(len(content))], files)
+            ours.sendall(content)
+        except OSError as error:
+            ours.close()
+            raise ForkServerGoneError(f"The fork server has ended: {error}") from error
+        return ours
 
 
 def _nothing() -> int:
@@ -249,19 +268,6 @@ class _Request:
     command: list[str]
     environment: dict[str, str]
     files: Sequence[int] = ()
-
-    @classmethod
-    def read(cls, asked: socket.socket) -> "_Request | None":
-        """A request, or None if the one who asks has ended."""
-        with suppress(OSError):
-            head, files, *_ = socket.recv_fds(asked, _NUMBER.size, 4)
-            if head:
-                (length,) = _NUMBER.unpack(head)
-                content = asked.recv(length, socket.MSG_WAITALL)
-                if len(content) == length:
-                    command, environment = json.loads(content)
-                    return cls(command, environment, files)
-        return None
 
     def become(self) -> None:
         """Do it, in this process."""
@@ -316,14 +322,18 @@ def main() -> None:
     os.dup2(nothing := _nothing(), 0)
     os.close(nothing)
     keep_secrets()
-    for module in sys.argv[1:]:
+    _import(sys.argv[1:])
+    channel.sendall(b"r")
+    if (request := _serve(channel)) is not None:
+        request.become()
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
         importlib.import_module(module)
     # The garbage collector of a fork need not look at all this again, and copy its memory by that.
     gc.collect()
     gc.freeze()
-    channel.sendall(b"r")
-    if (request := _serve(channel)) is not None:
-        request.become()
 
 
 def _leave() -> None:
@@ -359,9 +369,12 @@ def _serve(channel: socket.socket) -> _Request | None:
                 _tell_ends(running)
             if not any(asks):
                 continue
-            if (asked := _asked(channel)) is None:
+            if (heard := _hear(channel)) is None:
                 return None
-            if (request := _fork(asked, running)) is not None:
+            kind, asked = heard
+            if kind == _LEARN:
+                _learn(asked)
+            elif (request := _fork(asked, running)) is not None:
                 signal.set_wakeup_fd(-1)
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
@@ -372,11 +385,22 @@ def _serve(channel: socket.socket) -> _Request | None:
                 return request
 
 
+def _learn(asked: socket.socket) -> None:
+    """Import for who has asked there, and say when that is done."""
+    with asked:
+        if (read := _read(asked)) is not None:
+            modules, _ = read
+            _import(modules)
+            _say(asked, 0)
+
+
 def _fork(asked: socket.socket, running: dict[int, socket.socket]) -> _Request | None:
     """Fork for who has asked there; returns the request in the fork."""
-    if (request := _Request.read(asked)) is None:
+    if (read := _read(asked)) is None:
         asked.close()
         return None
+    (command, environment), files = read
+    request = _Request(command, environment, files)
     try:
         pid = os.fork()
     except OSError as error:
@@ -393,12 +417,24 @@ def _fork(asked: socket.socket, running: dict[int, socket.socket]) -> _Request |
     return None
 
 
-def _asked(channel: socket.socket) -> socket.socket | None:
-    """Where the next request comes from; None if nobody can send one any more."""
+def _hear(channel: socket.socket) -> tuple[bytes, socket.socket] | None:
+    """The kind of the next request, and where it comes from; None if nobody can send one."""
     with suppress(ConnectionResetError):  # nobody has read that we are ready
-        said, files, *_ = socket.recv_fds(channel, 1, 1)
-        if said:
-            return socket.socket(fileno=files[0])
+        kind, files, *_ = socket.recv_fds(channel, 1, 1)
+        if kind:
+            return kind, socket.socket(fileno=files[0])
+    return None
+
+
+def _read(asked: socket.socket) -> tuple[Any, list[int]] | None:
+    """What is asked for, and the files that come with it; None if who asks has ended."""
+    with suppress(OSError):
+        head, files, *_ = socket.recv_fds(asked, _NUMBER.size, 4)
+        if head:
+            (length,) = _NUMBER.unpack(head)
+            content = asked.recv(length, socket.MSG_WAITALL)
+            if len(content) == length:
+                return json.loads(content), files
     return None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 _QUIET_SECONDS = 120.0
 _TRIES = 4
 _LOOK_SECONDS = 1.0
-# What the Prefect server imports, and what the other services import beside that.
+# What the Prefect server imports, and what the other services import beside that. All are forked
+# from one process, the Prefect server first: it has much to do while the rest is imported.
 _OF_PREFECT = ("prefect.server.api.server", "uvicorn", "uvloop")
 _OF_FRACTAL = ("deployments.preload", "deployments.preparation", "api.app")
 _SERVICES_FILE = "services.json"
@@ -145,9 +146,8 @@ def running_stack(
         secret = read_secrets(data_dir / "secrets.json")
         prefect = _prefect_settings(prefect_port, secret, data_dir)
         with (
-            _fork_server(_OF_PREFECT, prefect, data_dir) as of_prefect,
+            _fork_server(prefect, data_dir) as fork_server,
             _running_postgres(data_dir, tell) as postgres,
-            _fork_server(_OF_FRACTAL, prefect, data_dir, of_prefect) as of_fractal,
         ):
             environment = {**prefect, **_environment(postgres, data_dir)}
             prefect_server = _prefect_server(prefect_port, postgres, environment, data_dir)
@@ -157,15 +157,17 @@ def running_stack(
                 *("--port", str(port), "--workers", str(options.api_workers)),
             )
             services = [
-                replace(prefect_server, fork_server=of_prefect),
-                *(replace(each, fork_server=of_fractal) for each in (worker, api)),
+                replace(each, fork_server=fork_server) for each in (prefect_server, worker, api)
             ]
             running = Services(services, data_dir / _SERVICES_FILE)
             block_types = _block_types(services[0], data_dir)
             try:
                 running.remember()  # of a service, only after it has been forked
-                running.start("prefect")  # which has much to do while ours are prepared
-                prepared = _prepared(postgres, options, secret, data_dir, of_fractal)
+                _await_imports(fork_server)
+                running.start("prefect")
+                with suppress(ForkServerGoneError):  # then all are started
+                    fork_server.learn(_OF_FRACTAL)
+                prepared = _prepared(postgres, options, secret, data_dir, fork_server)
                 tell("The database is up to date.")
                 stack = Stack(
                     data_dir=data_dir,
@@ -287,17 +289,10 @@ def _environment(postgres: EmbeddedPostgres, data_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _fork_server(
-    modules: Sequence[str],
-    prefect: dict[str, str],
-    data_dir: Path,
-    forked_from: ForkServer | None = None,
-) -> Iterator[ForkServer]:
+def _fork_server(prefect: dict[str, str], data_dir: Path) -> Iterator[ForkServer]:
     """A process from which services are forked; it imports while we go on."""
-    if forked_from is not None:
-        _await_imports(forked_from)
     with open_private(data_dir / "logs" / "fork_server.log", "ab") as log:
-        server = ForkServer.start(modules, {**without_secrets(), **prefect}, log, forked_from)
+        server = ForkServer.start(_OF_PREFECT, {**without_secrets(), **prefect}, log)
     try:
         yield server
     finally:

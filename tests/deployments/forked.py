@@ -21,6 +21,8 @@ def main() -> None:
         raise ValueError("of a program")
     elif what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "knows":
+        sys.exit(int(sys.argv[2] not in sys.modules))
     elif what == "until told":
         sys.stdin.read()
     elif what == "fork":

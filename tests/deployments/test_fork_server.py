@@ -119,6 +119,27 @@ def test_a_server_can_be_forked_from_another(server: ForkServer, output: Path) -
     assert second.process.poll() == 0
 
 
+def test_a_server_imports_more_when_it_is_told() -> None:
+    server = ForkServer.start([], os.environ)
+    command = python_module("tests.deployments.forked", "knows", "wave")
+    assert server.fork(command, ENVIRONMENT).wait(SECONDS) == 1
+    server.learn(["wave"])
+    assert server.is_ready(SECONDS)
+    assert server.fork(command, ENVIRONMENT).wait(SECONDS) == 0
+    server.close()
+
+
+def test_a_server_that_cannot_import_more_is_never_ready(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server = ForkServer.start([], os.environ)
+    server.learn(["no.such.module"])
+    with pytest.raises(ForkServerGoneError):
+        server.is_ready(SECONDS)
+    server.close()
+    assert "No module named 'no'" in capfd.readouterr().err
+
+
 def test_what_was_forked_outlives_its_server(output: Path) -> None:
     server = ForkServer.start([], os.environ)
     command = python_module("tests.deployments.forked", "until told")
