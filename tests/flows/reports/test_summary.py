@@ -134,6 +134,7 @@ async def test_units_that_fail_alike_make_a_warning_in_the_log_and_in_the_summar
     warning = "3 of 6 units failed for the same reason, exit code 1, which makes one cause likely"
     text = await summary_of(prefect, job)
     assert text.count(warning) == 1
+    assert re.search(r"\nImport [\d.]+ s once, ", text)  # for all, however many run at once
     assert job["log"].count(warning) == 1
     assert warnings_in(job["log"])[0].startswith(f"0 Process: {warning}")
     first = f"{dataset['zarr_dir']}/A"
