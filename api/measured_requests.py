@@ -18,19 +18,21 @@ class MeasuredRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), "none"
+        began, status, answered = time.perf_counter(), "none", 0.0
 
         async def note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
                 status = f"{message['status'] // 100}xx"
             await send(message)
+            answered = time.perf_counter()
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, note)  # with what is done when it is answered
         finally:
             path = getattr(scope.get("route"), "path", "none")
-            self._times.took(_method(scope), path, status, time.perf_counter() - began)
+            seconds = (answered or time.perf_counter()) - began
+            self._times.took(_method(scope), path, status, seconds)
 
 
 def _method(scope: Scope) -> str:

@@ -1,7 +1,8 @@
 """What endpoints work with: a session, the settings, Prefect, and the user who asks."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -43,6 +44,8 @@ class Services:
     oauth: OAuthProvider
     times: RequestTimes
     folders: Folders
+    # At most so many jobs ask for their flow run at once: Prefect, one process, answers others too.
+    handing_over: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
 
 
 async def _services(request: Request) -> Services:

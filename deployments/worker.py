@@ -71,7 +71,7 @@ _RETRY_SECONDS = 5.0
 
 
 # The deployment that was read while a flow run is started, by its id.
-_read: ContextVar[dict[UUID, Any]] = ContextVar("read")
+_read: ContextVar[dict[UUID | None, Any]] = ContextVar("read")
 
 
 class WorkerResult(BaseWorkerResult):
@@ -206,8 +206,9 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
         task_status: TaskStatus[int] | None = None,
     ) -> WorkerResult:
         """Run a flow run to its end, in its own process."""
+        self._name_its_places(flow_run)
         process = await asyncio.to_thread(
-            self._fork_server.start, str(flow_run.id), _environment(configuration)
+            self._fork_server.start, flow_run, _environment(configuration)
         )
         pid = process.pid
         self._processes[pid] = flow_run.id, process
@@ -228,6 +229,13 @@ class LocalWorker(BaseWorker[JobConfiguration, BaseVariables, WorkerResult]):
                 self._to_stop.pop(pid, None)
                 await self._conclude(flow_run, process.poll(), left=left)
         return WorkerResult(identifier=str(process.pid), status_code=0)
+
+    def _name_its_places(self, flow_run: FlowRun) -> None:
+        """Note the names of its pool and queue, which its events tell; Prefect gives only ids."""
+        flow_run.work_pool_id, flow_run.work_pool_name = self.work_pool.id, self.work_pool.name
+        deployment = _read.get({}).get(flow_run.deployment_id)
+        if deployment is not None and deployment.work_queue_id == flow_run.work_queue_id:
+            flow_run.work_queue_name = deployment.work_queue_name
 
     async def kill_infrastructure(
         self,
@@ -365,7 +373,7 @@ def _read_once(client: PrefectClient) -> None:
 
 
 async def _known(
-    known: dict[UUID, Any], wanted: UUID, read: Callable[[UUID], Awaitable[Any]]
+    known: dict[Any, Any], wanted: UUID, read: Callable[[UUID], Awaitable[Any]]
 ) -> Any:
     if wanted not in known:
         known[wanted] = await read(wanted)

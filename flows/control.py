@@ -6,14 +6,27 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.engine.client import Engine, EngineUnavailableError, UnpublishedError
+from flows.engine.client import (
+    Engine,
+    EngineRefusedError,
+    EngineUnavailableError,
+    UnpublishedError,
+)
 from flows.engine.wait_reasons import PREFECT_AWAY, waiting_line, without_worker
 from flows.process.lock import LockedError, holding_job
-from flows.process.wakeups import wake_workers
-from flows.records.jobs import WaitingLine, end_job, request_stop, tell_waiting
+from flows.records.jobs import (
+    WaitingLine,
+    end_job,
+    give_flow_run,
+    request_stop,
+    tell_waiting,
+)
+from flows.records.observation import is_attended
 from flows.records.runs import abandon_runs
+from flows.reports.sentences import words_of
 from flows.units.job_files import log_so_far
 from fractal_models.database import release, saved_id
 from fractal_models.errors import RefusedError
@@ -21,6 +34,9 @@ from fractal_models.tables import JobV2, Resource
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
+
+# A worker of which the database has a sign of life that is no older need not be asked after.
+_SIGN_SECONDS = 20.0
 
 
 def require_submitted(job: JobV2) -> None:
@@ -30,24 +46,42 @@ def require_submitted(job: JobV2) -> None:
 
 
 async def hand_over(session: AsyncSession, engine: Engine, job: JobV2, resource: Resource) -> None:
-    """Make the flow run of a new job. If the job will have to wait, its log says why."""
-    reason = None
-    await release(session)
+    """Make the flow run of a new job. If the job will have to wait, its log says why.
+
+    If the database is away, a worker makes up for it.
+    """
     try:
-        job.flow_run_id = await engine.submit_job(job, resource)
-        await wake_workers(session)
-        await session.commit()
-        if await engine.pools_without_worker([resource.work_pool]):
-            reason = without_worker(resource.name)
+        reason = await _begin(session, engine, job, resource)
+        if reason is not None:
+            line = WaitingLine(saved_id(job), job.log, waiting_line(reason, now()))
+            await tell_waiting(session, [line])
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("Job %s waits for the database: %s", job.id, words_of(error))
+
+
+async def _begin(
+    session: AsyncSession, engine: Engine, job: JobV2, resource: Resource
+) -> str | None:
+    """Make the flow run of a new job. Returns why the job will have to wait, if it will."""
+    flow_run_id = None
+    try:
+        flow_run_id = await engine.submit_job(job, resource)
+        if not await give_flow_run(session, saved_id(job), flow_run_id):
+            await engine.cancel_at_once(flow_run_id, "The job was stopped before it began.")
+            return None
+        attended = await is_attended(session, resource.work_pool, _SIGN_SECONDS)
+        await release(session)
+        if attended or not await engine.pools_without_worker([resource.work_pool]):
+            return None
     except UnpublishedError:
-        reason = without_worker(resource.name)
+        pass
     except EngineUnavailableError as error:
         logger.warning("Job %s waits for Prefect: %s", job.id, error)
-        reason = PREFECT_AWAY if job.flow_run_id is None else None
-    if reason is not None:
-        line = WaitingLine(saved_id(job), job.log, waiting_line(reason, now()))
-        await tell_waiting(session, [line])
-        await session.refresh(job)
+        return PREFECT_AWAY if flow_run_id is None else None
+    except EngineRefusedError as error:
+        logger.warning("Job %s waits, as Prefect refuses its flow run: %s", job.id, error)
+        return None
+    return without_worker(resource.name)
 
 
 async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None:

@@ -379,11 +379,11 @@ async def _require_work(
     )
 
 
-async def profile_of(session: AsyncSession, job: JobV2) -> Profile | None:
-    """The profile of the user who submitted a job."""
+async def profile_of(session: AsyncSession, user_email: str) -> Profile | None:
+    """The profile of a user, as of the one who submitted a job."""
     found = await session.exec(
         select(Profile)
         .join(UserOAuth, col(UserOAuth.profile_id) == col(Profile.id))
-        .where(UserOAuth.email == job.user_email)
+        .where(UserOAuth.email == user_email)
     )
     return found.first()

@@ -26,6 +26,8 @@ from fractal_models.exact_json import dumps, loads
 _OUTAGES = ("08", "53", "57")
 _SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
 
+_kept: dict[URL, AsyncEngine] = {}
+
 # Of PostgreSQL, for all sessions of an engine, e.g. `statement_timeout`.
 Parameters = Mapping[str, str]
 
@@ -123,6 +125,14 @@ def connection_pool(
     return engine
 
 
+def keep_pool(url: URL) -> None:
+    """Have `open_database` use one engine for this database, again and again, also after a fork.
+
+    Statements that it has compiled stay so. Only for processes with one event loop at a time.
+    """
+    _kept[url] = connection_pool(url)
+
+
 def _discard_closed(connection: Any, *_: Any) -> None:
     """Make the pool replace a connection that broke while it was not used.
 
@@ -202,7 +212,8 @@ async def open_database(
     url: URL, parameters: Parameters | None = None, *, connections: int = 15
 ) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """A session factory for the duration of a block, e.g. of one flow run."""
-    engine = connection_pool(url, connections=connections, parameters=parameters)
+    kept = _kept.get(url) if parameters is None else None
+    engine = kept or connection_pool(url, connections=connections, parameters=parameters)
     try:
         yield session_factory(engine)
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, BackgroundTasks, Response, status
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
@@ -23,6 +23,8 @@ from api.readers import ProjectReader, SuperuserReader, VerifiedReader
 from api.services import (
     Contributor,
     EngineDep,
+    Services,
+    ServicesDep,
     SessionDep,
     SettingsDep,
     SparedEngineDep,
@@ -30,6 +32,7 @@ from api.services import (
     VerifiedUser,
 )
 from flows import control
+from flows.engine.client import Engine
 from flows.engine.pauses import pause, resume
 from flows.launchers.choice import query_transport
 from flows.launchers.slurm.queue import describe_queue
@@ -62,18 +65,25 @@ async def submit_job(
     dataset: rights.ExecutableDataset,
     session: SessionDep,
     engine: SparedEngineDep,
+    services: ServicesDep,
+    later: BackgroundTasks,
 ) -> JobRead:
     """Run the workflow on the dataset.
 
-    If Prefect or the worker of the resource is away, the job starts when it is back, and its `log`
-    says so.
+    The job gets its flow run when this is answered. If Prefect or the worker of the resource is
+    away, the job starts when it is back, and soon its `log` says so.
     """
     job = await create_job(
         session, user=user, project=project, workflow=workflow, dataset=dataset, request=request
     )
     resource = await session.get_one(Resource, project.resource_id)
-    await control.hand_over(session, engine, job, resource)
+    later.add_task(_hand_over, services, engine, job, resource)
     return JobRead.model_validate(job)
+
+
+async def _hand_over(services: Services, engine: Engine, job: JobV2, resource: Resource) -> None:
+    async with services.handing_over, services.sessions() as session:
+        await control.hand_over(session, engine, job, resource)
 
 
 @router.get("/job/", response_model=list[JobRead])

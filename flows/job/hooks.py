@@ -12,16 +12,13 @@ from typing import Any
 
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from sqlmodel import select
 
 from flows.job.end import conclude_job
 from flows.job.workflow_task_run import WorkflowTaskRun
-from flows.records import runs
+from flows.records import jobs, runs
 from flows.records.events import Outcome
-from flows.records.jobs import outcome_of_stop
 from fractal_models.database import open_database
 from fractal_models.settings import get_settings
-from fractal_models.tables import JobV2
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +44,11 @@ async def _end_job(flow_run: FlowRun, outcome: Outcome, reason: str = "") -> Non
         open_database(get_settings().async_database_url) as sessions,
         sessions() as session,
     ):
-        found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run.id))
-        if (job := found.first()) is None:
+        if (job := await jobs.job_of(session, flow_run.id)) is None:
             return  # it was refused
         if outcome == "stopped":
             reason = job.stop_reason or reason
-            outcome = outcome_of_stop(reason)
+            outcome = jobs.outcome_of_stop(reason)
         await conclude_job(session, job, outcome, reason)
 
 

@@ -83,7 +83,8 @@ async def _open(
         interrupted = partial(interrupt, JobFolder.of(job))
         await release(session)
         await lock_job(settings.async_database_url, job_id, interrupted)
-        await session.refresh(job)  # who had the lock may have ended it
+        # Who had the lock may have ended it.
+        job = await session.get_one(JobV2, job_id, populate_existing=True)
         if job.status == "done":
             raise JobEndedError(f"Job {job_id} has ended already, it is done.")
         if job.status == "failed":
@@ -94,7 +95,7 @@ async def _open(
         dataset = await session.get_one(DatasetV2, job.dataset_id)
         project = await session.get_one(ProjectV2, job.project_id)
         resource = await session.get_one(Resource, project.resource_id)
-        profile = await profile_of(session, job)
+        profile = await profile_of(session, job.user_email)
         recorded = await runs.runs_of_job(session, job_id)
     if job_id_of(flow_run) is None:
         await _entitle(engine, flow_run, job, resource)
@@ -175,6 +176,8 @@ async def claim(session: AsyncSession, flow_run: FlowRun) -> JobV2 | None:
         return job
     if job.flow_run_id is not None:
         raise JobUnavailableError(f"Job {job_id} is executed by flow run {job.flow_run_id}.")
+    if job.status != "submitted":
+        raise JobUnavailableError(f"Job {job_id} was stopped before it had a flow run.")
     job.flow_run_id = flow_run.id  # who made the flow run did not live to write it down
     await session.commit()
     return job

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ RUNNER_CONFIG_VARIABLE = "FRACTAL_RUNNER_CONFIG"
 
 _LAST_WORDS_SECONDS = 5
 _OBEY_SECONDS = 2.0
+_JUST_BEGUN_SECONDS = 1.0
 
 
 class JobUnavailableError(FractalError):
@@ -95,6 +97,7 @@ class JobRun:
         self._sessions = sessions
         self._engine = engine
         self._flow_run_id = flow_run_id
+        self._began: float | None = time.monotonic()  # until the first workflow task begins
         self._batch: Path | None = None
         self._stopping_batch: asyncio.Task[None] | None = None
 
@@ -172,6 +175,9 @@ class JobRun:
 
         `before` is the title of the workflow task that would begin next.
         """
+        began, self._began = self._began, None
+        if began is not None and time.monotonic() - began < _JUST_BEGUN_SECONDS:
+            return  # Prefect has just let it begin
         try:
             flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
         except EngineError:

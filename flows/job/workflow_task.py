@@ -157,7 +157,7 @@ async def _execute(run: WorkflowTaskRun) -> None:
     for problem in run.dump.get("argument_problems", []):
         run.job.say(f"{run.title}: {sentence(problem)}", logging.WARNING)
     progress = Progress(f"{run.key}-progress", run.title)
-    async with progress.shown():
+    with progress.shown():
         if run.is_compound:
             init = run.phase(plan, parse_init_output, progress)
             await _run_phase(run, init, progress)

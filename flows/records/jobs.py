@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from uuid import UUID
 
+from sqlalchemy import UUID as SQL_UUID
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select, update
@@ -22,6 +24,30 @@ _OF_JOBS = {
     WorkflowV2: ("workflow", col(JobV2.workflow_id)),
     DatasetV2: ("dataset", col(JobV2.dataset_id)),
 }
+
+
+async def job_of(session: AsyncSession, flow_run_id: UUID) -> JobV2 | None:
+    """The job of a flow run; None if it has none, or does not know of it yet."""
+    found = await session.exec(select(JobV2).where(JobV2.flow_run_id == flow_run_id))
+    return found.first()
+
+
+_GIVE_FLOW_RUN = text(
+    "UPDATE jobv2 SET flow_run_id = :flow_run_id WHERE id = :job_id "
+    "AND (status = 'submitted' OR flow_run_id = :flow_run_id) RETURNING id"
+).bindparams(bindparam("flow_run_id", type_=SQL_UUID))
+
+
+async def give_flow_run(session: AsyncSession, job_id: int, flow_run_id: UUID) -> bool:
+    """Note the flow run of a job, wake the workers for it, and commit.
+
+    Returns False if the job has ended without it.
+    """
+    ids = {"job_id": job_id, "flow_run_id": flow_run_id}
+    given = (await session.execute(_GIVE_FLOW_RUN, ids)).first() is not None
+    await wake_workers(session)
+    await session.commit()
+    return given
 
 
 async def end_job(

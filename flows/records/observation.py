@@ -132,6 +132,23 @@ async def sign(session: AsyncSession, pool: str, silences: Mapping[str, float]) 
     await session.commit()
 
 
+_ATTENDED = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM signoflife JOIN resource ON resource.id = resource_id
+        WHERE work_pool = :pool AND part = 'worker'
+            AND answered BETWEEN now() - make_interval(secs => :seconds) AND now()
+    )
+    """
+)
+
+
+async def is_attended(session: AsyncSession, pool: str, seconds: float) -> bool:
+    """Whether a worker of this work pool did its work within so many seconds."""
+    found = await session.execute(_ATTENDED, {"pool": pool, "seconds": seconds})
+    return bool(found.scalar())
+
+
 async def folders(session: AsyncSession) -> list[str]:
     """The folders that resources have on this side, for jobs and for tasks."""
     found = await session.execute(

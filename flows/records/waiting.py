@@ -37,6 +37,31 @@ async def something_waits(session: AsyncSession, pool: str, executing: Collectio
     return bool(found.scalar())
 
 
+_OTHERS = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM jobv2
+        JOIN projectv2 ON projectv2.id = jobv2.project_id
+        JOIN resource ON resource.id = projectv2.resource_id
+        WHERE jobv2.status = 'submitted' AND resource.work_pool = :pool
+            AND jobv2.flow_run_id IS DISTINCT FROM :flow_run_id
+    ) OR EXISTS (
+        SELECT FROM taskgroupactivityv2 AS activity
+        JOIN taskgroupv2 ON taskgroupv2.id = activity.taskgroupv2_id
+        JOIN resource ON resource.id = taskgroupv2.resource_id
+        WHERE activity.status IN ('pending', 'ongoing') AND resource.work_pool = :pool
+            AND activity.flow_run_id IS DISTINCT FROM :flow_run_id
+    )
+    """
+).bindparams(bindparam("flow_run_id", type_=SQL_UUID))
+
+
+async def others_are_open(session: AsyncSession, pool: str, flow_run_id: UUID) -> bool:
+    """Whether a job or an activity has not ended that is not of this flow run."""
+    found = await session.execute(_OTHERS, {"pool": pool, "flow_run_id": flow_run_id})
+    return bool(found.scalar())
+
+
 async def some_are_to_stop(session: AsyncSession, executing: Collection[UUID]) -> bool:
     """Whether one of these flow runs is of a job that somebody has told to stop."""
     found = await session.exec(

@@ -6,8 +6,8 @@ artifacts are not updated.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import httpx
@@ -26,6 +26,8 @@ _FIRST_SECONDS, _SHOW_SECONDS = 0.5, 2.0
 # How long the end of a task waits for Prefect to accept an artifact.
 _PATIENCE_SECONDS = 5.0
 _MAX_FAILURES_SHOWN = 100
+
+_under_way: set[asyncio.Task[None]] = set()  # of this event loop
 
 
 class Progress:
@@ -47,18 +49,17 @@ class Progress:
         """Add units that have ended."""
         self._ended += units
 
-    @asynccontextmanager
-    async def shown(self) -> AsyncIterator[None]:
-        """Keep the artifact up to date while this block runs."""
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the artifact up to date while this block runs; see `all_shown`."""
         over = asyncio.Event()
         showing = asyncio.create_task(self._keep_showing(over))
+        _under_way.add(showing)
+        showing.add_done_callback(_under_way.discard)
         try:
             yield
         finally:
             over.set()
-            with _patiently("progress"):
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await showing
 
     async def _keep_showing(self, over: asyncio.Event) -> None:
         """Show the progress until it is over, and then once more.
@@ -81,6 +82,12 @@ class Progress:
         elif percent != self._shown:
             await aupdate_progress_artifact(self._artifact, percent)
         self._shown = percent
+
+
+async def all_shown() -> None:
+    """Wait until Prefect has all artifacts; nothing else of a job waits for that."""
+    if _under_way:
+        await asyncio.wait(_under_way, timeout=_PATIENCE_SECONDS)
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -369,7 +369,7 @@ class Reconciler(Watcher):
         async def account(slurm_job_id: int) -> None:
             await jobs.account_slurm(session, saved_id(job), resource.id, slurm_job_id)
 
-        profile = await profile_of(session, job)
+        profile = await profile_of(session, job.user_email)
         config = resource.jobs_runner_config
         return launcher_of(job, resource, profile, config, on_submitted=account, say=logger.info)
 

@@ -29,6 +29,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.engine.client import Engine
 from flows.engine.publication import ENTRYPOINTS
 from flows.engine.wait_reasons import AWAITING_SLOT, PoolLimits, due_time, full_pool, full_queue
+from flows.records.waiting import others_are_open
 from fractal_models.settings import Settings
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2, UserOAuth
 from fractal_models.tables.columns import now
@@ -190,6 +191,8 @@ class _Line:
         """See `Turns.put_off`."""
         if not due and not self._is_time_to_recall(begun):
             return set()
+        if await self._is_alone(due, begun):
+            return set()
         flow_runs, found = await asyncio.gather(
             self._engine.open_runs(self._pool, self._flows), self._engine.pool_limits(self._pool)
         )
@@ -204,6 +207,13 @@ class _Line:
         self._begun, self._looked = set(begun), time.monotonic()
         self._note_turns([users[id_] for id_ in made.begin if id_ in due])
         return set(made.put_off)
+
+    async def _is_alone(self, due: AbstractSet[UUID], begun: AbstractSet[UUID]) -> bool:
+        """Whether there is one flow run to begin, and nobody with whom it would take turns."""
+        if len(due) != 1 or begun or self._some_are_put_off:
+            return False
+        async with self._sessions() as session:
+            return not await others_are_open(session, self._pool, *due)
 
     def _is_time_to_recall(self, begun: AbstractSet[UUID]) -> bool:
         """Whether flow runs are put off and one may begin now, since others may have ended."""

@@ -19,9 +19,12 @@ Submit = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
-async def job(runnable: dict[str, Any], dataset: dict[str, Any], submit: Submit) -> dict[str, Any]:
+async def job(
+    owner: Any, runnable: dict[str, Any], dataset: dict[str, Any], submit: Submit
+) -> dict[str, Any]:
     """A submitted job of the owner, which nobody executes."""
-    return (await submit(runnable, dataset)).json()
+    submitted = (await submit(runnable, dataset)).json()
+    return await owner.ok("GET", f"/api/v2/project/{runnable['project_id']}/job/{submitted['id']}/")
 
 
 def url(job: dict[str, Any]) -> str:

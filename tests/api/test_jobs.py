@@ -16,9 +16,11 @@ Submit = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
-async def job(runnable: dict[str, Any], dataset: dict[str, Any], submit: Submit) -> dict[str, Any]:
-    """A submitted job."""
-    return (await submit(runnable, dataset)).json()
+async def job(
+    owner: Any, runnable: dict[str, Any], dataset: dict[str, Any], submit: Submit
+) -> dict[str, Any]:
+    """A submitted job, which waits for Prefect."""
+    return await owner.ok("GET", url((await submit(runnable, dataset)).json()))
 
 
 @pytest.fixture
@@ -51,7 +53,9 @@ async def test_a_job_is_submitted_also_without_prefect(
     assert job["user_email"] == owner.user.email
     assert job["dataset_dump"]["zarr_dir"] == dataset["zarr_dir"]
     assert job["working_dir"].startswith(f"{resource.jobs_local_dir}/")
-    assert await owner.ok("GET", url(job)) == job
+    told = await owner.ok("GET", url(job))
+    assert "Waiting: Prefect, the workflow engine, does not answer." in told["log"]
+    assert {**told, "log": None} == job
 
 
 async def test_a_dataset_has_one_submitted_job_at_a_time(

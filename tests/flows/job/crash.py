@@ -62,14 +62,22 @@ def main() -> None:
 
 
 def _execute(flow_run_id: UUID, when: str, where: str) -> None:
-    from deployments.flow_run_process import run_flow
-
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         _crash_at(when, where)
-        asyncio.run(run_flow(flow_run_id))
+        asyncio.run(_run(flow_run_id))
     finally:
         os._exit(1)
+
+
+async def _run(flow_run_id: UUID) -> None:
+    from prefect.client.orchestration import get_client
+
+    from deployments.flow_run_process import run_flow
+
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+    await run_flow(flow_run)
 
 
 def _crash_at(when: str, where: str) -> None:

@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.job.opening import claim
 from flows.job.run import JobUnavailableError
+from flows.records.jobs import give_flow_run
 from fractal_models.database import saved_id
 from fractal_models.tables import JobV2
 
@@ -99,3 +100,15 @@ async def test_a_job_that_there_is_not_is_named(sessions: Sessions) -> None:
     async with sessions() as session:
         with pytest.raises(JobUnavailableError, match="no job 4711"):
             await claim(session, flow_run_for(4711))
+
+
+async def test_a_job_that_was_stopped_before_it_had_a_flow_run_gets_none(
+    sessions: Sessions, job: JobV2
+) -> None:
+    flow_run = flow_run_for(saved_id(job))
+    async with sessions() as session:
+        (await session.get_one(JobV2, job.id)).status = "failed"
+        await session.commit()
+        assert not await give_flow_run(session, saved_id(job), flow_run.id)
+        with pytest.raises(JobUnavailableError, match="was stopped before it had a flow run"):
+            await claim(session, flow_run)

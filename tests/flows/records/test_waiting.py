@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from flows.records.waiting import some_are_to_stop, something_waits
+from flows.records.waiting import others_are_open, some_are_to_stop, something_waits
 from fractal_models.database import saved_id
 from fractal_models.tables import JobV2, Resource, TaskGroupActivityV2, TaskGroupV2
 
@@ -41,6 +41,9 @@ async def test_a_job_waits_until_its_flow_run_has_a_process(
     assert await something_waits(session, pool, [])
     assert not await something_waits(session, pool, [uuid4(), row.flow_run_id])
     assert not await something_waits(session, f"{pool} of others", [])
+    assert not await others_are_open(session, pool, row.flow_run_id)
+    assert await others_are_open(session, pool, uuid4())
+    assert not await others_are_open(session, f"{pool} of others", uuid4())
 
 
 @pytest.mark.usefixtures("ended")
@@ -82,3 +85,4 @@ async def test_an_activity_waits_until_it_has_begun(
     session.add(activity)
     await session.commit()
     assert await something_waits(session, resource.work_pool, []) == waits
+    assert await others_are_open(session, resource.work_pool, uuid4())
