@@ -123,7 +123,7 @@ class Benchmark:
         if job["status"] != "done":
             raise SystemExit(f"The job failed: {job['log']}")
         done = datetime.fromisoformat(job["end_timestamp"]).timestamp()
-        commands = await self._commands()
+        commands = await commands_since_reset(self._cluster)
         return Measured(
             done=done - began,
             after_slurm=done - await self._end_of_slurm_jobs(log_begin),
@@ -155,19 +155,18 @@ class Benchmark:
         ends = sorted(datetime.fromisoformat(unit["ended_at"]).timestamp() for unit in units)
         return max(when - ends[known] for when, known in seen if known < len(ends))
 
-    async def _commands(self) -> Counter[str]:
-        """The commands of SLURM that were run since the last reset, as its controller saw them."""
-        requests = _REQUESTS.findall(await self._cluster.run("sdiag"))
-        return Counter(
-            {_COMMANDS[name]: int(count) for name, count in requests if name in _COMMANDS}
-        )
-
     async def _end_of_slurm_jobs(self, log_begin: int) -> float:
         """When the last SLURM job ended, by the controller's log."""
         await self._cluster.wait_idle()
         with self._log.open() as log:
             log.seek(log_begin)
             return datetime.fromisoformat(_SLURM_JOB_ENDED.findall(log.read())[-1]).timestamp()
+
+
+async def commands_since_reset(cluster: Cluster) -> Counter[str]:
+    """The commands of SLURM that were run since `sdiag --reset`, as its controller saw them."""
+    requests = _REQUESTS.findall(await cluster.run("sdiag"))
+    return Counter({_COMMANDS[name]: int(count) for name, count in requests if name in _COMMANDS})
 
 
 def cpu_seconds(part: Part) -> float:

@@ -194,8 +194,9 @@ def _undo() -> None:
         ETC_SLURM_CONF.unlink()
     if os.path.lexists(SAVED_SLURM_CONF):
         SAVED_SLURM_CONF.rename(ETC_SLURM_CONF)
-    if ROOT.exists():
-        shutil.rmtree(ROOT)
+    while ROOT.exists():
+        with suppress(FileNotFoundError):  # a stack may still be removing folders of its jobs
+            shutil.rmtree(ROOT)
 
 
 def _end_processes() -> None:

@@ -26,34 +26,33 @@ RUNNER_CONFIG = {
 async def lab_at(
     cluster: Cluster, server: Server, admin: Lab, resource: dict[str, Any]
 ) -> AsyncIterator[Lab]:
-    """A user, named like the resource, at work on the cluster as this resource.
+    """A user, named like the resource, at work on the cluster as this resource, which is made.
 
     A stack must have been started with `KNOWN_HOSTS` as its FRACTAL_SSH_KNOWN_HOSTS.
     """
-    name = resource["name"]
-    user = {"email": f"{name}@example.org", "password": PASSWORD}
-    project_dir = cluster.user_folder / "projects"
-    await _register(cluster, admin, resource, {**user, "project_dirs": [str(project_dir)]})
     cluster.known_hosts.write_text(cluster.host_key)
+    made = await admin.ok("POST", "/admin/v2/resource/", json=resource)
+    profile = profile_body(cluster, made, cluster.user)
+    async with lab_of_user(cluster, server, admin, made, profile) as lab:
+        yield lab
+
+
+@asynccontextmanager
+async def lab_of_user(
+    cluster: Cluster, server: Server, admin: Lab, resource: dict[str, Any], profile: dict[str, Any]
+) -> AsyncIterator[Lab]:
+    """A user, named like the profile, which is made, at work on a resource that there is."""
+    name, project_dir = profile["name"], cluster.root / profile["username"] / "projects"
+    user = {"email": f"{name}@example.org", "password": PASSWORD}
+    made = await admin.ok("POST", f"/admin/v2/resource/{resource['id']}/profile/", json=profile)
+    body = {**user, "project_dirs": [str(project_dir)]}
+    registered = await admin.ok("POST", "/auth/register/", json=body)
+    change = {"profile_id": made["id"], "is_verified": True}
+    await admin.ok("PATCH", f"/auth/users/{registered['id']}/", json=change)
     async with logged_in(server, **user) as client:
         lab = Lab(client, project_dir)
         lab.project_id = (await lab.ok("POST", "/api/v2/project/", json={"name": name}))["id"]
         yield lab
-
-
-async def _register(
-    cluster: Cluster, admin: Lab, resource: dict[str, Any], user: dict[str, Any]
-) -> None:
-    """Make the resource, its profile, and the user."""
-    at = await admin.ok("POST", "/admin/v2/resource/", json=resource)
-    profile = await admin.ok(
-        "POST",
-        f"/admin/v2/resource/{at['id']}/profile/",
-        json=profile_body(cluster, resource),
-    )
-    made = await admin.ok("POST", "/auth/register/", json=user)
-    change = {"profile_id": profile["id"], "is_verified": True}
-    await admin.ok("PATCH", f"/auth/users/{made['id']}/", json=change)
 
 
 def resource_body(cluster: Cluster, data_dir: Path, kind: str) -> dict[str, Any]:
@@ -75,15 +74,17 @@ def resource_body(cluster: Cluster, data_dir: Path, kind: str) -> dict[str, Any]
     }
 
 
-def profile_body(cluster: Cluster, resource: dict[str, Any]) -> dict[str, Any]:
-    """A request for the profile of the cluster's user, named like the resource."""
+def profile_body(
+    cluster: Cluster, resource: dict[str, Any], user: str, *, name: str | None = None
+) -> dict[str, Any]:
+    """A request for the profile of a user of the cluster, named like the resource if not else."""
     body = {
-        "name": resource["name"],
+        "name": name or resource["name"],
         "resource_type": resource["type"],
-        "username": cluster.user,
+        "username": user,
     }
     if resource["type"] == "slurm_ssh":
-        folder = str(cluster.user_folder)
+        folder = str(cluster.root / user)
         body |= {
             "ssh_key_path": str(cluster.key_path),
             "jobs_remote_dir": f"{folder}/ssh-jobs",
