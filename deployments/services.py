@@ -332,10 +332,10 @@ class Services:
         self._path.unlink(missing_ok=True)
 
     def remember(self) -> None:
-        """Save which processes run, each after the one from which it was forked."""
+        """Save which processes run, after the one from which they were forked."""
         fork_servers = dict.fromkeys(each.fork_server for each in self if each.fork_server)
         known = [
-            *((f"{_FORK_SERVER} {n}", each.process) for n, each in enumerate(fork_servers, 1)),
+            *((_FORK_SERVER, each.process) for each in fork_servers),
             *((each.name, each.process) for each in self),
         ]
         processes = [
