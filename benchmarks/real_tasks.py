@@ -6,6 +6,7 @@
 The tasks of `fractal-tasks-core` that the demo uses (projection, threshold segmentation, features)
 run on plates of so many images, cut from the image that `ngio` ships: each as a job of its own,
 from its submission until the API says that it is done, as many units at once as there are cores.
+The servers take turns.
 All use the same task environment, which is compiled to bytecode, and must write the same arrays.
 `fractal-server` needs Python 3.12 or newer; without one (`--python ''`), only this platform is
 measured. With `--data-dir`, the task environment of an earlier time is used again.
@@ -32,7 +33,7 @@ from deployments.stack import Stack, StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 CORES = len(os.sched_getaffinity(0))
-PLATE = Path(demo.__file__).with_name("plate.py")
+MAKE_PLATE = Path(demo.__file__).with_name("plate.py")
 STEPS = json.loads(Path(demo.__file__).with_name("workflow.json").read_text())
 OFF = {"warm_units": "off"}
 # How many times faster than the reference the segmentation is to be.
@@ -116,7 +117,7 @@ def main() -> None:
             sides.append(the_reference(client, at.folder / "projects", group))
         numbers = count(1)
         for images in options.images:
-            found = {side.name: measure(side, python, images, next(numbers)) for side in sides}
+            found = measure(sides, python, images, next(numbers))
             report(images, found, GOALS_WITHOUT_BYTECODE if options.without_bytecode else GOALS)
 
 
@@ -157,35 +158,53 @@ def the_reference(client: FractalClient, folder: Path, group: dict[str, Any]) ->
     return Side("reference", client, folder, tasks, {"parallel_tasks_per_job": CORES})
 
 
-def measure(side: Side, python: str, images: int, number: int) -> Measured:
-    """Run the job of each task, one after the other, on a plate of its own."""
-    zarr_dir = side.folder / f"benchmark-{number}-{os.getpid()}"
-    plate = json.loads(run(python, PLATE, "--output", zarr_dir, "--wells", images))
-    base = f"/api/v2/project/{side.client.post('/api/v2/project/', {'name': zarr_dir.name})['id']}"
-    dataset = side.client.post(
-        f"{base}/dataset/import/", {"name": "plate", "zarr_dir": str(zarr_dir), "images": plate}
-    )
-    workflow = side.client.post(f"{base}/workflow/", {"name": "of the benchmark"})
-    side.client.post(
-        f"{base}/workflow/{workflow['id']}/wftask/", [workflow_task(side, step) for step in STEPS]
-    )
-    seconds = {}
-    ids = {"workflow_id": workflow["id"], "dataset_id": dataset["id"]}
+def measure(sides: list[Side], python: str, images: int, number: int) -> dict[str, Measured]:
+    """Run the job of each task, one after the other, on a plate of each side; they take turns."""
+    plates = {side.name: Plate(side, python, images, number) for side in sides}
+    seconds: dict[str, dict[str, float]] = {side.name: {} for side in sides}
     for index, step in enumerate(STEPS):
+        for name, plate in plates.items():
+            seconds[name][step["task_name"]] = plate.run_step(index)
+    return {name: Measured(seconds[name], plate.arrays()) for name, plate in plates.items()}
+
+
+class Plate:
+    """A plate of a side, and a workflow of all tasks for it."""
+
+    def __init__(self, side: Side, python: str, images: int, number: int) -> None:
+        self._client = client = side.client
+        self._python = python
+        self._folder = side.folder / f"benchmark-{number}-{side.name}-{os.getpid()}"
+        plate = json.loads(run(python, MAKE_PLATE, "--output", self._folder, "--wells", images))
+        project = client.post("/api/v2/project/", {"name": self._folder.name})
+        self._base = base = f"/api/v2/project/{project['id']}"
+        body = {"name": "plate", "zarr_dir": str(self._folder), "images": plate}
+        dataset = client.post(f"{base}/dataset/import/", body)
+        workflow = client.post(f"{base}/workflow/", {"name": "of the benchmark"})
+        tasks = [workflow_task(side, step) for step in STEPS]
+        client.post(f"{base}/workflow/{workflow['id']}/wftask/", tasks)
+        self._ids = {"workflow_id": workflow["id"], "dataset_id": dataset["id"]}
+
+    def run_step(self, index: int) -> float:
+        """Seconds of the job of a task."""
         request = {
             "first_task_index": index,
             "last_task_index": index,
             "type_filters": {"is_3D": index == 0},
         }
         began = time.monotonic()
-        job = side.client.post(f"{base}/job/submit/", request, **ids)
+        job = self._client.post(f"{self._base}/job/submit/", request, **self._ids)
         while job["status"] == "submitted":
             time.sleep(0.1)
-            job = side.client.get(f"{base}/job/{job['id']}/")
-        seconds[step["task_name"]] = time.monotonic() - began
+            job = self._client.get(f"{self._base}/job/{job['id']}/")
         if job["status"] != "done":
-            raise SystemExit(f"{side.name}, {step['task_name']}: {job['log']}")
-    return Measured(seconds, json.loads(run(python, "-c", HASHES, zarr_dir)))
+            raise SystemExit(f"{self._folder}, {STEPS[index]['task_name']}: {job['log']}")
+        return time.monotonic() - began
+
+    def arrays(self) -> dict[str, str]:
+        """A hash of each array that there is."""
+        found: dict[str, str] = json.loads(run(self._python, "-c", HASHES, self._folder))
+        return found
 
 
 def workflow_task(side: Side, step: dict[str, Any]) -> dict[str, Any]:
