@@ -171,7 +171,10 @@ class Cluster:
                 connection.kill()
 
     def forget_jobs(self) -> None:
-        """Let slurmctld, which must not run, lose what it knows of jobs, and of their ids."""
+        """Let slurmctld, which must not run, lose what it knows of jobs, and of their ids.
+
+        When it begins anew, accounting says of all jobs that they are cancelled, but not by whom.
+        """
         for file in (ROOT / "state").glob("job_state*"):
             file.unlink()
 

@@ -67,9 +67,12 @@ def state_in_accounting(answer: Completed, name: str, home: PurePosixPath) -> El
 
     If accounting does not tell, or there is none, the element is FORGOTTEN. A state in which the
     element would live is ignored: accounting says forever that a job runs if the controller lost
-    it. So is a job that did not work below `home`, which was given the same id.
+    it, or that it is CANCELLED, but not by whom. So is a job that did not work below `home`, which
+    was given the same id.
     """
-    line = re.compile(rf"^\s*{name}\|(?P<state>[A-Z_]{{2,30}})(?: by \d+)?\|(?P<place>.*)$", re.M)
+    line = re.compile(
+        rf"^\s*{name}\|(?!CANCELLED\|)(?P<state>[A-Z_]{{2,30}})(?: by \d+)?\|(?P<place>.*)$", re.M
+    )
     for found in line.finditer(answer.stdout.decode(errors="replace")):
         how = ElementState(found["state"], "as accounting tells")
         if not how.is_alive and PurePosixPath(found["place"].rstrip()).is_relative_to(home):

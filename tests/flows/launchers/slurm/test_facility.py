@@ -398,7 +398,10 @@ async def test_ids_that_slurm_gives_again_belong_to_others(
     running = [asyncio.create_task(case.goes_well()) for case in cases]
     for case in cases:
         await case.bench.has_begun(2)
-    first = min(job_id for case in cases for job_id in case.bench.submitted)
+    first, second = sorted(job_id for case in cases for job_id in case.bench.submitted)
+    jobs = ("--allocations", "--noheader", "--format=State", f"--jobs={first},{second}")
+    accounting = partial(cluster.run, "sacct", *jobs)
+    await eventually(accounting, lambda told: told.split() == ["RUNNING"] * 4)
     cluster.kill("slurmctld")
     cluster.forget_jobs()
     cluster.write_slurm_conf(FirstJobId=first)

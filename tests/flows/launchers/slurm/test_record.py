@@ -71,6 +71,7 @@ def test_a_record_is_read_and_nothing_else_believed(
         ("12_3.batch|COMPLETED|\n12_3|NODE_FAIL|/jobs/7/a\n", "NODE_FAIL"),
         ("12_33|COMPLETED|/jobs/7/a\n", "FORGOTTEN"),
         ("12_3|RUNNING|/jobs/7/a\n", "FORGOTTEN"),  # as of a job that a controller lost
+        ("12_3|CANCELLED|/jobs/7/a\n", "FORGOTTEN"),  # the same
         ("12_3|COMPLETED|/home/ann\n", "FORGOTTEN"),  # of another job with this id
         ("12_3|COMPLETED|/jobs/77/a\n", "FORGOTTEN"),
         ("12_3|COMPLETED\n", "FORGOTTEN"),
