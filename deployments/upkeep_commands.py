@@ -29,7 +29,8 @@ def tidy(
         bool, typer.Option("--dry-run", help="Only say what would be removed.")
     ] = False,
     delete_task_groups: Annotated[
-        bool, typer.Option("--delete-task-groups", help="Also those that nothing uses.")
+        bool,
+        typer.Option("--delete-task-groups", help="Delete task groups that nothing uses, too."),
     ] = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -214,8 +214,16 @@ def _require_free(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def _extracted(file: Path, place: Path, members: Sequence[str]) -> Iterator[Path]:
-    """A folder with these members of a backup, during the block."""
-    with tempfile.TemporaryDirectory(dir=place) as work:
+    """A folder with these members of a backup, during the block.
+
+    Raises:
+        BackupError: they cannot be written there.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(dir=place)
+    except OSError as error:
+        raise BackupError(f"{file} cannot be unpacked in {place}: {error.strerror}.") from error
+    with folder as work:
         _tar("--extract", "--file", file, "-C", work, *members)
         yield Path(work)
 
