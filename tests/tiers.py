@@ -67,8 +67,6 @@ class Scheduling(LoadFileScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if self.config.option.markexpr == "unit":  # these share little, and some files are long
-            return nodeid.partition("[")[0]
         file = _file(nodeid)
         return "the cluster" if file in ON_THE_CLUSTER else file
 

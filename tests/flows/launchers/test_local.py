@@ -20,6 +20,7 @@ from flows.launchers.local import LocalLauncher, is_running
 from flows.programs import unit_runner
 from flows.units.batch import Batch, BatchUnit, DamagedBatchError, DamagedFileError
 from flows.units.results import UnitResult
+from tests.flows.programs.batch_folder import lives
 
 PATIENCE = 20.0
 ROOT = Path(__file__).parents[3]
@@ -86,14 +87,6 @@ async def until(condition: Callable[[], bool]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.01)
-
-
-def lives(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def pids(job: Job, indexes: Iterable[int]) -> list[int]:

@@ -221,7 +221,7 @@ def lives(pid: Path | int) -> bool:
     try:
         number = pid if isinstance(pid, int) else int(pid.read_text())
         status = Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second if it ends while it is read
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
