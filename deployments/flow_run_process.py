@@ -140,7 +140,7 @@ async def run_flow(flow_run: FlowRun) -> None:
     async with AsyncExitStack() as contexts:
         contexts.enter_context(clients.synchronous)
         client = (await contexts.enter_async_context(clients.asynchronous)).client
-        _spare_questions(client, flow_run)
+        spare_questions(client, flow_run)
         have_states_wait(client)
         await _wait_for_its_time(flow_run)
         flow: Flow[..., Any] = load_flow_from_entrypoint(
@@ -148,7 +148,8 @@ async def run_flow(flow_run: FlowRun) -> None:
         )
         _know_related_resources(flow_run, flow)
         # For flow runs of a deployment, Prefect waits for a connection over which it would hear of
-        # suspensions. These flows do not use it, so the wait of 0.2 s is avoided.
+        # suspensions. These flows do not use it, so the wait of 0.2 s is avoided. Once it runs, the
+        # flow run has its deployment again: see `spare_questions`.
         flow_run.deployment_id = None
         await run_flow_async(
             flow, flow_run=flow_run, parameters=flow_run.parameters, return_type="state"
@@ -156,17 +157,19 @@ async def run_flow(flow_run: FlowRun) -> None:
         await all_shown()
 
 
-def _spare_questions(client: "PrefectClient", flow_run: FlowRun) -> None:
+def spare_questions(client: "PrefectClient", flow_run: FlowRun) -> None:
     """Let the flow engine find here what it would ask Prefect for when a flow run begins.
 
     It reads the flow run again once that is Running, of which it keeps the state itself. Before, it
     tells the policy of retries, which these flows do not have.
     """
-    update = client.update_flow_run
+    read, update = client.read_flow_run, client.update_flow_run
+    known = {"deployment_id": flow_run.deployment_id, "run_count": flow_run.run_count + 1}
 
-    async def read_flow_run(_: UUID) -> FlowRun:
-        flow_run.run_count += 1  # as Prefect counts
-        return flow_run
+    async def read_flow_run(flow_run_id: UUID) -> FlowRun:
+        if flow_run_id != flow_run.id:
+            return await read(flow_run_id)
+        return flow_run.model_copy(update=known)
 
     async def update_flow_run(flow_run_id: UUID, **values: Any) -> Any:
         if "empirical_policy" not in values:

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, cast
+from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Running
 
 from deployments import flow_run_process
+from deployments.flow_run_process import spare_questions
 from flows.process.signals import EXIT_INTERRUPTED
 
 # A server that forks one process, which goes on when the server lives, or has ended. Prints how
@@ -96,3 +100,18 @@ async def test_a_state_that_prefect_refuses_does_not_wait() -> None:
     with pytest.raises(PrefectHTTPStatusError):
         await tell(client)
     assert len(client.failures) == 1
+
+
+async def test_the_flow_run_is_known_here_with_its_deployment() -> None:
+    """An occurrence of a schedule finds by its deployment what it is to do."""
+    flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4(), run_count=2)
+    known = {"deployment_id": flow_run.deployment_id, "run_count": 3}
+    async with PrefectClient("http://127.0.0.1:9/api") as client:  # nobody answers there
+        spare_questions(client, flow_run)
+        flow_run.deployment_id = None
+        flow_run.state = Running()
+        found = await client.read_flow_run(flow_run.id)
+        with pytest.raises(httpx.TransportError):
+            await client.read_flow_run(uuid4())
+
+    assert found == flow_run.model_copy(update=known)

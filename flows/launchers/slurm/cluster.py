@@ -194,13 +194,21 @@ class Cluster:
     async def cancel(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Cancel SLURM jobs or array elements, each given by its name and the token of its array.
 
-        Those that SLURM does not know any more are left out, and those of others: SLURM may have
-        given the id again.
+        Those whose array SLURM does not know any more are left out, and those of others: SLURM may
+        have given the id again.
 
         Raises:
             TransportError, BusyError: SLURM does not answer, or refuses.
         """
-        known = [name for name, token in jobs if await self._knows(name, token)]
+        arrays: dict[tuple[str, str], list[str]] = {}
+        for name, token in jobs:
+            arrays.setdefault((name.partition("_")[0], token), []).append(name)
+        known = [
+            name
+            for (array, token), names in arrays.items()
+            if await self._knows(array, token)
+            for name in names
+        ]
         if not known:
             return
         try:
@@ -210,10 +218,10 @@ class Cluster:
         if answer.exit_code != 0:
             raise BusyError(f"scancel failed: {answer.words}")
 
-    async def _knows(self, name: str, token: str) -> bool:
-        how = await recorded(self.query_transport, name, token, self.chosen)
+    async def _knows(self, array: str, token: str) -> bool:
+        how = await recorded(self.query_transport, array, token, self.chosen)
         if how is None:
-            raise BusyError(f"scontrol does not tell whether SLURM job {name} is of this job.")
+            raise BusyError(f"scontrol does not tell whether SLURM job {array} is of this job.")
         return how is not FORGOTTEN
 
     async def look_up(self, name: str, token: str) -> ElementState | None:
