@@ -19,6 +19,7 @@ class HistoryRun(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint(STATUS_CHECK, name="correct_run_status"),
         Index("ix_historyrun_dataset_workflowtask", "dataset_id", "workflowtask_id"),
+        Index("ix_historyrun_task_id_id", "task_id", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
