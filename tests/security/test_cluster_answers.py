@@ -2,122 +2,29 @@
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.launchers.slurm.cluster import Cluster, SubmissionRefusedError, unpacked
-from flows.launchers.slurm.context import SlurmContext
+from flows.launchers.slurm.cluster import SubmissionRefusedError, unpacked
 from flows.launchers.slurm.launcher import SlurmLauncher
-from flows.launchers.slurm.pace import Pace
-from flows.launchers.slurm.queue import SlurmQueue
 from flows.process import transport
 from flows.process.transport import (
     AnswerError,
     CommandError,
-    Completed,
     LocalTransport,
     TransportError,
 )
-from flows.units.batch import Batch, BatchUnit, DamagedFileError
+from flows.units.batch import DamagedFileError
 from flows.units.results import UnitResult
-from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from tests import night
+from tests.fake_cluster import FakeCluster, answer, batch_of_two, fake_context, lines, result
 
 MIB = 1 << 20
-CONFIG = {
-    "default_slurm_config": {"cpus_per_task": 1, "mem": "50M"},
-    "batching_config": {
-        "target_cpus_per_job": 1,
-        "max_cpus_per_job": 1,
-        "target_mem_per_job": "50M",
-        "max_mem_per_job": "50M",
-        "target_num_jobs": 2,
-        "max_num_jobs": 2,
-    },
-}
-
-
-class FakeHostileCluster:
-    """A fake whose `collect` answers what it is told to, once, and then that all has ended well."""
-
-    place = "user01@cluster"
-
-    def __init__(self, *answers: bytes, **said: bytes) -> None:
-        self.answers = list(answers)
-        self.said = said
-        self.token = ""
-
-    async def run(
-        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
-    ) -> Completed:
-        await asyncio.sleep(0)
-        return Completed(tuple(command), 0, self._answer(command, stdin), b"")
-
-    def _answer(self, command: Sequence[str], stdin: bytes) -> bytes:
-        words = " ".join(command)
-        if "sbatch" in words:
-            self.token = PurePosixPath(command[-1]).stem
-        for program in ("sbatch", "squeue", "scontrol", "scancel"):
-            if program in words and program in self.said:
-                return self.said[program]
-        if "sbatch" in words:
-            return b"Submitted batch job 1\n"
-        if "scontrol" in words:
-            return b"MaxArraySize = 1001\n"
-        if "squeue" in words:
-            return "".join(
-                f"fractal-job|{self.token}|0|1|{n}|RUNNING|None|.\n" for n in (0, 1)
-            ).encode()
-        if "collect" in command:
-            return framed(command, self.answers.pop(0) if self.answers else good_answer(stdin))
-        return framed(command, b"[]")
-
-    async def close(self) -> None:
-        """Nothing is kept."""
-
-
-def result(index: int = 0, **fields: Any) -> dict[str, Any]:
-    return {
-        **{"index": index, "exit_code": 0, "signal": None, "error": None},
-        **{"started_at": 1.0, "ended_at": 2.0, "max_rss_kb": 1, "cpu_seconds": 0.5},
-        **{"host": "node", "has_output": False, "has_warnings": False, **fields},
-    }
-
-
-def answer(*files: tuple[str, bytes]) -> bytes:
-    index = json.dumps([(name, len(content)) for name, content in files]).encode()
-    return b"\n".join([index, b"".join(content for _, content in files)])
-
-
-def lines(*contents: object) -> bytes:
-    return b"".join(json.dumps(content).encode() + b"\n" for content in contents)
-
-
-def framed(command: Sequence[str], content: bytes) -> bytes:
-    """An answer in the frame that is asked for: who answers knows the mark."""
-    (mark,) = (word for word in command if word.startswith("fractal-answer-"))
-    checksum = hashlib.sha256(content).hexdigest()
-    return f"{mark} 0 {len(content)} {checksum}\n".encode() + content
-
-
-def good_answer(stdin: bytes) -> bytes:
-    """That the unit of each batch that is asked for has ended well."""
-    size, _, rest = stdin.partition(b"\n")
-    asked = json.loads(rest[int(size) :])["batches"]
-    end = {"end": True, "ended_at": 3.0, "stopped": False}
-    parts = [
-        (f"results/{number}", lines({"format": 2, "host": "node"}, result(int(number)), end))
-        for number in asked
-    ]
-    return answer(*parts)
 
 
 class Victim:
@@ -130,7 +37,7 @@ class Victim:
         (folder / "secret").write_text("of the server")
         (folder / "jobs" / "other").mkdir()
 
-    async def run(self, cluster: FakeHostileCluster) -> list[UnitResult]:
+    async def run(self, cluster: FakeCluster) -> list[UnitResult]:
         found: list[UnitResult] = []
 
         async def on_results(results: list[UnitResult]) -> None:
@@ -139,30 +46,8 @@ class Victim:
         async def on_submitted(job_id: int) -> None:
             assert 0 < job_id < 2**31
 
-        launcher = SlurmLauncher(
-            SlurmContext(
-                cluster=Cluster(cluster, cluster, "python3", PurePosixPath("/there/job")),
-                queue=SlurmQueue(self.home / "queue.json", cluster, 0.0),
-                pace=Pace(self.home / "pace", 0.0),
-                config=JobRunnerConfigSLURM.model_validate(CONFIG),
-                home=self.home,
-                account=None,
-                worker_init=None,
-                seconds=0.0,
-                on_submitted=on_submitted,
-                say=lambda _: None,
-                patience=0.2,
-            )
-        )
-        units = [BatchUnit(n, f"par-{n:06d}", {}) for n in (0, 1)]
-        batch = Batch(
-            folder=self.home / "0_task" / "batches" / "parallel",
-            units_dir=self.home / "0_task",
-            command=("true",),
-            common_args={},
-            units=units,
-            max_parallel=1,
-        )
+        launcher = SlurmLauncher(fake_context(self.home, cluster, on_submitted, lambda _: None))
+        batch = batch_of_two(self.home)
         async with asyncio.timeout(20):
             await launcher.run(batch, on_results)
         return found
@@ -185,7 +70,7 @@ class Victim:
 SENTENCES = (CommandError, DamagedFileError, SubmissionRefusedError)
 
 
-async def attack(folder: Path, cluster: FakeHostileCluster) -> str:
+async def attack(folder: Path, cluster: FakeCluster) -> str:
     """Let a job hear what a cluster answers; the sentence with which it ends, if it does not well.
 
     Nothing outside of its folder may change, and in it there may be nothing but files of its units.
@@ -234,7 +119,7 @@ HOSTILE_NAMES = [
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 async def test_only_files_that_the_batch_must_have_are_taken(name: str, tmp_path: Path) -> None:
-    said = await attack(tmp_path, FakeHostileCluster(answer((name, b"evil"))))
+    said = await attack(tmp_path, FakeCluster(answer((name, b"evil"))))
     assert "which this job has not" in said
     assert not any(path.read_bytes() == b"evil" for path in tmp_path.rglob("*") if path.is_file())
 
@@ -264,13 +149,13 @@ async def test_only_files_that_the_batch_must_have_are_taken(name: str, tmp_path
     ],
 )
 async def test_every_number_and_text_of_a_result_is_checked(line: object, tmp_path: Path) -> None:
-    said = await attack(tmp_path, FakeHostileCluster(answer(("results/0", lines(line)))))
+    said = await attack(tmp_path, FakeCluster(answer(("results/0", lines(line)))))
     assert "results.jsonl" in said
 
 
 async def test_texts_of_a_result_can_be_stored(tmp_path: Path) -> None:
     hostile = result(0, exit_code=1, error="\x00\x1b[2J", host="\x00node")
-    cluster = FakeHostileCluster(answer(("results/0", lines(hostile))))
+    cluster = FakeCluster(answer(("results/0", lines(hostile))))
     found = await Victim(tmp_path).run(cluster)
     assert found[0].error == "\N{REPLACEMENT CHARACTER}" * 2 + "[2J"
     assert found[0].host == "\N{REPLACEMENT CHARACTER}node"
@@ -282,13 +167,13 @@ async def test_texts_of_a_result_can_be_stored(tmp_path: Path) -> None:
     ids=["deep", "without end", "a long number", "no UTF-8", "empty"],
 )
 async def test_a_line_that_cannot_be_read_ends_the_job(content: bytes, tmp_path: Path) -> None:
-    said = await attack(tmp_path, FakeHostileCluster(answer(("results/0", content))))
+    said = await attack(tmp_path, FakeCluster(answer(("results/0", content))))
     assert "is not a result of the unit runner" in said
 
 
 async def test_results_have_an_end(tmp_path: Path) -> None:
     more = answer(("results/0", lines({"format": 2, "host": "node"}) * 2000))
-    said = await attack(tmp_path, FakeHostileCluster(*[more] * 1000))
+    said = await attack(tmp_path, FakeCluster(*[more] * 1000))
     assert "bytes of results" in said
 
 
@@ -353,7 +238,7 @@ async def test_whatever_is_answered_nothing_outside_changes_and_the_job_ends(
     scontrol: bytes,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    cluster = FakeHostileCluster(hostile, sbatch=sbatch, squeue=squeue, scontrol=scontrol)
+    cluster = FakeCluster(hostile, sbatch=sbatch, squeue=squeue, scontrol=scontrol)
     await attack(tmp_path_factory.mktemp("victim"), cluster)
 
 

@@ -128,6 +128,7 @@ class SlurmBatch:
                     await self._pause()
         finally:
             await self._submitter.close()
+        await self._find_missing_ids()
 
     async def _pause(self) -> None:
         seconds = max(_SHORTEST_PAUSE, (time.monotonic() - self._begun) / 10)
@@ -369,6 +370,28 @@ class SlurmBatch:
             await self._submitted(submission, job_id)
         else:
             self._save()
+
+    async def _find_missing_ids(self) -> None:
+        """Find the ids that `sbatch` did not answer of what has run, for accounting.
+
+        Units may have ended before SLURM was asked, but their SLURM jobs have left the ids.
+        """
+        if self.is_stopped and self._waits_for:
+            return  # the cluster has not answered for long
+        ends_at = time.monotonic() + (0.0 if self.is_stopped else self.context.patience)
+        while missing := [
+            submission
+            for submission in self.state.submissions
+            if submission.job_id is None and not set(submission.parts) <= set(submission.settled)
+        ]:
+            with contextlib.suppress(TransportError, CommandError):
+                for submission in missing:
+                    await self._look_for(submission)
+            if time.monotonic() >= ends_at:
+                what = count(len(missing), "SLURM job array")
+                self.context.say(f"The cluster does not tell the number of {what} that has run.")
+                return
+            await self._pause()
 
     async def _void(self, submission: Submission) -> None:
         """Give up a submission about which nothing is known.
