@@ -22,7 +22,6 @@ from typing import Any
 
 import psutil
 
-from deployments.services import Part
 from deployments.stack import Stack, StackOptions, running_stack
 from flows.launchers.slurm.batching import Batching, plan_batching
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes
@@ -42,15 +41,18 @@ _COMMANDS = {
     "REQUEST_BUILD_INFO": "scontrol",
 }
 _REQUESTS = re.compile(r"^\s+([A-Z_]+)\s+\( *\d+\) count:(\d+)", re.MULTILINE)
+_SUBMITTED = re.compile(r"^\[(\S+)\] _slurm_rpc_submit_batch_job:", re.MULTILINE)
 _SLURM_JOB_ENDED = re.compile(r"^\[(\S+)\] _job_complete: \S+ done", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One job, in seconds: from submission to done; from the end of its last SLURM job to done;
-    the longest time for which the API did not tell of a unit that had ended. CPU is by process."""
+    """One job, in seconds: from submission to done, until SLURM had it, and from the end of its
+    last SLURM job to done; the longest time for which the API did not tell of a unit that had
+    ended. CPU is by part of the stack."""
 
     done: float
+    before_slurm: float
     after_slurm: float
     unseen: float
     commands: Counter[str]
@@ -105,14 +107,14 @@ class Benchmark:
         self._cluster = cluster
         self._lab = lab
         self._log = log
-        self._parts = {"workers and job": stack.parts["worker"], "API": stack.parts["api"]}
+        self._stack = stack
 
     async def run(self, units: int) -> Measured:
         """A job of so many units."""
         workflow, dataset = await self._prepare(units)
         await self._cluster.run("sdiag", "--reset")
         log_begin = self._log.stat().st_size
-        cpu = {name: cpu_seconds(part) for name, part in self._parts.items()}
+        cpu = cpu_by_part(self._stack)
         began = time.time()
         job = await self._lab.submit(workflow, dataset)
         seen: list[tuple[float, int]] = []
@@ -124,12 +126,14 @@ class Benchmark:
             raise SystemExit(f"The job failed: {job['log']}")
         done = datetime.fromisoformat(job["end_timestamp"]).timestamp()
         commands = await commands_since_reset(self._cluster)
+        submitted, ended = await self._slurm_jobs(log_begin)
         return Measured(
             done=done - began,
-            after_slurm=done - await self._end_of_slurm_jobs(log_begin),
+            before_slurm=submitted - began,
+            after_slurm=done - ended,
             unseen=await self._longest_unseen(workflow, dataset, seen),
             commands=commands,
-            cpu={name: cpu_seconds(self._parts[name]) - cpu[name] for name in cpu},
+            cpu={name: now - cpu[name] for name, now in cpu_by_part(self._stack).items()},
         )
 
     async def _prepare(self, units: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,12 +159,15 @@ class Benchmark:
         ends = sorted(datetime.fromisoformat(unit["ended_at"]).timestamp() for unit in units)
         return max(when - ends[known] for when, known in seen if known < len(ends))
 
-    async def _end_of_slurm_jobs(self, log_begin: int) -> float:
-        """When the last SLURM job ended, by the controller's log."""
+    async def _slurm_jobs(self, log_begin: int) -> tuple[float, float]:
+        """When they were submitted, and the last of them ended, by the controller's log."""
         await self._cluster.wait_idle()
         with self._log.open() as log:
             log.seek(log_begin)
-            return datetime.fromisoformat(_SLURM_JOB_ENDED.findall(log.read())[-1]).timestamp()
+            said = log.read()
+        submitted, ended = _SUBMITTED.findall(said)[0], _SLURM_JOB_ENDED.findall(said)[-1]
+        first, last = (datetime.fromisoformat(when) for when in (submitted, ended))
+        return first.timestamp(), last.timestamp()
 
 
 async def commands_since_reset(cluster: Cluster) -> Counter[str]:
@@ -169,9 +176,17 @@ async def commands_since_reset(cluster: Cluster) -> Counter[str]:
     return Counter({_COMMANDS[name]: int(count) for name, count in requests if name in _COMMANDS})
 
 
-def cpu_seconds(part: Part) -> float:
-    """User and system time of a part with all its descendants, also of those that ended."""
-    process = psutil.Process(part.pid)
+def cpu_by_part(stack: Stack) -> dict[str, float]:
+    """CPU seconds so far. Workers and jobs are what was forked and is neither Prefect nor API."""
+    forked_from = {each.fork_server.process for each in stack.services if each.fork_server}
+    forked = sum(cpu_seconds(server.pid) for server in forked_from if server)
+    prefect, api = (cpu_seconds(stack.parts[name].pid) for name in ("prefect", "api"))
+    return {"workers and job": forked - prefect - api, "Prefect": prefect, "API": api}
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """User and system time of a process with all its descendants, also of those that ended."""
+    process = psutil.Process(pid)
     return sum(sum(each.cpu_times()[:4]) for each in (process, *process.children(recursive=True)))
 
 
@@ -221,8 +236,8 @@ def report(transport: str, units: int, measured: Measured, array_seconds: float)
         f"{transport}, {units} units in {batching.num_jobs} SLURM jobs, "
         f"{batching.parallel_tasks_per_job} at once in each: {measured.done:.1f} s, "
         f"{measured.done / array_seconds:.1f} times a plain array ({array_seconds:.1f} s)\n"
-        f"    done {measured.after_slurm:.2f} s after the last SLURM job | "
-        f"units seen within {measured.unseen:.2f} s\n"
+        f"    SLURM has it after {measured.before_slurm:.2f} s, done {measured.after_slurm:.2f} s "
+        f"after the last SLURM job | units seen within {measured.unseen:.2f} s\n"
         f"    commands: {commands} | CPU: {cpu}",
         flush=True,
     )
