@@ -118,7 +118,7 @@ def fake_context(
     return SlurmContext(
         cluster=Cluster(cluster, cluster, "python3", PurePosixPath("/there/job")),
         queue=SlurmQueue(home / "queue.json", cluster, 0.0),
-        pace=Pace(home / "pace", 0.0),
+        pace=Pace(home / "pace", 0.0, "user01"),
         config=JobRunnerConfigSLURM.model_validate(CONFIG),
         home=home,
         account=None,

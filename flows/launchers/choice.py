@@ -66,7 +66,11 @@ def launcher_of(
                 name=runner_config.cluster,
             ),
             queue=_queue(resource, profile, queries, poll, runner_config.cluster),
-            pace=Pace(folder / f".slurm-submissions-{resource.id}", _SECONDS_PER_SUBMISSION),
+            pace=Pace(
+                folder / f".slurm-submissions-{resource.id}",
+                _SECONDS_PER_SUBMISSION,
+                profile.username,
+            ),
             config=runner_config,
             home=Path(str(job.working_dir)),
             account=job.slurm_account,

@@ -220,9 +220,11 @@ class SlurmBatch:
             job_id = await self.context.cluster.submit(
                 self.remote_folder / _script_name(submission)
             )
-        except (TooManyError, SubmissionRefusedError):
+        except (TooManyError, SubmissionRefusedError) as error:
             self.state.submissions.remove(submission)
             self.state.write(self.folder)
+            if isinstance(error, TooManyError):
+                await self.context.pace.note_refusal()
             raise
         if any(job_id == each.job_id for each in self.state.submissions):
             raise BusyError(f"sbatch gives a job the number of another one: {job_id}")

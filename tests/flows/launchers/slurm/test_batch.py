@@ -1,7 +1,9 @@
 """What a batch does when its cluster answers late or not at all; the cluster is a fake."""
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,33 @@ async def test_a_slurm_job_whose_units_end_before_its_id_is_known_is_accounted(
     state = SlurmState.read(batch.folder)
     assert state is not None
     assert [each.job_id for each in state.submissions] == (accounted or [None])
+
+
+async def _ignore(_: object) -> None:
+    """Do nothing with what is told."""
+
+
+class FakeFullCluster(FakeCluster):
+    """A fake that takes no SLURM job at the first try."""
+
+    tries = 0
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        answer = await super().run(command, stdin, seconds=seconds)
+        if command[0] != "sbatch":
+            return answer
+        self.tries += 1
+        if self.tries > 1:
+            return answer
+        return replace(answer, exit_code=1, stdout=b"", stderr=b"sbatch: AssocMaxSubmitJobLimit\n")
+
+
+async def test_others_go_first_after_a_refusal(tmp_path: Path) -> None:
+    fake = FakeFullCluster()
+    launcher = SlurmLauncher(fake_context(tmp_path, fake, _ignore, lambda _: None))
+    async with asyncio.timeout(20):
+        await launcher.run(batch_of_two(tmp_path), _ignore)
+    assert fake.tries > 1
+    assert "user01" in json.loads((tmp_path / "pace").read_text())["refused"]

@@ -67,6 +67,7 @@ class Bench:
     ) -> None:
         self.cluster = cluster
         self.transport = transport
+        self.user = user
         self.home = folder / "job"
         self.there = cluster.root / user / f"jobs-{next(_numbers)}" / "job"
         self.journal = cluster.root / user / f"journal-{next(_numbers)}.jsonl"
@@ -98,7 +99,9 @@ class Bench:
                     transport, self.queries, PYTHON, PurePosixPath(self.there), self.name
                 ),
                 queue=SlurmQueue(self.queue_file, self.queries, 1.0, cluster=self.name),
-                pace=Pace(self.queue_file.with_name("pace"), self.seconds_per_submission),
+                pace=Pace(
+                    self.queue_file.with_name("pace"), self.seconds_per_submission, self.user
+                ),
                 config=config(self.max_running_jobs, **default),
                 home=self.home,
                 account=self.account,

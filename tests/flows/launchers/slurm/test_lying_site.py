@@ -52,7 +52,7 @@ class Round:
             SlurmContext(
                 cluster=JobCluster(transport, looking, PYTHON, PurePosixPath(bench.there)),
                 queue=SlurmQueue(bench.queue_file, looking, 0.2, user=bench.cluster.user),
-                pace=Pace(bench.queue_file.with_name("pace"), 0.05),
+                pace=Pace(bench.queue_file.with_name("pace"), 0.05, bench.cluster.user),
                 config=config(),
                 home=bench.home,
                 account=None,

@@ -1,14 +1,11 @@
 """How many parts are submitted at a time, and when: for a SLURM that takes only some jobs."""
 
 import asyncio
-import time
-from pathlib import Path
 
 import pytest
 
 from flows.launchers.slurm import submitter
 from flows.launchers.slurm.cluster import SubmissionRefusedError, TooManyError
-from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.submitter import Submitter
 
 
@@ -142,22 +139,3 @@ def test_a_refusal_for_good_is_raised() -> None:
 
     with pytest.raises(SubmissionRefusedError, match="invalid partition"):
         asyncio.run(Submitter(refuse, limit, 1).submit([0]))
-
-
-def test_turns_of_all_processes_are_apart(tmp_path: Path) -> None:
-    async def main() -> None:
-        await asyncio.gather(*(Pace(tmp_path / "pace", 0.1).turn() for _ in range(4)))
-
-    began = time.monotonic()
-    asyncio.run(main())
-    assert time.monotonic() - began >= 0.3
-
-
-def test_a_turn_from_before_the_clock_was_set_back_does_not_count(tmp_path: Path) -> None:
-    (tmp_path / "pace").write_text("99999999999.0\n")
-
-    async def main() -> None:
-        async with asyncio.timeout(5):
-            await Pace(tmp_path / "pace", 0.1).turn()
-
-    asyncio.run(main())
