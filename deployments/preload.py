@@ -1,23 +1,31 @@
-"""Importing this module imports and makes everything that the process of a flow run needs."""
+"""Importing this module imports and makes everything that our processes need when they run.
+
+What is there before a fork is shared by all of them; what each makes is its own.
+"""
 
 import importlib
+import logging
+from collections.abc import Iterator
 
-from prefect.artifacts import ProgressArtifact
-from prefect.client.schemas.actions import ArtifactCreate, FlowRunUpdate, LogCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import Artifact, ConcurrencyLeaseHolder, FlowRun
-from prefect.events.schemas.events import Event
+import typer.main
 from pydantic import BaseModel
 from sqlalchemy.orm import configure_mappers
 
+from deployments.cli import app
 from deployments.flow_run_process import clients_before_fork
+from deployments.plain_logging import log_without_colours
 
 for _module in (
-    "deployments.cli",  # the worker's main module
+    "deployments.mail",
+    "deployments.maintenance",
     "deployments.worker",
+    "deployments.workers",
     "flows.activities.activation",
     "flows.activities.collect",
+    "flows.activities.delete",
+    "flows.activities.reset",
     "flows.job.flow",
+    "flows.job.rehearsal",
     "prefect.engine",
     "prefect.flow_engine",
     "prefect.task_engine",
@@ -30,14 +38,19 @@ for _module in (
 ):
     importlib.import_module(_module)
 
+
+def _models(above: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
+    for model in above.__subclasses__():
+        yield model
+        yield from _models(model)
+
+
 configure_mappers()
 clients_before_fork()
-
+typer.main.get_command(app)
 # What Prefect declares is built by Pydantic only when it is used.
-_USED: tuple[type[BaseModel], ...] = (
-    *(Artifact, ArtifactCreate, ProgressArtifact),
-    *(FlowRun, FlowRunFilter, FlowRunFilterId, FlowRunUpdate),
-    *(ConcurrencyLeaseHolder, Event, LogCreate),
-)
-for _model in _USED:
-    _model.model_rebuild()
+for _model in list(_models()):
+    if not _model.__pydantic_complete__:
+        _model.model_rebuild(raise_errors=False)
+for _name in ("", "uvicorn", "fastapi"):
+    log_without_colours(logging.getLogger(_name))

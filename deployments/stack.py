@@ -46,7 +46,7 @@ _TRIES = 4
 _LOOK_SECONDS = 1.0
 # What the Prefect server imports, and what the other services import beside that. All are forked
 # from one process, the Prefect server first: it has much to do while the rest is imported.
-_OF_PREFECT = ("prefect.server.api.server", "uvicorn", "uvloop")
+_OF_PREFECT = ("deployments.preload_prefect",)
 _OF_FRACTAL = ("deployments.preload", "deployments.preparation", "api.app")
 _SERVICES_FILE = "services.json"
 _TITLES = {"prefect": "Prefect", "worker": "The worker", "api": "The REST API"}
@@ -312,6 +312,8 @@ def _prefect_server(
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        # Otherwise it imports all that has block types, just to see whether they have changed.
+        "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
     command = python_module(

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
 from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
+from deployments.preload_prefect import IMPORTED_LATE
 from deployments.services import Service, python_module, wait_for
 from deployments.stack import Stack
 
@@ -189,3 +191,9 @@ def test_a_server_that_cannot_fork_says_why_and_goes_on() -> None:
     server.close()
     assert server.process is not None
     assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize("module", IMPORTED_LATE)
+def test_what_a_prefect_server_imports_late_is_there(module: str) -> None:
+    """Another name would be passed over in silence, and the server have it for its own again."""
+    assert find_spec(module) is not None
