@@ -1,8 +1,10 @@
 """From a request to a job: the checks, and the job's row with all it needs to run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,7 @@ from fractal_models.errors import (
     DatasetBusyError,
     JobRefusedError,
     NothingToDoError,
+    NotNowError,
     ResourceClosedError,
 )
 from fractal_models.image_list import finds_any
@@ -59,6 +62,14 @@ class Checked:
     groups: dict[int, TaskGroupV2]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a job could not run as things are: a sentence; `task` is the place of the one meant."""
+
+    told: str
+    task: int | None = None
+
+
 async def check_request(
     session: AsyncSession,
     *,
@@ -69,22 +80,65 @@ async def check_request(
 ) -> Checked:
     """The checks of a request that do not depend on what else runs at the moment.
 
+    The task groups are locked, so they stay active until the job is committed; then the job does.
+
     Raises:
         JobRefusedError: the job could not run as things are.
+    """
+    checked, refusals = await examine_request(
+        session, user=user, project=project, workflow=workflow, request=request, locked=True
+    )
+    if refusals:
+        raise JobRefusedError(refusals[0].told)
+    return checked
+
+
+async def examine_request(
+    session: AsyncSession,
+    *,
+    user: UserOAuth,
+    project: ProjectV2,
+    workflow: WorkflowV2,
+    request: JobCreate,
+    locked: bool = False,
+) -> tuple[Checked, list[Refusal]]:
+    """What a request asks for, and all that `check_request` would refuse it for.
+
+    Raises:
+        JobRefusedError: it asks for no tasks that there are, or as nobody who could run them.
     """
     resource, profile = await _way_in(session, user, project)
     first, last = _task_range(workflow, request)
     tasks = workflow.task_list[first : last + 1]
+    groups = await _task_groups(session, {task.task.taskgroupv2_id for task in tasks}, locked)
+    refusals = []
     if hidden := await names_not_shared_with(session, user, tasks):
-        raise JobRefusedError(
-            f"Tasks that are not shared with you cannot be run: {', '.join(hidden)}."
-        )
-    names = [(task.task.name, task.task.taskgroupv2_id) for task in tasks]
-    groups = await _active_task_groups(session, names, resource)
-    _check_account(user, request)
+        names = ", ".join(hidden)
+        refusals.append(Refusal(f"Tasks that are not shared with you cannot be run: {names}."))
+    for task in tasks:
+        group = groups.get(task.task.taskgroupv2_id)
+        if (problem := _group_problem(task.task.name, group, resource)) is not None:
+            refusals.append(Refusal(problem, task.order))
+    refusals += _account_problems(user, request)
     if resource.type != "local":
-        _check_metas(tasks)
-    return Checked(resource, profile, first, last, tasks, groups)
+        refusals += _meta_problems(tasks)
+    return Checked(resource, profile, first, last, tasks, groups), refusals
+
+
+async def refusals_now(
+    session: AsyncSession, user: UserOAuth, dataset: DatasetV2, checked: Checked
+) -> list[Refusal]:
+    """What else `create_job` would refuse a request for at the moment."""
+    refusals = []
+    for check in (_require_open, partial(_require_cache_folder, user.email, cache_folder(user))):
+        try:
+            check(checked.resource)
+        except (NotNowError, JobRefusedError) as error:
+            refusals.append(Refusal(str(error)))
+    is_open = (JobV2.dataset_id == dataset.id, JobV2.status == "submitted")
+    if (await session.exec(select(JobV2.id).where(*is_open))).first() is not None:
+        refusals.append(Refusal(_BUSY.format(dataset.id)))
+    return refusals
 
 
 async def create_job(
@@ -177,8 +231,13 @@ async def reopen_job(session: AsyncSession, job: JobV2) -> None:
     resource, _ = await _way_in(session, user, project)
     _require_open(resource)
     dumps = job.workflow_dump["task_list"]
-    tasks = [(dump["task"]["name"], dump["task"]["taskgroupv2_id"]) for dump in dumps]
-    await _active_task_groups(session, tasks, resource)
+    groups = await _task_groups(
+        session, {dump["task"]["taskgroupv2_id"] for dump in dumps}, locked=True
+    )
+    for dump in dumps:
+        name, group = dump["task"]["name"], groups.get(dump["task"]["taskgroupv2_id"])
+        if (problem := _group_problem(name, group, resource)) is not None:
+            raise JobRefusedError(problem)
     busy = DatasetBusyError(_BUSY.format(job.dataset_id))
     try:
         await jobs.reopen(session, saved_id(job))
@@ -214,18 +273,18 @@ def job_folder_there(resource: Resource, profile: Profile, job: JobV2) -> str:
     folder = job_folder(resource, job)
     if resource.type == "local":
         return str(folder)
-    _require_cache_folder(resource, job)
+    _require_cache_folder(job.user_email, job.cache_dir, resource)
     if resource.type == "slurm_ssh":
         return str(PurePosixPath(str(profile.jobs_remote_dir), folder.name))
     return str(PurePosixPath(str(job.cache_dir), folder.name))
 
 
-def _require_cache_folder(resource: Resource, job: JobV2) -> None:
+def _require_cache_folder(user_email: str, folder: str | None, resource: Resource) -> None:
     exports = resource.jobs_runner_config.get("user_local_exports")
-    if job.cache_dir is None and (resource.type == "slurm_sudo" or exports):
+    if resource.type != "local" and folder is None and (resource.type == "slurm_sudo" or exports):
         what = "files" if resource.type == "slurm_sudo" else "user_local_exports"
         raise JobRefusedError(
-            f"User {job.user_email} has no project directory, in which the jobs on resource "
+            f"User {user_email} has no project directory, in which the jobs on resource "
             f"{resource.name!r} keep their {what}: ask an administrator for one."
         )
 
@@ -292,26 +351,24 @@ def _require_open(resource: Resource) -> None:
         )
 
 
-def _check_account(user: UserOAuth, request: JobCreate) -> None:
+def _account_problems(user: UserOAuth, request: JobCreate) -> Iterator[Refusal]:
     if request.slurm_account and request.slurm_account not in user.slurm_accounts:
-        raise JobRefusedError(
+        yield Refusal(
             f"SLURM account {request.slurm_account!r} is not among those of {user.email}: "
             f"{', '.join(user.slurm_accounts) or 'none'}."
         )
 
 
-def _check_metas(tasks: list[WorkflowTaskV2]) -> None:
-    """Refuse tasks whose meta asks SLURM for something impossible."""
-    for task in tasks:
+def _meta_problems(tasks: Sequence[WorkflowTaskV2]) -> Iterator[Refusal]:
+    """Tasks whose meta asks SLURM for something impossible."""
+    components: tuple[Component, ...] = ("parallel", "non_parallel")
+    for task, component in product(tasks, components):
         dump = {**task.model_dump(), "task": task.task.model_dump()}
-        components: tuple[Component, ...] = ("parallel", "non_parallel")
-        for component in components:
-            try:
-                slurm_meta_of(meta_of(dump, component))
-            except ValueError as error:
-                raise JobRefusedError(
-                    f"{meta_name(component)} of task {task.task.name!r} is wrong: {error}"
-                ) from error
+        try:
+            slurm_meta_of(meta_of(dump, component))
+        except ValueError as error:
+            told = f"{meta_name(component)} of task {task.task.name!r} is wrong: {error}"
+            yield Refusal(told, task.order)
 
 
 def _task_range(workflow: WorkflowV2, request: JobCreate) -> tuple[int, int]:
@@ -328,34 +385,29 @@ def _task_range(workflow: WorkflowV2, request: JobCreate) -> tuple[int, int]:
     return first, last
 
 
-async def _active_task_groups(
-    session: AsyncSession, tasks: Sequence[tuple[str, int]], resource: Resource
+async def _task_groups(
+    session: AsyncSession, ids: Collection[int], locked: bool
 ) -> dict[int, TaskGroupV2]:
-    """The task groups, by id, of tasks that are given as their name and the id of their group."""
-    found = await session.exec(
-        select(TaskGroupV2)
-        .where(col(TaskGroupV2.id).in_({group_id for _, group_id in tasks}))
-        .order_by(col(TaskGroupV2.id))
-        # The lock keeps the groups active until the job is committed; from then on the job does.
-        .with_for_update(key_share=True)
+    """Task groups by id; if `locked`, they stay as they are until the transaction ends."""
+    query = select(TaskGroupV2).where(col(TaskGroupV2.id).in_(ids)).order_by(col(TaskGroupV2.id))
+    found = await session.exec(query.with_for_update(key_share=True) if locked else query)
+    return {group.id: group for group in found if group.id is not None}
+
+
+def _group_problem(name: str, group: TaskGroupV2 | None, resource: Resource) -> str | None:
+    """Why the task of this name, of this group, cannot run on a resource."""
+    if group is None:
+        return f"Task {name!r} cannot run: it was deleted."
+    problem = (
+        "is not active: reactivate it"
+        if not group.active
+        else f"belongs to another resource than {resource.name!r}"
+        if group.resource_id != resource.id
+        else None
     )
-    groups = {group.id: group for group in found if group.id is not None}
-    for name, group_id in tasks:
-        if (group := groups.get(group_id)) is None:
-            raise JobRefusedError(f"Task {name!r} cannot run: it was deleted.")
-        problem = (
-            "is not active: reactivate it"
-            if not group.active
-            else f"belongs to another resource than {resource.name!r}"
-            if group.resource_id != resource.id
-            else None
-        )
-        if problem:
-            raise JobRefusedError(
-                f"Task {name!r} cannot run: its task group {group.pkg_name} "
-                f"{group.version} {problem}."
-            )
-    return groups
+    if problem is None:
+        return None
+    return f"Task {name!r} cannot run: its task group {group.pkg_name} {group.version} {problem}."
 
 
 async def _require_work(

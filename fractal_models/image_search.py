@@ -156,6 +156,11 @@ class ImageSearch:
         )
 
     @property
+    def passes(self) -> str:
+        """Whether an image passes, as SQL; needs the join `units` to filter by status."""
+        return " AND ".join(self._conditions) or "true"
+
+    @property
     def in_block(self) -> str:
         """The images of the block `block` that pass: SQL from FROM on."""
         block = "image.id BETWEEN block << 10 AND (block << 10) + 1023"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fractal_models.argument_schemas import schema_problems
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.images import FilterError, merge_type_filters
-from fractal_models.schemas.workflow import RESERVED_ARGUMENTS
 from fractal_models.tables import TaskV2, WorkflowTaskV2
 
 COMPONENTS = ("non_parallel", "parallel")
@@ -14,14 +14,6 @@ COMPONENTS = ("non_parallel", "parallel")
 _BECOMES_CONVERTER = {
     ("non_parallel", "converter_non_parallel"),
     ("compound", "converter_compound"),
-}
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "array": (list,),
-    "boolean": (bool,),
-    "integer": (int, float),  # JSON has one kind of number: 2.0 is an integer
-    "number": (int, float),
-    "object": (dict,),
-    "string": (str,),
 }
 
 
@@ -93,36 +85,12 @@ def input_types_of(task: TaskV2, type_filters: Mapping[str, bool]) -> dict[str, 
 def argument_problems(workflow_task: WorkflowTaskV2) -> list[str]:
     """Where the arguments that are set do not fit the task's argument schemas, as phrases.
 
-    Only the arguments themselves are checked, not their content. Schemas come from packages, so
-    parts of them that could be large, slow or elsewhere are not followed.
+    What jobs give to each unit need not be set.
     """
     problems = []
     for component in COMPONENTS:
-        schema = getattr(workflow_task.task, f"args_schema_{component}") or {}
+        schema = getattr(workflow_task.task, f"args_schema_{component}")
         given = getattr(workflow_task, f"args_{component}") or {}
-        problems += [f"args_{component}: {problem}" for problem in _problems(schema, given)]
+        if isinstance(schema, dict):
+            problems += [f"args_{component}: {each}" for each in schema_problems(schema, given)]
     return problems
-
-
-def _problems(schema: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    required, known = schema.get("required"), schema.get("properties")
-    required = required if isinstance(required, list) else []
-    known = known if isinstance(known, dict) else {}
-    there = RESERVED_ARGUMENTS | given.keys()
-    missing = [name for name in required if isinstance(name, str) and name not in there]
-    problems = [f"{name} is required and not set" for name in missing]
-    if schema.get("additionalProperties") is False:
-        problems += [f"{name} is not known to the task" for name in given if name not in known]
-    for name, value in given.items():
-        wanted = known[name].get("type") if isinstance(known.get(name), dict) else None
-        if isinstance(wanted, str) and not _is_a(value, wanted):
-            problems.append(f"{name} must be of type {wanted}")
-    return problems
-
-
-def _is_a(value: object, wanted: str) -> bool:
-    if isinstance(value, bool):
-        return wanted not in _JSON_TYPES or wanted == "boolean"
-    if wanted == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _JSON_TYPES.get(wanted, object))

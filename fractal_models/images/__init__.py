@@ -11,6 +11,7 @@ from fractal_models.images.filters import (
     TypeFilters,
     is_beyond_64_bits,
     merge_type_filters,
+    passes_types,
     task_type_filters,
 )
 from fractal_models.images.identity import identity
@@ -64,5 +65,6 @@ __all__ = [
     "named_images",
     "parse_init_output",
     "parse_task_output",
+    "passes_types",
     "task_type_filters",
 ]

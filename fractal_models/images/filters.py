@@ -46,6 +46,11 @@ AttributeFilters = Annotated[
 """Attribute names with the values to keep: at least one value, all of one kind."""
 
 
+def passes_types(types: Mapping[str, bool], type_filters: Mapping[str, bool]) -> bool:
+    """Whether an image with these types passes type filters, as `ImageSearch` finds it."""
+    return all(types.get(key, False) is wanted for key, wanted in type_filters.items())
+
+
 def merge_type_filters(
     task_input_types: Mapping[str, bool], workflowtask_type_filters: Mapping[str, bool]
 ) -> dict[str, bool]:

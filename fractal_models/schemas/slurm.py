@@ -43,6 +43,23 @@ def mebibytes(value: int | str) -> int:
     return -(-int(found[1]) * _KIBIBYTES[(found[2] or "M").upper()] // 1024)
 
 
+def slurm_seconds(limit: str) -> int:
+    """A time limit of SLURM, as '90', '1:30:00' or '2-12', in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    days, dash, rest = _checked_time(limit).rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    if dash:  # hours first
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def _checked_memory(value: Any) -> Any:
     mebibytes(value)
     return value

@@ -139,7 +139,7 @@ def test_arguments_are_compared_with_the_schema_of_the_task(
         {},
         {"required": "x", "properties": []},
         {"properties": {"level": 1}},
-        {"properties": {"level": {"type": ["integer", "null"]}}, "required": [None, []]},
+        {"properties": {"level": {"type": ["string", "null"]}}, "required": [None, []]},
         {"properties": {"level": {"type": "made up", "$ref": "http://example.org"}}},
     ],
 )

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from flows.launchers.slurm.batching import plan_batching
 from flows.launchers.slurm.cluster import Cluster
 from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
-from flows.launchers.slurm.script import SlurmRequest, resolve_request
+from flows.launchers.slurm.script import SlurmRequest
+from flows.launchers.slurm.sizing import request_of, sizing_of
 from flows.launchers.slurm.state import SlurmState
 from flows.reports.quantities import count, memory
 from flows.units.batch import Batch
@@ -52,9 +52,8 @@ class SlurmContext:
             SlurmRequestError, ValueError: the task asks for what the resource does not have.
         """
         meta = slurm_meta_of(dict(batch.meta))
-        factor = (meta.retry.mem_factor or 1.0) ** (batch.attempt - 1)
-        return resolve_request(
-            self.config, meta, self.account, cache_dir=self.cache_dir, mem_factor=factor
+        return request_of(
+            self.config, meta, self.account, cache_dir=self.cache_dir, attempt=batch.attempt
         )
 
     def describe(self, batch: Batch) -> str:
@@ -83,17 +82,6 @@ class SlurmContext:
         Raises:
             BatchingError, SlurmRequestError, ValueError: its units do not fit into SLURM jobs.
         """
-        meta, request = slurm_meta_of(dict(batch.meta)), self.request(batch)
-        batching = plan_batching(
-            len(batch.units),
-            cpus_per_task=request.cpus_per_task,
-            mem=request.mem,
-            config=self.config.batching_config,
-            tasks_per_job=meta.tasks_per_job,
-            parallel_tasks_per_job=meta.parallel_tasks_per_job,
-        )
-        sizes = [len(units) for units in batching.split(batch.units)]
-        # A SLURM job gets the GPUs of one unit, so it runs one unit at once, unless the task says
-        # how many units share the GPUs.
-        alone = (meta.needs_gpu or request.gpus) and meta.parallel_tasks_per_job is None
-        return SlurmState(sizes, 1 if alone else batching.parallel_tasks_per_job)
+        meta = slurm_meta_of(dict(batch.meta))
+        sizing = sizing_of(len(batch.units), self.config, meta, self.request(batch))
+        return SlurmState(sizing.sizes, sizing.parallel_tasks)
