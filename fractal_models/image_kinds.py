@@ -81,3 +81,19 @@ async def image_kinds(
         )
         for number, types, passes, of_tasks, first, last in found
     ]
+
+
+_VALUES = text(
+    """
+    SELECT key, jsonb_agg(DISTINCT value) FROM imagefacet
+    WHERE dataset_id = :dataset_id AND kind = 'attribute' GROUP BY key
+    """
+)
+
+
+async def attribute_values(
+    session: AsyncSession, dataset_id: int | None
+) -> dict[str, Sequence[Scalar]]:
+    """By attribute, the values that images of a dataset have."""
+    found = await session.execute(_VALUES, {"dataset_id": dataset_id})
+    return dict(found.tuples().all())

@@ -26,7 +26,7 @@ FOLDERS = {
 FLOORS = [
     ("watchers",),
     ("job",),
-    ("schedules",),
+    ("plans", "schedules"),
     ("activities", "control", "monitoring", "submission"),
     ("launchers", "records"),
     ("engine", "process", "units"),

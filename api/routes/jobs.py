@@ -27,6 +27,7 @@ from api.services import (
     ServicesDep,
     SessionDep,
     SettingsDep,
+    SnapshotDep,
     SparedEngineDep,
     Superuser,
     VerifiedUser,
@@ -36,6 +37,7 @@ from flows.engine.client import Engine
 from flows.engine.pauses import pause, resume
 from flows.launchers.choice import query_transport
 from flows.launchers.slurm.queue import describe_queue
+from flows.plans.job import plan_request
 from flows.process.transport import CommandError, TransportError
 from flows.records.statuses import task_statuses
 from flows.submission import create_job
@@ -45,6 +47,7 @@ from fractal_models.database import release
 from fractal_models.errors import NotFoundError, RefusedError, UnavailableError
 from fractal_models.schemas.base import Page
 from fractal_models.schemas.job import JobCreate, JobRead, JobUpdate, JobWithTaskStatuses
+from fractal_models.schemas.plan import JobPlan
 from fractal_models.tables import JobV2, LinkUserProjectV2, Profile, ProjectV2, Resource
 from fractal_models.tables.columns import now
 
@@ -79,6 +82,24 @@ async def submit_job(
     resource = await session.get_one(Resource, project.resource_id)
     later.add_task(_hand_over, services, engine, job, resource)
     return JobRead.model_validate(job)
+
+
+@router.post("/project/{project_id}/job/plan/")
+async def plan_job(
+    request: JobCreate,
+    user: VerifiedUser,
+    project: rights.ExecutableProject,
+    workflow: rights.ExecutableWorkflow,
+    dataset: rights.ExecutableDataset,
+    session: SnapshotDep,
+) -> JobPlan:
+    """What the job of this request would do, what it would take, and what is wrong with it.
+
+    Nothing is changed. The files that the job needs are looked at as the user its units run as.
+    """
+    return await plan_request(
+        session, user=user, project=project, workflow=workflow, dataset=dataset, request=request
+    )
 
 
 async def _hand_over(services: Services, engine: Engine, job: JobV2, resource: Resource) -> None:

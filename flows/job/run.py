@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.engine.client import Engine, EngineError
-from flows.launchers.choice import launcher_of
+from flows.launchers.choice import launcher_of, units_at_once
 from flows.process.signals import EXIT_INTERRUPTED, EXIT_PAUSED, leave
 from flows.records import jobs
 from flows.reports.sentences import phrase, words_of
@@ -86,7 +86,7 @@ class JobRun:
         self.launcher = launcher_of(
             job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
         )
-        self.parallel_tasks = config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+        self.parallel_tasks = units_at_once(config)
         off = "off" in (get_settings().warm_units, config.get("warm_units"))
         self.allows_warm_units = not off
         self._resource_id = saved_id(resource)

@@ -1,6 +1,9 @@
 """Chooses the launcher of a job, with its way to the job's files."""
 
+import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -112,9 +115,46 @@ def local_launcher(resource: Resource, profile: Profile) -> LocalLauncher:
     """
     if profile.username is None:
         return LocalLauncher()
+    return LocalLauncher(_python_of_units(resource), account=Account.named(profile.username))
+
+
+@dataclass(frozen=True)
+class UnitUser:
+    """The OS user as whom units run, on the machine where they run; `name` is for people.
+
+    `python` is an interpreter there that this user may run.
+    """
+
+    name: str
+    transport: Transport
+    python: str
+
+
+def unit_user(resource: Resource, profile: Profile) -> UnitUser:
+    """As whom and where the units of a profile's jobs run.
+
+    Raises:
+        ProfileError: there is no such OS user.
+    """
+    if resource.type != "local":
+        transport = transport_of(resource, profile)
+        return UnitUser(transport.place, transport, str(resource.jobs_slurm_python_worker))
+    if profile.username is None:
+        return UnitUser("the user of the server", LocalTransport(), sys.executable)
+    python = _python_of_units(resource)
+    other = LocalTransport(Account.named(profile.username).name, python)
+    return UnitUser(other.place, other, python)
+
+
+def units_at_once(config: Mapping[str, Any]) -> int:
+    """How many units a runner configuration lets run at once, of a phase or in a SLURM job."""
+    return config.get("parallel_tasks_per_job") or len(os.sched_getaffinity(0))
+
+
+def _python_of_units(resource: Resource) -> str:
+    """The Python from which task environments are made."""
     config = resource.tasks_python_config
-    python = str(config["versions"][config["default_version"]])
-    return LocalLauncher(python, account=Account.named(profile.username))
+    return str(config["versions"][config["default_version"]])
 
 
 def transport_of(resource: Resource, profile: Profile) -> Transport:

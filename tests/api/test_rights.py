@@ -173,6 +173,7 @@ project r     | GET    /api/v2/project/{project_id}/workflow/{workflow_id}/job/
 project r     | GET    /api/v2/project/{project_id}/latest-job/?workflow_id={workflow_id}&dataset_id={dataset_id}
 project r     | GET    /api/v2/project/{project_id}/job/{job_id}/
 project x     | GET    /api/v2/project/{project_id}/job/{job_id}/stop/
+project x     | POST   /api/v2/project/{project_id}/job/plan/?workflow_id={workflow_id}&dataset_id={dataset_id} | {}
 project x     | POST   /api/v2/project/{project_id}/job/{job_id}/pause/
 project x     | POST   /api/v2/project/{project_id}/job/{job_id}/continue/
 project r     | GET    /api/v2/project/{project_id}/job/{job_id}/download/

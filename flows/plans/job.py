@@ -1,0 +1,191 @@
+"""The plan of a job: reads what it follows from, asks the cluster, and changes nothing."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from flows.launchers.choice import UnitUser, query_transport, unit_user, units_at_once
+from flows.launchers.slurm.partitions import Partition, read_partitions
+from flows.plans import estimates
+from flows.plans.images import ExpectedImages
+from flows.plans.places import (
+    NamedPath,
+    look_at,
+    paths_of_images,
+    paths_of_tasks,
+    problems_with,
+)
+from flows.plans.tasks import Facts, Site, plan_tasks
+from flows.process.transport import CommandError, TransportError
+from flows.records.needs import earlier_runs, needs_of
+from flows.submission import (
+    Refusal,
+    cache_folder,
+    dump_workflow,
+    examine_request,
+    refusals_now,
+)
+from flows.units.plan import CONVERTERS
+from fractal_models.database import release, saved_id
+from fractal_models.errors import JobRefusedError, ProfileError
+from fractal_models.image_kinds import attribute_values, image_kinds
+from fractal_models.images import FilterError, Scalar, task_type_filters
+from fractal_models.schemas.job import JobCreate
+from fractal_models.schemas.plan import Finding, JobPlan
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
+from fractal_models.tables import DatasetV2, Profile, ProjectV2, Resource, UserOAuth, WorkflowV2
+
+_MOST_IMAGES = 10  # that are looked at
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be planned: tasks, as a job keeps them, on the images of a dataset."""
+
+    tasks: Sequence[Mapping[str, Any]]
+    dataset_id: int
+    zarr_dir: str
+    type_filters: Mapping[str, bool]
+    attribute_filters: Mapping[str, Sequence[Scalar]]
+    resource: Resource
+    profile: Profile
+    config: Mapping[str, Any]
+    account: str | None = None
+    cache_dir: str | None = None
+    only_not_done: bool = False
+    refusals: Sequence[Refusal] = field(default_factory=list)
+
+
+async def plan_request(
+    session: AsyncSession,
+    *,
+    user: UserOAuth,
+    project: ProjectV2,
+    workflow: WorkflowV2,
+    dataset: DatasetV2,
+    request: JobCreate,
+    only_not_done: bool = False,
+) -> JobPlan:
+    """What the job of a request would do, and all that is wrong with it. Ends the transaction."""
+    resource = await session.get_one(Resource, project.resource_id)
+    try:
+        checked, refusals = await examine_request(
+            session, user=user, project=project, workflow=workflow, request=request
+        )
+    except JobRefusedError as error:
+        finding = Finding(level="error", told=str(error))
+        return JobPlan(resource=resource.name, tasks=[], findings=[finding])
+    asked = Asked(
+        tasks=dump_workflow(workflow, checked.tasks, checked.groups)["task_list"],
+        dataset_id=saved_id(dataset),
+        zarr_dir=dataset.zarr_dir,
+        type_filters=request.type_filters,
+        attribute_filters=request.attribute_filters,
+        resource=resource,
+        profile=checked.profile,
+        config=resource.jobs_runner_config,
+        account=request.slurm_account,
+        cache_dir=cache_folder(user),
+        only_not_done=only_not_done,
+        refusals=[*refusals, *await refusals_now(session, user, dataset, checked)],
+    )
+    return await plan(session, asked)
+
+
+async def plan(session: AsyncSession, asked: Asked) -> JobPlan:
+    """The plan of what is asked. Ends the transaction before the cluster is asked."""
+    facts = await _read(session, asked)
+    await release(session)
+    (partitions, not_asked), from_places = await asyncio.gather(
+        _partitions(asked), _look(asked, _paths(asked, facts))
+    )
+    facts = replace(facts, site=replace(facts.site, partitions=partitions))
+    tasks, findings = await asyncio.to_thread(plan_tasks, facts)
+    refused = [Finding(level="error", task=each.task, told=each.told) for each in asked.refusals]
+    found = [*refused, *findings, *from_places, *not_asked]
+    return JobPlan(
+        resource=asked.resource.name,
+        tasks=tasks,
+        findings=sorted(found, key=lambda each: each.level),  # errors first
+        wall_seconds=estimates.total(task.wall_seconds for task in tasks),
+        cpu_seconds=estimates.total(task.cpu_seconds for task in tasks),
+    )
+
+
+async def _read(session: AsyncSession, asked: Asked) -> Facts:
+    """What the plan follows from, as it is in the database."""
+    by_id: dict[int, int] = {task["id"]: task["task_id"] for task in asked.tasks}
+    filters = asked.attribute_filters
+    is_slurm = asked.resource.type != "local"
+    slurm = JobRunnerConfigSLURM.model_validate(asked.config) if is_slurm else None
+    return Facts(
+        tasks=asked.tasks,
+        zarr_dir=asked.zarr_dir,
+        kinds=await image_kinds(session, asked.dataset_id, filters, list(by_id)),
+        values=await attribute_values(session, asked.dataset_id) if filters else {},
+        type_filters=asked.type_filters,
+        attribute_filters=filters,
+        needs=await needs_of(session, set(by_id.values())),
+        earlier_runs=await earlier_runs(session, asked.dataset_id, by_id),
+        site=Site(units_at_once(asked.config), slurm, asked.account, asked.cache_dir),
+        only_not_done=asked.only_not_done,
+    )
+
+
+async def _partitions(asked: Asked) -> tuple[dict[str, Partition], list[Finding]]:
+    """The partitions of the cluster; without an answer, nothing is compared with them."""
+    if asked.resource.type == "local":
+        return {}, []
+    transport = query_transport(asked.resource, asked.profile)
+    try:
+        return await read_partitions(transport, asked.config.get("cluster")), []
+    except (TransportError, CommandError) as error:
+        told = f"SLURM does not tell what its partitions offer: {error} Nothing was compared."
+        return {}, [Finding(level="warning", told=told)]
+    finally:
+        await transport.close()
+
+
+def _paths(asked: Asked, facts: Facts) -> list[NamedPath]:
+    """The files and folders that the job needs, where its units run."""
+    found = [*paths_of_tasks(asked.tasks, asked.zarr_dir), *_first_images(facts)]
+    kept = {
+        "slurm_sudo": asked.cache_dir,
+        "slurm_ssh": asked.profile.jobs_remote_dir,
+    }.get(asked.resource.type)
+    if kept is not None:
+        found.append(NamedPath("The folder for files of jobs is", kept, "be creatable"))
+    return found
+
+
+def _first_images(facts: Facts) -> list[NamedPath]:
+    """Some of the images that the first task would be given."""
+    first = facts.tasks[0]
+    if first["task_type"] in CONVERTERS:
+        return []
+    own = (first["task"]["input_types"], first["type_filters"])
+    try:
+        wanted = task_type_filters(facts.type_filters, *own)
+    except FilterError:
+        return []
+    given = ExpectedImages(facts.kinds).given(wanted, first["id"], None)
+    urls = [url for kind in given.kinds for url in kind.examples]
+    return paths_of_images(first, urls[:_MOST_IMAGES])
+
+
+async def _look(asked: Asked, paths: Sequence[NamedPath]) -> list[Finding]:
+    """What is wrong with paths, as the user of units sees them."""
+    user: UnitUser | None = None
+    try:
+        user = unit_user(asked.resource, asked.profile)
+        seen = await look_at(user, paths)
+    except (TransportError, CommandError, ProfileError) as error:
+        told = f"Files and folders could not be looked at, as units would see them: {error}"
+        return [Finding(level="warning", told=told)]
+    finally:
+        if user is not None:
+            await user.transport.close()
+    return problems_with(paths, seen, user.name, asked.tasks)
