@@ -51,7 +51,7 @@ def recent(
         jobs = await recent_jobs(session, minutes)
         typer.echo(report(jobs, await recent_activities(session, minutes), minutes))
 
-    _with_session(data_dir, read)
+    with_session(data_dir, read)
 
 
 @app.command()
@@ -93,7 +93,7 @@ def sync_core_tasks(
         await session.commit()
         typer.echo(f"Core tasks now:    {await count_core_tasks(session)}")
 
-    _with_session(data_dir, sync)
+    with_session(data_dir, sync)
 
 
 @users.command()
@@ -124,10 +124,10 @@ def _set_submissions(data_dir: Path | None, *, prevented: bool) -> None:
         takes = "takes no" if prevented else "takes"
         typer.echo("\n".join(f"Resource {name!r} {takes} new jobs." for name in names) or "None.")
 
-    _with_session(data_dir, change)
+    with_session(data_dir, change)
 
 
-def _with_session(data_dir: Path | None, work: "Callable[[AsyncSession], Awaitable[None]]") -> None:
+def with_session(data_dir: Path | None, work: "Callable[[AsyncSession], Awaitable[None]]") -> None:
     """Work on the database, if it has the newest schema."""
     import migrations
     from fractal_models.database import open_database

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from deployments import administration_commands, database_commands, upkeep_commands
+from deployments import administration_commands, database_commands, job_commands, upkeep_commands
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 from fractal_models.settings import (
@@ -46,6 +46,7 @@ app = typer.Typer(
 app.add_typer(database_commands.app, name="db")
 app.add_typer(administration_commands.app)
 app.add_typer(upkeep_commands.app)
+app.add_typer(job_commands.app)
 
 JsonFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A JSON file.")]
 _DATA_DIR = default_data_dir()

@@ -54,7 +54,7 @@ async def image_kinds(
     attribute_filters: Mapping[str, Sequence[Scalar]],
     workflowtask_ids: Sequence[int],
 ) -> list[ImageKind]:
-    """The kinds of a dataset's images, with their statuses in these workflow tasks.
+    """The kinds of a dataset's images; those that pass have their statuses in these workflow tasks.
 
     A filter by status is not applied: it is about one of these tasks.
     """
@@ -64,7 +64,7 @@ async def image_kinds(
     )
     asked = {"dataset_id": dataset_id, "workflowtask_ids": list(workflowtask_ids)}
     ran = list(await session.scalars(_RAN, asked))
-    statuses = _STATUSES if ran else "NULL::jsonb"
+    statuses = f"CASE WHEN {search.passes} THEN {_STATUSES} END" if ran else "NULL::jsonb"
     statement = f"""
         SELECT count(*), types, {search.passes}, {statuses}, min(zarr_url), max(zarr_url)
         FROM datasetimage AS image WHERE dataset_id = :dataset_id

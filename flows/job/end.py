@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from flows.records import jobs, runs
 from flows.records.events import Outcome
 from flows.records.usage import work_of_job
-from flows.reports.artifacts import show_summary
+from flows.reports.artifacts import show_text
 from flows.reports.sentences import sentence, words_of
 from flows.reports.summary import EndedJob, Imports, Work, summary
 from flows.reports.text import job_title, printable
@@ -73,7 +73,7 @@ async def _show_summary(
         imports=imports,
     )
     text = summary(ended, works)
-    await show_summary(f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
+    await show_text("summary", f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
 
 
 def _imports(folder: JobFolder) -> Imports | None:

@@ -13,6 +13,7 @@ from flows.engine.descriptions import DESCRIPTIONS
 from flows.engine.results import WITHOUT_RESULTS
 from flows.job import hooks
 from flows.job.opening import open_job
+from flows.job.plan import plan_shown
 from flows.job.run import JobEndedError, JobStoppedError, JobUnavailableError
 from flows.job.workflow_task import (
     WorkflowTaskFailedError,
@@ -85,8 +86,9 @@ async def run_job(
         async with open_job(flow_run, request) as job:
             with on_signals({STOP_SIGNAL: job.stop, signal.SIGTERM: job.terminate}):
                 job.say(f"Job {job.id} {job.how_it_begins}, in {job.folder.path}.")
-                for workflow_task in job.workflow_tasks:
-                    await run_workflow_task(job, workflow_task)
+                with plan_shown(job):
+                    for workflow_task in job.workflow_tasks:
+                        await run_workflow_task(job, workflow_task)
     except JobEndedError as ended:
         return Completed(message=str(ended))
     except JobStoppedError as reason:

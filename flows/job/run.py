@@ -82,21 +82,21 @@ class JobRun:
         self.attribute_filters: dict[str, Sequence[Scalar]] = dict(job.attribute_filters)
         self._statuses: Sequence[Scalar] | None = self.attribute_filters.pop(STATUS_ATTRIBUTE, None)
         self.folder = JobFolder.of(job)
-        config = _runner_config(resource)
+        config = runner_config(resource)
         self.launcher = launcher_of(
             job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
         )
         self.parallel_tasks = units_at_once(config)
         off = "off" in (get_settings().warm_units, config.get("warm_units"))
         self.allows_warm_units = not off
-        self._resource_id = saved_id(resource)
+        self.resource_id = saved_id(resource)
         self.max_restarts = max_restarts
         self.waited = ""
         self.why_it_stops = ""
         self._stopped = asyncio.Event()
         self._sessions = sessions
         self._engine = engine
-        self._flow_run_id = flow_run_id
+        self.flow_run_id = flow_run_id
         self._began: float | None = time.monotonic()  # until the first workflow task begins
         self._batch: Path | None = None
         self._stopping_batch: asyncio.Task[None] | None = None
@@ -165,6 +165,10 @@ class JobRun:
                 interrupt(self.folder, f"the database is away ({phrase(words_of(error))})")
             raise
 
+    def session_aside(self) -> AsyncSession:
+        """A session for what the job does not depend on: if that fails, the job goes on."""
+        return self._sessions()
+
     def terminate(self) -> None:
         """End this process, because the worker ends; another process will continue the job."""
         self.folder.log("Interrupted: the worker ends. Units that run go on.")
@@ -179,7 +183,7 @@ class JobRun:
         if began is not None and time.monotonic() - began < _JUST_BEGUN_SECONDS:
             return  # Prefect has just let it begin
         try:
-            flow_run = (await self._engine.flow_runs([self._flow_run_id])).get(self._flow_run_id)
+            flow_run = (await self._engine.flow_runs([self.flow_run_id])).get(self.flow_run_id)
         except EngineError:
             return  # it cannot be paused then either
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_paused():
@@ -196,12 +200,12 @@ class JobRun:
     async def closed_for_new_tasks(self) -> bool:
         """Whether administrators have closed the resource, so that no workflow task may begin."""
         async with self.database() as session:
-            resource = await session.get_one(Resource, self._resource_id)
+            resource = await session.get_one(Resource, self.resource_id)
             return resource.prevent_new_submissions
 
     async def _account_slurm(self, slurm_job_id: int) -> None:
         async with self.database() as session:
-            await jobs.account_slurm(session, self.id, self._resource_id, slurm_job_id)
+            await jobs.account_slurm(session, self.id, self.resource_id, slurm_job_id)
 
     async def pause(self, seconds: float) -> None:
         """Wait this long, or until the job is told to stop."""
@@ -244,7 +248,7 @@ def interrupt(folder: JobFolder, reason: str) -> NoReturn:
     leave(EXIT_INTERRUPTED)
 
 
-def _runner_config(resource: Resource) -> dict[str, Any]:
+def runner_config(resource: Resource) -> dict[str, Any]:
     """How batches are run: the configuration of this flow run, or else that of the resource."""
     passed = os.environ.get(RUNNER_CONFIG_VARIABLE)
     config: dict[str, Any] = json.loads(passed) if passed else resource.jobs_runner_config

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.units.plan import CONVERTERS
+from flows.units.plan import COMPOUND, CONVERTERS
 from fractal_models.image_kinds import ImageKind
 from fractal_models.images import (
     Image,
@@ -120,6 +120,13 @@ def makes_new_images(task: Mapping[str, Any]) -> bool:
     wanted = {**task["task"]["input_types"], **task["type_filters"]}
     made: dict[str, bool] = task["task"]["output_types"]
     return any(wanted.get(key, value) is not value for key, value in made.items())
+
+
+def makes_unknown(task: Mapping[str, Any]) -> bool:
+    """Whether a workflow task makes a number of units or images that cannot be planned."""
+    if task["task_type"] == "parallel":
+        return False
+    return task["task_type"] in COMPOUND | CONVERTERS or makes_new_images(task)
 
 
 def changed_before(task: Mapping[str, Any], given: Given) -> int:

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.launchers.choice import UnitUser, query_transport, unit_user, units_at_once
 from flows.launchers.slurm.partitions import Partition, read_partitions
+from flows.parameters import JobRequest
 from flows.plans import estimates
-from flows.plans.images import ExpectedImages
+from flows.plans.images import ExpectedImages, makes_unknown
 from flows.plans.places import (
     NamedPath,
     look_at,
@@ -19,7 +21,7 @@ from flows.plans.places import (
     problems_with,
 )
 from flows.plans.tasks import Facts, Site, plan_tasks
-from flows.process.transport import CommandError, TransportError
+from flows.process.transport import CommandError, Transport, TransportError
 from flows.records.needs import earlier_runs, needs_of
 from flows.submission import (
     Refusal,
@@ -29,10 +31,12 @@ from flows.submission import (
     refusals_now,
 )
 from flows.units.plan import CONVERTERS
-from fractal_models.database import release, saved_id
+from fractal_models.database import one_moment, release, saved_id
 from fractal_models.errors import JobRefusedError, ProfileError
 from fractal_models.image_kinds import attribute_values, image_kinds
 from fractal_models.images import FilterError, Scalar, task_type_filters
+from fractal_models.named import dataset_named, project_named, workflow_named
+from fractal_models.rights import user_named
 from fractal_models.schemas.job import JobCreate
 from fractal_models.schemas.plan import Finding, JobPlan
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM
@@ -57,6 +61,27 @@ class Asked:
     cache_dir: str | None = None
     only_not_done: bool = False
     refusals: Sequence[Refusal] = field(default_factory=list)
+
+
+async def plan_named(session: AsyncSession, request: JobRequest) -> JobPlan:
+    """The plan of what the parameters of a flow run ask for, with the rights of its user.
+
+    Raises:
+        NotFoundError, ForbiddenError: the user does not see what is named, or may not run it.
+        JobRefusedError: the request is not valid, or a name is that of several.
+    """
+    await one_moment(session)
+    user = await user_named(session, request.user)
+    project = await project_named(session, user, request.project, "x")
+    return await plan_request(
+        session,
+        user=user,
+        project=project,
+        workflow=await workflow_named(session, project, request.workflow),
+        dataset=await dataset_named(session, project, request.dataset),
+        request=request.as_submitted(),
+        only_not_done=request.images == "not done",
+    )
 
 
 async def plan_request(
@@ -99,13 +124,11 @@ async def plan(session: AsyncSession, asked: Asked) -> JobPlan:
     """The plan of what is asked. Ends the transaction before the cluster is asked."""
     facts = await _read(session, asked)
     await release(session)
-    (partitions, not_asked), from_places = await asyncio.gather(
-        _partitions(asked), _look(asked, _paths(asked, facts))
-    )
+    partitions, from_there = await _ask_there(asked, _paths(asked, facts))
     facts = replace(facts, site=replace(facts.site, partitions=partitions))
     tasks, findings = await asyncio.to_thread(plan_tasks, facts)
     refused = [Finding(level="error", task=each.task, told=each.told) for each in asked.refusals]
-    found = [*refused, *findings, *from_places, *not_asked]
+    found = [*refused, *findings, *from_there]
     return JobPlan(
         resource=asked.resource.name,
         tasks=tasks,
@@ -129,24 +152,62 @@ async def _read(session: AsyncSession, asked: Asked) -> Facts:
         type_filters=asked.type_filters,
         attribute_filters=filters,
         needs=await needs_of(session, set(by_id.values())),
-        earlier_runs=await earlier_runs(session, asked.dataset_id, by_id),
+        earlier_runs=await earlier_runs(session, asked.dataset_id, _with_unknown_units(asked)),
         site=Site(units_at_once(asked.config), slurm, asked.account, asked.cache_dir),
         only_not_done=asked.only_not_done,
     )
 
 
-async def _partitions(asked: Asked) -> tuple[dict[str, Partition], list[Finding]]:
+def _with_unknown_units(asked: Asked) -> dict[int, int]:
+    """By workflow task, the tasks of which it is not known how many units they will have.
+
+    These are the first that makes an unknown number of units or images, and all after it.
+    """
+    known = takewhile(lambda task: not makes_unknown(task), asked.tasks)
+    return {task["id"]: task["task_id"] for task in asked.tasks[len(list(known)) :]}
+
+
+async def _ask_there(
+    asked: Asked, paths: Sequence[NamedPath]
+) -> tuple[dict[str, Partition], list[Finding]]:
+    """The partitions of the cluster, and what is wrong with paths where units run."""
+    try:
+        user = unit_user(asked.resource, asked.profile)
+    except ProfileError as error:
+        return {}, [Finding(level="error", told=str(error))]
+    by_ssh = asked.resource.type == "slurm_ssh"  # then one connection is enough
+    queries = user.transport if by_ssh else query_transport(asked.resource, asked.profile)
+    try:
+        (partitions, not_told), wrong = await asyncio.gather(
+            _partitions(asked, queries), _look(asked, user, paths)
+        )
+    finally:
+        await user.transport.close()
+        await queries.close()
+    return partitions, [*wrong, *not_told]
+
+
+async def _partitions(
+    asked: Asked, transport: Transport
+) -> tuple[dict[str, Partition], list[Finding]]:
     """The partitions of the cluster; without an answer, nothing is compared with them."""
     if asked.resource.type == "local":
         return {}, []
-    transport = query_transport(asked.resource, asked.profile)
     try:
         return await read_partitions(transport, asked.config.get("cluster")), []
     except (TransportError, CommandError) as error:
-        told = f"SLURM does not tell what its partitions offer: {error} Nothing was compared."
+        told = f"What is asked of SLURM was not compared with its partitions: {error}"
         return {}, [Finding(level="warning", told=told)]
-    finally:
-        await transport.close()
+
+
+async def _look(asked: Asked, user: UnitUser, paths: Sequence[NamedPath]) -> list[Finding]:
+    """What is wrong with paths, as the user of units sees them."""
+    try:
+        seen = await look_at(user, paths)
+    except (TransportError, CommandError) as error:
+        told = f"Files and folders were not looked at, as units would see them: {error}"
+        return [Finding(level="warning", told=told)]
+    return problems_with(paths, seen, user.name, asked.tasks)
 
 
 def _paths(asked: Asked, facts: Facts) -> list[NamedPath]:
@@ -174,18 +235,3 @@ def _first_images(facts: Facts) -> list[NamedPath]:
     given = ExpectedImages(facts.kinds).given(wanted, first["id"], None)
     urls = [url for kind in given.kinds for url in kind.examples]
     return paths_of_images(first, urls[:_MOST_IMAGES])
-
-
-async def _look(asked: Asked, paths: Sequence[NamedPath]) -> list[Finding]:
-    """What is wrong with paths, as the user of units sees them."""
-    user: UnitUser | None = None
-    try:
-        user = unit_user(asked.resource, asked.profile)
-        seen = await look_at(user, paths)
-    except (TransportError, CommandError, ProfileError) as error:
-        told = f"Files and folders could not be looked at, as units would see them: {error}"
-        return [Finding(level="warning", told=told)]
-    finally:
-        if user is not None:
-            await user.transport.close()
-    return problems_with(paths, seen, user.name, asked.tasks)

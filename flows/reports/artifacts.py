@@ -1,4 +1,4 @@
-"""What a job shows in the Prefect UI: progress, failures and a summary.
+"""What a job shows in the Prefect UI: a plan, progress, failures and a summary.
 
 The job never needs these artifacts: while Prefect is away, the job continues, and only the
 artifacts are not updated.
@@ -103,8 +103,10 @@ async def show_failures(key: str, description: str, rows: Sequence[dict[str, str
             await acreate_table_artifact(list(rows[:_MAX_FAILURES_SHOWN]), key, description)
 
 
-async def show_summary(key: str, description: str, markdown: str, flow_run_id: UUID) -> None:
-    """Show a text about a flow run. Can be called from any process."""
+async def show_text(
+    what: str, key: str, description: str, markdown: str, flow_run_id: UUID
+) -> None:
+    """Show a text about a flow run. Can be called from any process; `what` it is, is for logs."""
     artifact = ArtifactCreate(
         key=key,
         type="markdown",
@@ -112,7 +114,7 @@ async def show_summary(key: str, description: str, markdown: str, flow_run_id: U
         data=markdown,
         flow_run_id=flow_run_id,
     )
-    with _patiently("summary"):
+    with _patiently(what):
         async with asyncio.timeout(_PATIENCE_SECONDS), get_client() as client:
             await client.create_artifact(artifact)
 

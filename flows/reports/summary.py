@@ -1,9 +1,9 @@
 """The summary of a job that has ended, as Markdown for the Prefect UI."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flows.reports.markdown import bullets, escaped, table
 from flows.reports.quantities import duration, memory
 
 
@@ -31,7 +31,6 @@ _HEAD = (
     *("Workflow task", "Images", "Units", "Done", "Failed", "Retries"),
     *("Wall time", "CPU time", "Median RAM", "Peak RAM"),
 )
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +60,14 @@ class EndedJob:
 def summary(job: EndedJob, works: Sequence[Work]) -> str:
     """A table with a row per workflow task and a total; imports; warnings; the folders of files."""
     parts = [
-        f"**{_escaped(job.how)}**",
+        f"**{escaped(job.how)}**",
         f"From submission to end: {duration(job.seconds)}.",
-        _table(works) if works else "No workflow task was begun.",
+        table(_HEAD, map(_row, works)) if works else "No workflow task was begun.",
     ]
     if job.imports is not None:
         parts += [f"{_imports(job.imports)}."]
     if job.warnings:
-        parts += ["## Warnings", "\n".join(f"- {_escaped(each)}" for each in job.warnings)]
+        parts += ["## Warnings", bullets(map(escaped, job.warnings))]
     parts += [f"Folder: `{job.folder}`"]
     if job.remote_folder not in (None, job.folder):
         parts += [f"On the cluster: `{job.remote_folder}`"]
@@ -81,14 +80,9 @@ def _imports(imports: Imports) -> str:
     return f"Import {duration(imports.seconds)} {times}, saved {saved}"
 
 
-def _table(works: Sequence[Work]) -> str:
-    lines = [_HEAD, ("---", *["---:"] * (len(_HEAD) - 1)), *map(_row, works)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def _row(work: Work) -> tuple[str, ...]:
     return (
-        _escaped(work.title or "All"),
+        escaped(work.title or "All"),
         "" if work.num_images is None else str(work.num_images),
         *(str(number) for number in (work.num_units, work.num_done, work.num_failed)),
         str(work.num_retries),
@@ -101,8 +95,3 @@ def _row(work: Work) -> tuple[str, ...]:
 
 def _known(amount: float | None, read: Callable[[float], str]) -> str:
     return "-" if amount is None else read(amount)
-
-
-def _escaped(text: str) -> str:
-    """The text on one line, with Markdown's special characters escaped."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

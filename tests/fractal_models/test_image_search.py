@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.database import saved_id
+from fractal_models.image_kinds import attribute_values, image_kinds
 from fractal_models.image_list import (
     count_images,
     finds_any,
@@ -15,7 +16,7 @@ from fractal_models.image_list import (
     write_images,
 )
 from fractal_models.image_search import ImageSearch
-from fractal_models.images import STATUS_ATTRIBUTE, Image
+from fractal_models.images import STATUS_ATTRIBUTE, Image, passes_types
 from fractal_models.tables import DatasetV2
 from tests.api.history_rows import write_done_units
 from tests.fractal_models.conftest import Ids
@@ -84,6 +85,9 @@ async def test_the_images_are_found_that_pass_all_filters(
     assert [image["zarr_url"] for image in await read_images(session, search)] == urls.split()
     assert await count_images(session, search) == len(urls.split())
     assert await finds_any(session, search) == bool(urls)
+    kinds = await image_kinds(session, dataset_id, attributes, [])
+    passing = [kind for kind in kinds if kind.passes and passes_types(kind.types, types)]
+    assert sum(kind.number for kind in passing) == len(urls.split())
     by_one_after_the_other = ImageSearch(dataset_id)
     for name, value in types.items():
         by_one_after_the_other.filter_by({name: value}, {})
@@ -114,6 +118,23 @@ async def test_images_are_found_by_the_status_of_a_workflow_task(
 
     assert [image["zarr_url"] for image in await read_images(session, search)] == urls.split()
     assert await count_images(session, search) == len(urls.split())
+
+
+async def test_kinds_of_images_have_their_statuses(
+    dataset_id: int, ids: Ids, session: AsyncSession
+) -> None:
+    never_run = 0
+    kinds = await image_kinds(session, dataset_id, {"n": [1]}, [ids["workflowtaskv2"], never_run])
+
+    told = {kind.examples: (kind.number, kind.passes, kind.statuses) for kind in kinds}
+    assert told == {
+        ("/a",): (1, True, {ids["workflowtaskv2"]: "done"}),
+        ("/b",): (1, False, {}),
+        ("/c",): (1, True, {}),
+        ("/d",): (1, False, {}),
+    }
+    values = await attribute_values(session, dataset_id)
+    assert {key: len(each) for key, each in values.items()} == {"well": 2, "n": 3, "plate": 1}
 
 
 async def test_an_image_is_found_by_its_url(dataset_id: int, session: AsyncSession) -> None:
