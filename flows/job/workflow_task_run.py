@@ -23,6 +23,7 @@ from flows.units.plan import (
     plan_compute_phase,
     plan_first_phase,
     processed,
+    title_of,
 )
 from fractal_models.database import saved_id
 from fractal_models.image_list import count_images, read_images, read_named_images
@@ -55,7 +56,7 @@ class WorkflowTaskRun:
         self.task: dict[str, Any] = self.dump["task"]
         self.type: TaskType = self.dump["task_type"]
         self.order: int = self.dump["order"]
-        self.title = f"{self.order} {self.dump.get('alias') or self.task['name']}"
+        self.title = title_of(self.dump)
         runs = [run for run in job.recorded if order_of(run) == self.order]
         # HistoryRuns that failed before the last retry of the job run again, for the images left
         # undone.

@@ -117,9 +117,13 @@ class ExpectedImages:
 
 def makes_new_images(task: Mapping[str, Any]) -> bool:
     """Whether what a workflow task makes cannot be the images that it was given."""
-    wanted = {**task["task"]["input_types"], **task["type_filters"]}
-    made: dict[str, bool] = task["task"]["output_types"]
+    wanted, made = own_type_filters(task), task["task"]["output_types"]
     return any(wanted.get(key, value) is not value for key, value in made.items())
+
+
+def own_type_filters(task: Mapping[str, Any]) -> dict[str, bool]:
+    """The types that images must have for a workflow task, whatever the job's filters are."""
+    return {**task["task"]["input_types"], **task["type_filters"]}
 
 
 def makes_unknown(task: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from flows.launchers.slurm.partitions import Partition, read_partitions
 from flows.parameters import JobRequest
 from flows.plans import estimates
 from flows.plans.images import ExpectedImages, makes_unknown
+from flows.plans.phases import Site
 from flows.plans.places import (
     NamedPath,
     look_at,
@@ -20,7 +21,7 @@ from flows.plans.places import (
     paths_of_tasks,
     problems_with,
 )
-from flows.plans.tasks import Facts, Site, plan_tasks
+from flows.plans.tasks import Facts, plan_tasks
 from flows.process.transport import CommandError, Transport, TransportError
 from flows.records.needs import earlier_runs, needs_of
 from flows.submission import (

@@ -12,11 +12,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flows.launchers.choice import UnitUser
 from flows.plans.images import makes_new_images
-from flows.plans.tasks import title_of
 from flows.process.framing import run_program
 from flows.process.transport import AnswerError
 from flows.programs import look
-from flows.units.plan import CONVERTERS
+from flows.units.plan import CONVERTERS, title_of
 from fractal_models.schemas.plan import Finding
 from fractal_models.urls import lies_in, on_s3
 

@@ -23,6 +23,11 @@ COMPOUND: frozenset[TaskType] = frozenset({"compound", "converter_compound"})
 _NAME_PREFIX: dict[Component, str] = {"init": "init", "parallel": "par", "non_parallel": "nonpar"}
 
 
+def title_of(workflow_task: Mapping[str, Any]) -> str:
+    """The name of a workflow task (as a job keeps it) for people: its place, and what it does."""
+    return f"{workflow_task['order']} {workflow_task.get('alias') or workflow_task['task']['name']}"
+
+
 def meta_name(component: Component) -> str:
     """The name of the task's field that says which resources the units of a phase need."""
     return "meta_parallel" if component == "parallel" else "meta_non_parallel"

@@ -242,6 +242,9 @@ GOOD = {
     "all images at once": of(SEGMENT, SUMMARISE),
     "a filter": of(SEGMENT, request={"attribute_filters": {"well": ["A00", "A01"], "field": [1]}}),
     "filters that agree": of(CORRECT, request={"type_filters": {"is_3D": True}}),
+    "a filter for what the first task takes": of(
+        PROJECT, MEASURE_2D, request={"type_filters": {"is_3D": True}}
+    ),
     "images that are not done": of(
         SEGMENT,
         request={"attribute_filters": {"__wftask_dataset_image_status__": ["unset", "failed"]}},

@@ -113,6 +113,30 @@ async def test_how_units_ran_and_that_they_asked_for_too_much_is_told(
     assert ended["working_dir_user"] in text
 
 
+async def test_a_plan_asks_the_cluster_as_the_user_of_units(
+    slurm_lab: Lab, cluster: Cluster
+) -> None:
+    closed = cluster.root / "closed.pt"
+    closed.touch(mode=0o600)
+    fields = {
+        "args_parallel": {"model_path": str(closed)},
+        "meta_parallel": {"partition": "short", "time": "10", "mem": "100M"},
+    }
+    workflow, images = await slurm_lab.workflow(("Journal process", fields)), NAMES[:5]
+    dataset = await slurm_lab.dataset(*images)
+    ids = {"workflow_id": workflow["id"], "dataset_id": dataset["id"]}
+
+    plan = await slurm_lab.ok("POST", f"{slurm_lab.base}/job/plan/", params=ids, json={})
+
+    told = " ".join(finding["told"] for finding in plan["findings"])
+    assert "asks for 10 min of time, but partition short allows 1 min" in told
+    assert f"{closed}, which {cluster.user}@" in told
+    assert f"{dataset['zarr_dir']}/{images[0]}, which is not there" in told
+    assert "not compared" not in told
+    [phase] = plan["tasks"][0]["phases"]
+    assert (phase["units"], phase["memory_mb"], phase["partition"]) == (5, 100, "short")
+
+
 async def test_a_job_on_a_cluster_survives_the_end_of_its_process(
     slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:
