@@ -12,19 +12,12 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import URL
 
-from fractal_models.settings import (
-    DatabaseSettings,
-    SettingsError,
-    default_data_dir,
-    read_settings,
-)
+from fractal_models.settings import DatabaseSettings, SettingsError, read_settings
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
 Content = TypeVar("Content")
-
-_DATA_DIR = default_data_dir()
 
 app = typer.Typer()
 users = typer.Typer(help="Users.", no_args_is_help=True)
@@ -147,10 +140,12 @@ def _database(data_dir: Path | None) -> Iterator[DatabaseSettings]:
     if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
         yield read_settings(DatabaseSettings)
         return
-    from deployments.stack import reached_database
+    from deployments.data_dir import chosen_data_dir
+    from deployments.stack import reached_postgres
 
-    with reached_database(data_dir or _DATA_DIR) as url:
-        yield DatabaseSettings(database_url=url.render_as_string(hide_password=False))
+    with reached_postgres(chosen_data_dir(data_dir)) as postgres:
+        url = postgres.fractal.render_as_string(hide_password=False)
+        yield DatabaseSettings(database_url=url)
 
 
 def _read(file: Path, kind: type[Content]) -> Content:

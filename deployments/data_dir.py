@@ -10,10 +10,16 @@ from pathlib import Path
 
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
+from fractal_models.settings import default_data_dir
 
 
 class DataDirError(FractalError):
     """The data directory cannot be used; the message says why and what to do."""
+
+
+def chosen_data_dir(data_dir: Path | None) -> Path:
+    """The folder of the `up` that a command is about: the one that it names, or the default."""
+    return (data_dir or default_data_dir()).expanduser().absolute()
 
 
 @contextmanager

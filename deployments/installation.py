@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from deployments.data_dir import read_secrets
+from deployments.data_dir import chosen_data_dir, read_secrets
 from deployments.stack import reached_postgres
 from fractal_models.settings import (
     PrefectDatabaseSettings,
     Settings,
-    default_data_dir,
     get_settings,
     read_settings,
 )
@@ -45,7 +44,7 @@ def reached_installation(data_dir: Path | None) -> Iterator[Installation]:
     if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
         yield installation_of_settings()
         return
-    folder = (data_dir or default_data_dir()).expanduser().absolute()
+    folder = chosen_data_dir(data_dir)
     with reached_postgres(folder) as postgres:
         os.environ["FRACTAL_DATABASE_URL"] = postgres.fractal.render_as_string(hide_password=False)
         os.environ["FRACTAL_DATA_DIR"] = str(folder)

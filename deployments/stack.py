@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
-from sqlalchemy import URL
 
 from deployments.data_dir import DataDirError, locked, read_secrets
 from deployments.fork_server import ForkServer, ForkServerGoneError
@@ -242,20 +241,12 @@ def _prepared(
 
 
 @contextmanager
-def reached_database(data_dir: Path) -> Iterator[URL]:
-    """The Fractal database of a data directory, as `reached_postgres`."""
-    with reached_postgres(data_dir) as postgres:
-        yield postgres.fractal
-
-
-@contextmanager
-def reached_postgres(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+def reached_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
     """The server of a data directory. If it does not run, it runs for this block.
 
     Raises:
         DataDirError, PostgresError: there is no installation, or it is being started or stopped.
     """
-    folder = data_dir.expanduser().absolute()
     if not (folder / "postgres").is_dir():
         raise DataDirError(f"There is no installation in {folder}: choose another with --data-dir.")
     postgres = EmbeddedPostgres(folder / "postgres")

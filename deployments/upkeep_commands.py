@@ -8,16 +8,12 @@ from typing import Annotated
 
 import typer
 
+from deployments.administration_commands import DataDir
 from fractal_models.settings import SettingsError
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 app = typer.Typer()
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder of `fractal-prefect up`; default: what FRACTAL_DATABASE_URL names."),
-]
 
 
 @app.command()

@@ -73,15 +73,15 @@ async def _begin(
         await release(session)
         if attended or not await engine.pools_without_worker([resource.work_pool]):
             return None
+        return without_worker(resource.name)
     except UnpublishedError:
-        pass
+        return without_worker(resource.name)
     except EngineUnavailableError as error:
         logger.warning("Job %s waits for Prefect: %s", job.id, error)
         return PREFECT_AWAY if flow_run_id is None else None
     except EngineRefusedError as error:
         logger.warning("Job %s waits, as Prefect refuses its flow run: %s", job.id, error)
         return None
-    return without_worker(resource.name)
 
 
 async def request_end(session: AsyncSession, engine: Engine, job: JobV2) -> None:

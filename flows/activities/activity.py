@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec
 
 from prefect import Flow, flow
@@ -91,23 +91,23 @@ async def execute(
         async with open_site(session, group) as site:
             await release(session)
             working = asyncio.ensure_future(work(environment_of(group, resource, site)))
-            with on_signals({STOP_SIGNAL: working.cancel, signal.SIGTERM: _leave}):
+            with on_signals(
+                {STOP_SIGNAL: working.cancel, signal.SIGTERM: partial(leave, EXIT_INTERRUPTED)}
+            ):
                 log = await working
         if activity.action == "delete":
             activity.taskgroupv2_id = None
             await session.delete(group)
         activity.status = "OK"
         activity.timestamp_ended = now()
-        activity.log = printable("\n".join([*_lines(activity), *log]))
+        _tell(activity, *log)
         await session.commit()
 
 
-def _leave() -> None:
-    leave(EXIT_INTERRUPTED)
-
-
-def _lines(activity: TaskGroupActivityV2) -> list[str]:
-    return [activity.log] if activity.log else []
+def _tell(activity: TaskGroupActivityV2, *lines: str) -> None:
+    """Add lines to the log of an activity."""
+    before = [activity.log] if activity.log else []
+    activity.log = printable("\n".join([*before, *lines]))
 
 
 def activity_flow(
@@ -176,12 +176,12 @@ async def take_up_again(
     Raises:
         EngineError: Prefect is away, or refuses it.
     """
-    activity = await _open_and_idle(session, activity_id)
+    activity = await _open(session, activity_id, idle=True)
     if activity is None:
         return False
     if not await engine.restart(flow_run, _TAKEN_UP, delay_seconds=delay_seconds):
         return False
-    activity.log = printable("\n".join([*_lines(activity), _TAKEN_UP]))
+    _tell(activity, _TAKEN_UP)
     await session.commit()
     return True
 
@@ -192,11 +192,8 @@ async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool 
     Returns False if there is nothing to undo; with `idle`, also if a process executes the activity
     after all. The activity's row is locked until the end, so that no other worker undoes it too.
     """
-    if idle:
-        activity = await _open_and_idle(session, activity_id)
-    else:
-        activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=True)
-    if activity is None or activity.status not in OPEN:
+    activity = await _open(session, activity_id, idle=idle)
+    if activity is None:
         return False
     what, consequence = _FAILED[activity.action]
     log = [what, why, consequence]
@@ -208,20 +205,21 @@ async def undo(session: AsyncSession, activity_id: int, why: str, *, idle: bool 
             await session.delete(group)
     activity.status = "failed"
     activity.timestamp_ended = now()
-    activity.log = printable("\n".join([*_lines(activity), " ".join(log)]))
+    _tell(activity, " ".join(log))
     await session.commit()
     return True
 
 
-async def _open_and_idle(session: AsyncSession, activity_id: int) -> TaskGroupActivityV2 | None:
-    """An open activity that no process executes, its row locked; else None."""
-    # A row that is locked by another process: that activity is not idle.
-    activity = await session.get(
-        TaskGroupActivityV2, activity_id, with_for_update={"skip_locked": True}
-    )
+async def _open(
+    session: AsyncSession, activity_id: int, *, idle: bool
+) -> TaskGroupActivityV2 | None:
+    """An open activity, its row locked; with `idle`, only if no process executes it."""
+    # With `idle`, a row that another process has locked is not waited for: somebody is at it.
+    lock = {"skip_locked": idle}
+    activity = await session.get(TaskGroupActivityV2, activity_id, with_for_update=lock)
     if activity is None or activity.status not in OPEN:
         return None
-    return None if activity_id in await locked_activities(session) else activity
+    return None if idle and activity_id in await locked_activities(session) else activity
 
 
 async def _take_back(session: AsyncSession, group: TaskGroupV2, action: str) -> list[str]:

@@ -10,22 +10,36 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fractal_models.tables import JobV2
 
-_WAITS = text(
-    """
+# Jobs and activities of a work pool that have not ended; both parts take a further condition.
+_OPEN = """
     SELECT EXISTS (
         SELECT FROM jobv2
         JOIN projectv2 ON projectv2.id = jobv2.project_id
         JOIN resource ON resource.id = projectv2.resource_id
         WHERE jobv2.status = 'submitted' AND resource.work_pool = :pool
-            AND coalesce(jobv2.flow_run_id <> ALL(:executing), true)
+            AND {jobs}
     ) OR EXISTS (
         SELECT FROM taskgroupactivityv2 AS activity
         JOIN taskgroupv2 ON taskgroupv2.id = activity.taskgroupv2_id
         JOIN resource ON resource.id = taskgroupv2.resource_id
-        WHERE activity.status = 'pending' AND resource.work_pool = :pool
+        WHERE activity.status IN ('pending', 'ongoing') AND resource.work_pool = :pool
+            AND {activities}
     )
     """
+
+_WAITS = text(
+    _OPEN.format(
+        jobs="coalesce(jobv2.flow_run_id <> ALL(:executing), true)",
+        activities="activity.status = 'pending'",
+    )
 ).bindparams(bindparam("executing", type_=ARRAY(SQL_UUID)))
+
+_OTHERS = text(
+    _OPEN.format(
+        jobs="jobv2.flow_run_id IS DISTINCT FROM :flow_run_id",
+        activities="activity.flow_run_id IS DISTINCT FROM :flow_run_id",
+    )
+).bindparams(bindparam("flow_run_id", type_=SQL_UUID))
 
 
 async def something_waits(session: AsyncSession, pool: str, executing: Collection[UUID]) -> bool:
@@ -35,25 +49,6 @@ async def something_waits(session: AsyncSession, pool: str, executing: Collectio
     """
     found = await session.execute(_WAITS, {"pool": pool, "executing": list(executing)})
     return bool(found.scalar())
-
-
-_OTHERS = text(
-    """
-    SELECT EXISTS (
-        SELECT FROM jobv2
-        JOIN projectv2 ON projectv2.id = jobv2.project_id
-        JOIN resource ON resource.id = projectv2.resource_id
-        WHERE jobv2.status = 'submitted' AND resource.work_pool = :pool
-            AND jobv2.flow_run_id IS DISTINCT FROM :flow_run_id
-    ) OR EXISTS (
-        SELECT FROM taskgroupactivityv2 AS activity
-        JOIN taskgroupv2 ON taskgroupv2.id = activity.taskgroupv2_id
-        JOIN resource ON resource.id = taskgroupv2.resource_id
-        WHERE activity.status IN ('pending', 'ongoing') AND resource.work_pool = :pool
-            AND activity.flow_run_id IS DISTINCT FROM :flow_run_id
-    )
-    """
-).bindparams(bindparam("flow_run_id", type_=SQL_UUID))
 
 
 async def others_are_open(session: AsyncSession, pool: str, flow_run_id: UUID) -> bool:

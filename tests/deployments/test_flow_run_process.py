@@ -17,6 +17,7 @@ from prefect.states import Running
 from deployments import flow_run_process
 from deployments.flow_run_process import spare_questions
 from flows.process.signals import EXIT_INTERRUPTED
+from tests.conftest import PREFECT_AWAY
 
 # A server that forks one process, which goes on when the server lives, or has ended. Prints how
 # the process ended: it is the child of this script when the server is gone.
@@ -106,7 +107,7 @@ async def test_the_flow_run_is_known_here_with_its_deployment() -> None:
     """An occurrence of a schedule finds by its deployment what it is to do."""
     flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4(), run_count=2)
     known = {"deployment_id": flow_run.deployment_id, "run_count": 3}
-    async with PrefectClient("http://127.0.0.1:9/api") as client:  # nobody answers there
+    async with PrefectClient(PREFECT_AWAY) as client:
         spare_questions(client, flow_run)
         flow_run.deployment_id = None
         flow_run.state = Running()

@@ -21,7 +21,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from deployments.postgres import EmbeddedPostgres, embedded_postgres
 from deployments.services import end_leftovers
-from deployments.stack import reached_database
+from deployments.stack import reached_postgres
 from fractal_models.database import open_database
 from fractal_models.settings import SettingsError
 from fractal_models.tables import UserOAuth
@@ -97,7 +97,8 @@ def test_a_password_is_kept_before_it_counts_and_can_be_set(
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     end_leftovers(folder / "services.json")
     kept = json.loads(secrets.read_text())["admin_password"]
-    with reached_database(folder) as url:
+    with reached_postgres(folder) as postgres:
+        url = postgres.fractal
         assert asyncio.run(is_password(url, kept))
 
         monkeypatch.setattr(sys, "stdin", io.StringIO("a new one\n"))
