@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,8 @@ from fractal_models.settings import DatabaseSettings, SettingsError, read_settin
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
+
+    from fractal_models.schemas.usage import UsageBy
 
 Content = TypeVar("Content")
 
@@ -87,6 +90,46 @@ def sync_core_tasks(
         typer.echo(f"Core tasks now:    {await count_core_tasks(session)}")
 
     with_session(data_dir, sync)
+
+
+@app.command()
+def usage(
+    by: Annotated[
+        list[str], typer.Option(help="Sum up by user, group, project, resource, month.")
+    ] = ["user"],  # noqa: B006  # Typer copies it
+    since: Annotated[
+        datetime | None, typer.Option(help="Only what began then or later, in UTC.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only what began before, in UTC.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the CPU, GPU and GB hours that were reserved for units, and used."""
+    from flows.records.allocations import usage as read_usage
+    from flows.reports.usage import usage_csv, usage_table
+
+    chosen = _chosen_by(by)
+
+    async def read(session: "AsyncSession") -> None:
+        rows = await read_usage(session, chosen, _utc(since), _utc(until))
+        shown = usage_csv if csv else usage_table
+        typer.echo(shown(rows, chosen).rstrip("\n"))
+
+    with_session(data_dir, read)
+
+
+def _chosen_by(names: list[str]) -> "list[UsageBy]":
+    from fractal_models.schemas.usage import UsageBy
+
+    try:
+        return TypeAdapter(list[UsageBy]).validate_python(list(dict.fromkeys(names)))
+    except ValidationError:
+        known = ", ".join(get_args(UsageBy))
+        raise SettingsError(f"--by is one of {known}: not {', '.join(names)}.") from None
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 @users.command()

@@ -58,4 +58,5 @@ ROUTERS: list[APIRouter] = [
     jobs.router_of_all,
     users.router_of_all,
     accounting.router,
+    accounting.router_of_usage,
 ]

@@ -1,16 +1,23 @@
 """What users had processed."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime
 from sqlalchemy import func, select
 from sqlmodel import col
 
 from api import lists
 from api.services import SessionDep, Superuser
+from flows.records.allocations import usage
+from flows.reports.usage import usage_csv
 from fractal_models.schemas import accounting as schemas
 from fractal_models.schemas.base import Page
+from fractal_models.schemas.usage import Usage, UsageBy
 from fractal_models.tables import AccountingRecord, AccountingRecordSlurm
 
 router = APIRouter(prefix="/admin/v2/accounting", tags=["Administration"])
+router_of_usage = APIRouter(prefix="/admin/v2/usage", tags=["Administration"])
 
 
 _CONDITIONS = {
@@ -48,3 +55,21 @@ async def list_accounted_slurm_jobs(
         .order_by(col(AccountingRecordSlurm.id))
     )
     return list((await session.execute(query)).scalars())
+
+
+@router_of_usage.get("/", response_model=list[Usage], response_model_exclude_none=True)
+async def read_usage(
+    _: Superuser,
+    session: SessionDep,
+    by: Annotated[list[UsageBy], Query()] = ["user"],  # noqa: B006  # FastAPI copies it
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    format: Literal["json", "csv"] = "json",
+) -> list[Usage] | Response:
+    """CPU, GPU and GB hours that were reserved for units, and used, of jobs that have ended.
+
+    `since` and `until` say when what counts began.
+    """
+    by = list(dict.fromkeys(by))
+    rows = await usage(session, by, since, until)
+    return rows if format == "json" else Response(usage_csv(rows, by), media_type="text/csv")

@@ -10,7 +10,7 @@ from typing import IO, Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Response, status
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 from pydantic import AwareDatetime, EmailStr
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -35,6 +35,7 @@ from api.services import (
 from flows import control
 from flows.engine.client import Engine
 from flows.engine.pauses import pause, resume
+from flows.job_report.report import report_of
 from flows.launchers.choice import query_transport
 from flows.launchers.slurm.queue import describe_queue
 from flows.plans.job import plan_request
@@ -57,6 +58,8 @@ router_of_all = APIRouter(prefix="/admin/v2/job", tags=["Administration"])
 _LOGGER = logging.getLogger("fractal.api")
 _ZIP = "application/x-zip-compressed"
 _PORTION_BYTES = 256 << 10
+# A page has what tasks printed: whatever that is, it runs nothing and asks for nothing.
+_STILL = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 @router.post("/project/{project_id}/job/submit/", status_code=status.HTTP_202_ACCEPTED)
@@ -218,6 +221,12 @@ async def download_job(job: rights.ReadableJob, session: SessionDep) -> Streamin
     return await _zipped_folder(session, job)
 
 
+@router.get("/project/{project_id}/job/{job_id}/report.html", response_class=HTMLResponse)
+async def report_job(job: rights.ReadableJob, session: SessionDep) -> HTMLResponse:
+    """What the job did, took and failed at, as one page that needs nothing else."""
+    return HTMLResponse(await report_of(session, job), headers=_STILL)
+
+
 # --- for administrators ------------------------------------------------------------------------
 
 
@@ -293,6 +302,12 @@ async def stop_any_job(job: rights.AnyJob, session: SessionDep, engine: SparedEn
 async def download_any_job(job: rights.AnyJob, session: SessionDep) -> StreamingResponse:
     """The folder of a job with its logs and arguments, zipped."""
     return await _zipped_folder(session, job)
+
+
+@router_of_all.get("/{job_id}/report.html", response_class=HTMLResponse)
+async def report_any_job(job: rights.AnyJob, session: SessionDep) -> HTMLResponse:
+    """What the job did, took and failed at, as one page that needs nothing else."""
+    return HTMLResponse(await report_of(session, job), headers=_STILL)
 
 
 # --- what both answer with ---------------------------------------------------------------------

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.records import jobs, runs
+from flows.records.allocations import record_allocations
 from flows.records.events import Outcome
 from flows.records.usage import work_of_job
 from flows.reports.artifacts import show_text
@@ -15,9 +17,9 @@ from flows.reports.sentences import sentence, words_of
 from flows.reports.summary import EndedJob, Imports, Work, summary
 from flows.reports.text import job_title, printable
 from flows.units.job_folder import JobFolder, archive_folder, warnings_in
-from flows.units.results import imports_of
+from flows.units.runners import Runner, runners_of
 from fractal_models.database import release, saved_id
-from fractal_models.tables import JobV2
+from fractal_models.tables import HistoryRun, JobV2
 from fractal_models.tables.columns import now
 
 logger = logging.getLogger(__name__)
@@ -29,15 +31,17 @@ async def conclude_job(
     """Record the end of a submitted job, with its whole log, and zip its folder."""
     if job.status != "submitted":
         return
-    begun = bool(await runs.runs_of_job(session, saved_id(job)))
+    begun = await runs.runs_of_job(session, saved_id(job))
     await release(session)
     folder = JobFolder.of(job)
     reason = printable(reason.strip())
     first_line, _, _ = reason.partition("\n")
     message = f"Job {outcome}. {sentence(first_line)}".strip()
-    story = await asyncio.to_thread(_finish_log, folder, message, begun=begun)
+    story = await asyncio.to_thread(_finish_log, folder, message, begun=bool(begun))
     executor_log = await asyncio.to_thread(_read_executor_log, folder)
+    runners = await asyncio.to_thread(runners_of, folder)
     await runs.abandon_runs(session, job)
+    await record_allocations(session, saved_id(job), runners, _units_dirs(folder, begun))
     works = await work_of_job(session, saved_id(job))
     ended = await jobs.end_job(
         session,
@@ -49,8 +53,7 @@ async def conclude_job(
     )
     if not ended:
         return
-    imports = await asyncio.to_thread(_imports, folder)
-    await _show_summary(job, works, message, warnings_in(story), imports)
+    await _show_summary(job, works, message, warnings_in(story), _imports(runners))
     if folder.path.exists():
         await asyncio.to_thread(archive_folder, folder.path)
 
@@ -76,9 +79,19 @@ async def _show_summary(
     await show_text("summary", f"job-{job.id}-summary", job_title(job), text, job.flow_run_id)
 
 
-def _imports(folder: JobFolder) -> Imports | None:
+def _units_dirs(folder: JobFolder, begun: Sequence[HistoryRun]) -> dict[str, int]:
+    """The ids of a job's HistoryRuns by the names of their units' folders."""
+    names: dict[str, int] = {}
+    for run in begun:  # the oldest first; one that runs again after a retry has its own folder
+        order, name = runs.order_of(run), run.workflowtask_dump["task"]["name"]
+        again = (folder.units_dir(order, name, retry).name for retry in count())
+        names[next(each for each in again if each not in names)] = saved_id(run)
+    return names
+
+
+def _imports(runners: Sequence[Runner]) -> Imports | None:
     """What imports took that were made once for many units; None if there were none."""
-    found = [each for batch in folder.batches() for each in imports_of(batch) if each.units]
+    found = [each.imports for each in runners if each.imports is not None and each.imports.units]
     if not found:
         return None
     return Imports(

@@ -28,13 +28,15 @@ Output: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order i
     {"index", "exit_code" or null, "signal" or null, "error" or null, "started_at", "ended_at",
      "max_rss_kb", "cpu_seconds", "host", "has_output", "has_warnings"}
 
-Each runner that works on the batch first writes a line `{"format": 2, "host", "pid",
-"started_at"}`, and, if it comes to its end, a last line `{"end": true, "ended_at", "stopped"}`; if
-the batch asked for it, this has `"warm": {"seconds", "units", "why_cold"}`: how long the imports
-took, how many units were forked after them, and why not all. A unit that has a line is not run
-again: a runner that is started on a begun batch continues it. A line `{"killed": [indexes], "at"}`
-names units that were ended because their runner was: they have no result and run again. Format 1,
-which can be read too, has neither this line nor attempts.
+Each runner that works on the batch first writes a line `{"format": 2, "host", "pid", "started_at",
+"at_once"}`, with the number of units that it may run at once; in a SLURM job, this line has
+`"slurm": {"job", "cpus", "mem_mb", "gpus", "since"}`: what SLURM has reserved for it, each null
+where it does not tell. If the runner comes to its end, it writes a last line `{"end": true,
+"ended_at", "stopped"}`; if the batch asked for it, this has `"warm": {"seconds", "units",
+"why_cold"}`: how long the imports took, how many units were forked after them, and why not all. A
+unit that has a line is not run again: a runner that is started on a begun batch continues it. A
+line `{"killed": [indexes], "at"}` names units that were ended because their runner was: they have
+no result and run again. Format 1, which can be read too, has neither this line nor attempts.
 
 Peak memory and CPU time include the unit's descendants for which it waited. Peak memory is never
 less than what this program itself needs, because the kernel begins to count before it loads the
@@ -82,7 +84,7 @@ import stat
 import sys
 import time
 from collections import deque
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
@@ -636,14 +638,16 @@ class Runner:
         """Execute all units. Returns the exit code. Raises OSError if writing a file fails."""
         if self.results.interrupted:
             self.kill_units_of_the_last_runner()
-        self.results.append(
-            {
-                "format": FORMAT,
-                "host": self.results.host,
-                "pid": os.getpid(),
-                "started_at": time.time(),
-            }
-        )
+        head: dict[str, Any] = {
+            "format": FORMAT,
+            "host": self.results.host,
+            "pid": os.getpid(),
+            "started_at": time.time(),
+            "at_once": self.max_parallel,
+        }
+        if "SLURM_JOB_ID" in os.environ:
+            head["slurm"] = slurm_job(os.environ)
+        self.results.append(head)
         try:
             if self.wants_warm and len(self.waiting) > 1:
                 self.warm_up()
@@ -1086,6 +1090,28 @@ class ResultsFile:
             raise ValueError(f"{self.path}, line {number} is damaged: {line[:200]!r}") from error
         if "format" in content:
             check_format(self.path, content["format"])
+
+
+def slurm_job(told: Mapping[str, str]) -> dict[str, Any]:
+    """What SLURM has reserved on all nodes for the job of these variables, and since when."""
+
+    def number(name: str) -> int | None:
+        return int(told[name]) if told.get(name, "").isdigit() else None
+
+    job, array = told["SLURM_JOB_ID"], told.get("SLURM_ARRAY_JOB_ID")
+    nodes = number("SLURM_JOB_NUM_NODES") or 1
+    # Such as 4(x2),1: four on each of two nodes, and one.
+    each = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", told.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    cpus = sum(int(count) * int(times or 1) for count, times in each) or None
+    mem, per_cpu = number("SLURM_MEM_PER_NODE"), number("SLURM_MEM_PER_CPU")
+    gpus = number("SLURM_GPUS_ON_NODE")
+    return {
+        "job": f"{array}_{told.get('SLURM_ARRAY_TASK_ID', '')}" if array else job,
+        "cpus": cpus,
+        "mem_mb": mem * nodes if mem else per_cpu * cpus if per_cpu and cpus else None,
+        "gpus": (gpus or 0) * nodes,
+        "since": number("SLURM_JOB_START_TIME"),
+    }
 
 
 def write(file: int, path: str, text: str) -> None:

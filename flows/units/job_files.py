@@ -6,17 +6,20 @@ import os
 import tempfile
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from flows.reports.sentences import phrase, words_of
 from flows.units.job_folder import JOB_LOG, archive_path, write_archive
-from flows.units.left_files import open_left, two_ends
+from flows.units.left_files import end_of, last_lines, open_left, two_ends
 from fractal_models.tables import JobV2
 
 MAX_BYTES = 1 << 20
 _MOST_OF_A_MEMBER = 256 << 20  # it must be unpacked to be read
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_NOT_READABLE = (OSError, KeyError, ValueError, *_NO_ARCHIVE)
 
 
 async def read_log(path: Path, *, folder: Path | None) -> str:
@@ -34,6 +37,25 @@ async def log_so_far(job: JobV2) -> str | None:
     if job.working_dir is None or not await asyncio.to_thread(path.is_file):
         return job.log
     return f"{await read_log(path, folder=path.parent)}{job.log or ''}"
+
+
+async def ends_of_logs(paths: Collection[Path], folder: Path, lines: int) -> dict[Path, str]:
+    """The last lines of logs in a job's folder, or in its archive if the folder was removed.
+
+    What cannot be read is left out.
+    """
+    return await asyncio.to_thread(_ends, paths, folder, lines)
+
+
+def _ends(paths: Collection[Path], folder: Path, lines: int) -> dict[Path, str]:
+    if folder.is_dir():
+        return {path: last_lines(path, lines, below=folder) for path in paths}
+    ends = {}
+    with suppress(*_NOT_READABLE), _archived(folder) as members:
+        for path in paths:
+            with suppress(*_NOT_READABLE):
+                ends[path] = end_of(_member(members, path, folder), lines)
+    return ends
 
 
 def open_zip(folder: Path) -> IO[bytes]:
@@ -70,18 +92,34 @@ def _read(path: Path, folder: Path | None) -> str:
         return f"The log file {path} is not there: nothing was written yet, or it was removed."
     except OSError as error:
         return f"The log file {path} cannot be read: {phrase(error.strerror or str(error))}."
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _NO_ARCHIVE as error:
         return f"The log file {path} cannot be read from its archive: {words_of(error)}"
 
 
 def _read_archived(path: Path, folder: Path) -> str:
+    with _archived(folder) as members:
+        return _member(members, path, folder)
+
+
+@contextmanager
+def _archived(folder: Path) -> Iterator[zipfile.ZipFile]:
     archive = archive_path(folder)
     with open_left(archive, below=archive.parent) as file, zipfile.ZipFile(file) as members:
-        member = members.getinfo(str(path.relative_to(folder)))
-        if member.file_size > _MOST_OF_A_MEMBER:
-            raise zipfile.BadZipFile(f"it has {member.file_size:,} bytes")
-        with members.open(member) as log:
-            return _text(cast(BinaryIO, log), path)
+        yield members
+
+
+def _member(members: zipfile.ZipFile, path: Path, folder: Path) -> str:
+    """The text of a file in the archive of a folder.
+
+    Raises:
+        KeyError: it is not there.
+        zipfile.BadZipFile and others of `_NO_ARCHIVE`: it cannot be unpacked.
+    """
+    member = members.getinfo(str(path.relative_to(folder)))
+    if member.file_size > _MOST_OF_A_MEMBER:
+        raise zipfile.BadZipFile(f"it has {member.file_size:,} bytes")
+    with members.open(member) as log:
+        return _text(cast(BinaryIO, log), path)
 
 
 def _text(file: BinaryIO, path: Path) -> str:

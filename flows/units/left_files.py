@@ -122,5 +122,10 @@ def last_lines(path: Path, lines: int = 5, *, below: Path) -> str:
     text = ""
     with suppress(OSError):
         text = read_end(path, _TAIL_BYTES, below=below).decode(errors="replace")
+    return end_of(text, lines)
+
+
+def end_of(text: str, lines: int) -> str:
+    """The last lines of a log's text, of each line at most the last 500 characters."""
     found = [line[-_LINE_LENGTH:] for line in text.strip().splitlines()[-lines:]]
     return printable("\n".join(found))

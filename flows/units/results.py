@@ -6,7 +6,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from flows.programs import unit_runner
 from flows.reports.text import printable
 from flows.units.batch import DamagedFileError, lost_file, units_of_batch
-from flows.units.left_files import open_left, read_end
+from flows.units.left_files import open_left
 
 RESULTS_FILE = "results.jsonl"
 
 _READ_AT_ONCE = 256 * 1024  # some thousand results, parsed in a few milliseconds; no line is longer
-_LONGEST_END = 4096  # bytes of the last line
 _YEAR_3000 = 32_503_680_000.0  # in seconds since the epoch
 
 
@@ -199,24 +197,15 @@ def results_of(folder: Path) -> Iterator[list[UnitResult]]:
         DamagedResultsError: a line of a results file is not a result.
     """
     indexes = units_of_batch(folder)
-    for path in _results_files(folder):
+    for path in results_files(folder):
         reader = ResultsReader(path, indexes)
         while results := reader.read():
             yield results
 
 
-def _results_files(folder: Path) -> list[Path]:
+def results_files(folder: Path) -> list[Path]:
+    """Where the results of a batch are, and of the parts into which it was split."""
     return [folder / RESULTS_FILE, *sorted(folder.glob(f"*/{RESULTS_FILE}"))]
-
-
-def imports_of(folder: Path) -> list[Imports]:
-    """What imports took in a batch, by each of its parts that has come to its end and tells it."""
-    found = []
-    for path in _results_files(folder):
-        with suppress(OSError, ValueError, LookupError, TypeError):  # there is no such line
-            *_, last, _ = read_end(path, _LONGEST_END, below=path.parent).split(b"\n")
-            found.append(Imports.model_validate(json.loads(last)["warm"]))
-    return found
 
 
 def _host_of(head: Mapping[str, object]) -> str | None:

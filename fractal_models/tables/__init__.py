@@ -4,7 +4,11 @@ So the database of a fractal-server can be adopted (`deployments/moving`). Colum
 not have are marked.
 """
 
-from fractal_models.tables.accounting import AccountingRecord, AccountingRecordSlurm
+from fractal_models.tables.accounting import (
+    AccountingRecord,
+    AccountingRecordSlurm,
+    Allocation,
+)
 from fractal_models.tables.dataset import DatasetImage, DatasetV2, FacetBlock, ImageFacet
 from fractal_models.tables.event import EventOutbox
 from fractal_models.tables.history import HistoryImageCache, HistoryRun, HistoryUnit
@@ -20,6 +24,7 @@ from fractal_models.tables.workflow import WorkflowTaskV2, WorkflowTemplate, Wor
 __all__ = [
     "AccountingRecord",
     "AccountingRecordSlurm",
+    "Allocation",
     "DatasetImage",
     "DatasetV2",
     "EventOutbox",

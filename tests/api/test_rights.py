@@ -177,6 +177,7 @@ project x     | POST   /api/v2/project/{project_id}/job/plan/?workflow_id={workf
 project x     | POST   /api/v2/project/{project_id}/job/{job_id}/pause/
 project x     | POST   /api/v2/project/{project_id}/job/{job_id}/continue/
 project r     | GET    /api/v2/project/{project_id}/job/{job_id}/download/
+project r     | GET    /api/v2/project/{project_id}/job/{job_id}/report.html
 
 project r     | GET    /api/v2/project/{project_id}/schedule/
 project x     | POST   /api/v2/project/{project_id}/schedule/
@@ -227,6 +228,7 @@ superuser     | PUT    /admin/v2/profile/{profile_id}/
 superuser     | DELETE /admin/v2/profile/{profile_id}/
 superuser     | GET    /admin/v2/impersonate/{user_id}/
 superuser     | GET    /admin/v2/users-csv/
+superuser     | GET    /admin/v2/usage/
 superuser     | POST   /admin/v2/accounting/ | {}
 superuser     | POST   /admin/v2/accounting/slurm/ | {}
 superuser     | GET    /admin/v2/project/
@@ -238,6 +240,7 @@ superuser     | GET    /admin/v2/job/{job_id}/
 superuser     | PATCH  /admin/v2/job/{job_id}/ | {"status": "failed"}
 superuser     | GET    /admin/v2/job/{job_id}/stop/
 superuser     | GET    /admin/v2/job/{job_id}/download/
+superuser     | GET    /admin/v2/job/{job_id}/report.html
 superuser     | GET    /admin/v2/task/
 superuser     | POST   /admin/v2/task/make-core/ | []
 superuser     | POST   /admin/v2/task/make-not-core/ | []
@@ -433,6 +436,7 @@ async def _make_world(
             HistoryRun(
                 dataset_id=dataset.id,
                 workflowtask_id=workflow_task.id,
+                workflowtask_dump={"order": 0, "task": {"name": task.name}},
                 job_id=job.id,
                 status="done",
                 num_available_images=1,

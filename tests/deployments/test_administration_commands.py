@@ -66,6 +66,16 @@ async def everybody(session: Any, owner: Any) -> int:
     return int(group.id)
 
 
+def test_usage_is_a_table_or_csv_of_what_was_asked_for(command: Command) -> None:
+    ended = command("usage", "--by", "user", "--by", "month", "--since", "2040-01-01")
+    assert (ended.code, ended.out) == (0, "Nothing was reserved or used.\n")
+    ended = command("usage", "--by", "month", "--until", "2000-01-01", "--csv")
+    assert ended.code == 0
+    assert ended.out.startswith("month,num_jobs,num_units,runner_hours,cpu_hours_reserved,")
+    ended = command("usage", "--by", "colour")
+    assert ended.is_error("--by", "user, group, project, resource, month")
+
+
 def test_where_nothing_was_done_nothing_is_recent(command: Command) -> None:
     ended = command("recent", "--minutes", "5")
     told = "Nothing goes on, and nothing has ended in the last 5 minutes.\n"

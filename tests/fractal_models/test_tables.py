@@ -31,7 +31,7 @@ async def count(session: AsyncSession, table: str, where: str = "true") -> int:
 
 def test_the_tables_have_the_names_of_fractal() -> None:
     beyond_fractal = {"datasetimage", "facetblock", "imagefacet", "schedule"}
-    beyond_fractal |= {"signoflife", "tally"}
+    beyond_fractal |= {"allocation", "signoflife", "tally"}
     assert sorted(SQLModel.metadata.tables.keys() - beyond_fractal) == [
         "accountingrecord",
         "accountingrecordslurm",

@@ -46,7 +46,14 @@ def test_the_results_have_a_head_a_line_per_unit_and_an_end(batch: BatchFolder) 
     host = os.uname().nodename
     runner = batch.runner_pid()
     assert runner != process.pid
-    assert head == {"format": 2, "host": host, "pid": runner, "started_at": head["started_at"]}
+    started_at = head["started_at"]
+    assert head == {
+        "format": 2,
+        "host": host,
+        "pid": runner,
+        "started_at": started_at,
+        "at_once": 2,
+    }
     assert result == {
         "index": 0,
         "exit_code": 0,
@@ -69,7 +76,9 @@ def test_the_results_have_a_head_a_line_per_unit_and_an_end(batch: BatchFolder) 
 def test_a_batch_without_units_ends(batch: BatchFolder) -> None:
     batch.fill(["true"], [])
     assert batch.run().returncode == 0
-    assert [sorted(line)[0] for line in batch.lines()] == ["format", "end"]
+    head, end = batch.lines()
+    assert head["format"] == 2
+    assert end["end"]
 
 
 def test_a_failed_unit_has_its_exit_code_and_no_output_and_the_others_go_on(
@@ -114,6 +123,38 @@ def test_a_unit_starts_with_the_usual_signals(batch: BatchFolder) -> None:
     blocked, ignored = [int(line.split()[1], 16) for line in batch.log(0).splitlines()]
     assert blocked == 0
     assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, {"job": "7", "cpus": None, "mem_mb": None, "gpus": 0, "since": None}),
+        (
+            {
+                "SLURM_ARRAY_JOB_ID": "5",
+                "SLURM_ARRAY_TASK_ID": "2",
+                "SLURM_JOB_CPUS_PER_NODE": "4",
+                "SLURM_MEM_PER_NODE": "2048",
+                "SLURM_GPUS_ON_NODE": "1",
+                "SLURM_JOB_START_TIME": "1700000000",
+            },
+            {"job": "5_2", "cpus": 4, "mem_mb": 2048, "gpus": 1, "since": 1_700_000_000},
+        ),
+        (
+            {
+                "SLURM_JOB_NUM_NODES": "3",
+                "SLURM_JOB_CPUS_PER_NODE": "4(x2),1",
+                "SLURM_MEM_PER_CPU": "100",
+                "SLURM_GPUS_ON_NODE": "2",
+            },
+            {"job": "7", "cpus": 9, "mem_mb": 900, "gpus": 6, "since": None},
+        ),
+    ],
+)
+def test_what_slurm_has_reserved_is_read_from_its_variables(
+    told: dict[str, str], expected: dict[str, Any]
+) -> None:
+    assert unit_runner.slurm_job({"SLURM_JOB_ID": "7", **told}) == expected
 
 
 def test_environment_and_folder_are_the_batchs(batch: BatchFolder) -> None:

@@ -12,7 +12,6 @@ from flows.units.results import (
     Imports,
     ResultsReader,
     UnitResult,
-    imports_of,
 )
 
 HEAD = {"format": 2, "host": "node1", "pid": 1, "started_at": 1.0}
@@ -255,20 +254,6 @@ def test_the_end_tells_what_imports_took(path: Path) -> None:
     reader = ResultsReader(path)
     assert reader.read() == []
     assert reader.imports == Imports(seconds=5.1, units=16, why_cold=None)
-
-
-def test_imports_are_those_of_all_parts_that_have_come_to_their_ends(tmp_path: Path) -> None:
-    ends = [WARM, {"seconds": 2.0, "units": 0, "why_cold": "why"}, None, {"seconds": -1.0}]
-    for number, warm in enumerate(ends):
-        folder = tmp_path / f"{number:06d}"
-        folder.mkdir()
-        append(folder / "results.jsonl", HEAD, END | ({"warm": warm} if warm else {}))
-    (tmp_path / "000004").mkdir()
-    append(tmp_path / "000004" / "results.jsonl", HEAD)
-    assert [(each.seconds, each.why_cold) for each in imports_of(tmp_path)] == [
-        (5.1, None),
-        (2.0, "why"),
-    ]
 
 
 @pytest.mark.parametrize(

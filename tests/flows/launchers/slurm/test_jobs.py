@@ -18,7 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from deployments.stack import Stack
 from flows.watchers.cluster_folders import ClusterFolders
 from fractal_models.settings import get_settings
-from fractal_models.tables import AccountingRecordSlurm
+from fractal_models.tables import AccountingRecordSlurm, Allocation
 from tests import journal_tasks
 from tests.cluster import Cluster
 from tests.cluster_machine import KNOWN_HOSTS
@@ -95,7 +95,11 @@ async def test_all_types_of_tasks_run_on_the_cluster(
 
 
 async def test_how_units_ran_and_that_they_asked_for_too_much_is_told(
-    slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, cluster: Cluster
+    slurm_lab: Lab,
+    slurm_journal: Journal,
+    prefect: PrefectClient,
+    cluster: Cluster,
+    fractal: Sessions,
 ) -> None:
     meta = {"mem": "400M", "time": "10", "tasks_per_job": 3, "parallel_tasks_per_job": 2}
     fields = {"args_parallel": slurm_journal.args, "meta_parallel": meta}
@@ -111,6 +115,13 @@ async def test_how_units_ran_and_that_they_asked_for_too_much_is_told(
     text = await summary_of(prefect, ended)
     assert text.count(warning) == 1
     assert ended["working_dir_user"] in text
+    async with fractal() as session:
+        reserved = await session.exec(select(Allocation).where(Allocation.job_id == ended["id"]))
+        found = sorted((each.num_units, each.cpus, each.mem_mb) for each in reserved)
+    assert found == [(2, 2, 800), (3, 2, 800)]
+    report = await slurm_lab.client.get(f"{slurm_lab.base}/job/{ended['id']}/report.html")
+    assert report.status_code == 200
+    assert ", asked 400 MB</dd>" in report.text
 
 
 async def test_a_plan_asks_the_cluster_as_the_user_of_units(
