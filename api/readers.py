@@ -8,10 +8,24 @@ for most lists. What the user may not see is not read.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import Dialect, Integer, and_, bindparam, case, exists, select, true
+from sqlalchemy import (
+    ARRAY,
+    Dialect,
+    Integer,
+    String,
+    and_,
+    any_,
+    bindparam,
+    case,
+    exists,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,7 +36,8 @@ from api.services import Cookie, ServicesDep, Token
 from fractal_models.database import reading
 from fractal_models.errors import NotFoundError
 from fractal_models.rights import require_profile, require_superuser, require_verified
-from fractal_models.tables import LinkUserProjectV2, UserOAuth
+from fractal_models.tables import DatasetV2, LinkUserProjectV2, UserOAuth
+from fractal_models.urls import InvalidUrl, absolute_path
 
 _USER: Any = UserOAuth.metadata.tables["user_oauth"].alias("reader")
 _LINK: Any = LinkUserProjectV2.metadata.tables["linkuserprojectv2"].alias("part")
@@ -109,3 +124,68 @@ async def _project_reader(project_id: int, reader: VerifiedReader) -> Reader:
 
 
 ProjectReader = Annotated[Reader, Depends(_project_reader)]
+
+
+# --- who looks at data -------------------------------------------------------------------------
+
+_DATASET: Any = DatasetV2.metadata.tables["datasetv2"].alias("dataset")
+_PLACES = bindparam("places", type_=ARRAY(String()))
+
+
+@cache
+def _folders_statement(dialect: Dialect) -> Any:
+    """Of the folders `places`, those which a user may look at as of a dataset; and their own."""
+    of_datasets = (
+        select(_DATASET.c.zarr_dir)
+        .join(_LINK, _LINK.c.project_id == _DATASET.c.project_id)
+        .where(_LINK.c.user_id == READER.id, _LINK.c.is_verified)
+        .where(_DATASET.c.zarr_dir == any_(_PLACES))
+    )
+    found = func.array(of_datasets.scalar_subquery()).label("of_datasets")
+    columns = [_USER.c[name] for name in ("email", "is_verified", "project_dirs")]
+    return select(*columns, found).where(_IS_LOGGED_IN).compile(dialect=dialect)
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks at data, as their token claims."""
+
+    sessions: async_sessionmaker[AsyncSession]
+    claims: Claims
+
+    async def folder_of(self, path: str) -> tuple[str, str]:
+        """A path in its standard spelling, and the folder of the user's viewer paths it lies in.
+
+        Raises:
+            HTTPException: nobody is logged in with this token any more.
+            ForbiddenError: the user is not verified.
+            NotFoundError: it is no path, or lies in none of these.
+        """
+        try:
+            place = absolute_path(path)
+        except InvalidUrl as error:
+            raise NotFoundError("A file", path) from error
+        places = [str(each) for each in PurePosixPath(place).parents]
+        values = {
+            "reader_id": self.claims.user_id,
+            "generation": self.claims.generation,
+            "places": places,
+        }
+        async with reading(self.sessions) as connection:
+            statement = _folders_statement(connection.dialect)
+            found: Any = (await connection.execute(statement, values)).first()
+        if found is None:
+            raise not_logged_in()
+        require_verified(found)
+        folders = {*found.project_dirs, *found.of_datasets}
+        folder = next((each for each in places if each in folders), None)
+        if folder is None:
+            raise NotFoundError("A file", place)
+        return place, folder
+
+
+async def viewer(token: Token, cookie: Cookie, services: ServicesDep) -> Viewer:
+    claims = login_tokens(services.settings).claims(token or cookie)
+    if claims is None:
+        raise not_logged_in()
+    return Viewer(services.sessions, claims)

@@ -27,7 +27,7 @@ FLOORS = [
     ("watchers",),
     ("job",),
     ("plans", "schedules"),
-    ("activities", "control", "job_report", "monitoring", "submission"),
+    ("activities", "control", "job_report", "monitoring", "submission", "viewing"),
     ("launchers", "records"),
     ("engine", "process", "units"),
     ("parameters", "programs", "reports"),

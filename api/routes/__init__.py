@@ -6,6 +6,7 @@ from api.routes import (
     accounting,
     collection,
     current_user,
+    data,
     datasets,
     images,
     jobs,
@@ -57,6 +58,7 @@ ROUTERS: list[APIRouter] = [
     sharing.router_of_all,
     jobs.router_of_all,
     users.router_of_all,
+    data.router,
     accounting.router,
     accounting.router_of_usage,
 ]

@@ -72,6 +72,7 @@ user           401   403    403    yes    yes    yes    yes    yes    yes    yes
 contributor    401   403    403    403    yes    yes    yes    yes    yes    yes    yes
 invited        401   403    403    403    404    yes    404    404    404    404    404
 leaving        401   403    403    403    404    yes    yes    yes    yes    yes    404
+data           401   403    yes    yes    404    404    yes    yes    yes    yes    404
 project r      401   403    403    yes    404    404    yes    yes    yes    yes    404
 project copy   401   403    403    403    404    404    yes    yes    yes    yes    404
 project w      401   403    403    403    404    404    403    yes    yes    yes    404
@@ -229,6 +230,7 @@ superuser     | DELETE /admin/v2/profile/{profile_id}/
 superuser     | GET    /admin/v2/impersonate/{user_id}/
 superuser     | GET    /admin/v2/users-csv/
 superuser     | GET    /admin/v2/usage/
+data          | GET    /data/files/{data_file}
 superuser     | POST   /admin/v2/accounting/ | {}
 superuser     | POST   /admin/v2/accounting/slurm/ | {}
 superuser     | GET    /admin/v2/project/
@@ -422,6 +424,10 @@ async def _make_world(
         [task], [private_task] = package.task_list, private.task_list
         of_project = {"project_id": project.id}
         dataset = await saved(DatasetV2(name="dataset", zarr_dir="/data", **of_project))
+        data_file = folder / f"data {number}" / ".zattrs"
+        data_file.parent.mkdir()
+        data_file.write_text("{}")
+        await saved(DatasetV2(name="looked at", zarr_dir=str(data_file.parent), **of_project))
         image = {"zarr_url": "/data/image", "origin": None, "attributes": {}, "types": {}}
         await write_images(session, dataset.id, [image])
         workflow = await saved(WorkflowV2(name="workflow", **of_project))
@@ -490,6 +496,7 @@ async def _make_world(
         "schedule_id": schedule.id,
         "history_run_id": run.id,
         "history_unit_id": unit.id,
+        "data_file": str(data_file).lstrip("/"),
         **of_both,
     }
 
