@@ -460,15 +460,34 @@ class SlurmBatch:
             return
         named = {number: self._element(number) for number in gone}
         await self._end_what_is_forgotten([n for n, how in gone.items() if how is FORGOTTEN])
+        refused = await self._refused([n for n, how in gone.items() if how.state == "CANCELLED"])
         ends = await self.context.cluster.ends_of(
-            (self._there(number), self.remote_folder / f"slurm-{name}.out")
-            for number, name in named.items()
+            (self._there(number), self._output(name)) for number, name in named.items()
         )
         for (number, how), (said, unfinished) in zip(gone.items(), ends, strict=True):
-            time_was_up = self.parts[number].reader.time_was_up
-            how = better_told(how, said, time_was_up=time_was_up)
+            time_was_up, was_refused = self.parts[number].reader.time_was_up, number in refused
+            how = better_told(how, said, time_was_up=time_was_up, was_refused=was_refused)
             self._settle_one(number, how, said, unfinished)
         self._save()
+
+    async def _refused(self, parts: Collection[int]) -> set[int]:
+        """Of parts whose SLURM jobs were cancelled, those of which a node has refused the array.
+
+        A node refuses a job with the number of one that it runs, which SLURM gives again after it
+        has lost its state. It then cancels the job, and with the array's number the whole array.
+        What was refused had a node, but has begun nothing, not even its output.
+        """
+        refused: set[int] = set()
+        for array in {each.token: each for each in map(self._submission, parts)}.values():
+            placed = await self.context.cluster.cancelled_on_nodes(array.job_id or 0, array.token)
+            ends = await self.context.cluster.ends_of(
+                (self._there(index + array.offset), self._output(f"{array.job_id}_{index}"))
+                for index in placed
+                if index + array.offset in array.parts
+            )
+            if any(not said and not begun for said, begun in ends):
+                refused |= set(array.parts) & set(parts)
+        return refused
 
     async def _end_what_is_forgotten(self, parts: Collection[int]) -> None:
         """Make sure that parts no longer run, whatever SLURM says about them."""
@@ -550,6 +569,10 @@ class SlurmBatch:
     def _there(self, number: int) -> PurePosixPath:
         """The folder of a part on the cluster."""
         return self.remote_folder / f"{number:06d}"
+
+    def _output(self, name: str) -> PurePosixPath:
+        """The output of an array element on the cluster."""
+        return self.remote_folder / f"slurm-{name}.out"
 
     def _element(self, number: int) -> str:
         """SLURM's name of the array element that runs a part, as 12_3."""

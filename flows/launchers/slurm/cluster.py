@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
 from flows.launchers.slurm.queue import LARGEST_JOB_ID, ElementState, choosing
-from flows.launchers.slurm.record import FORGOTTEN, look_up, recorded
+from flows.launchers.slurm.record import FORGOTTEN, cancelled_on_nodes, look_up, recorded
 from flows.process.framing import run_program
 from flows.process.transport import AnswerError, Transport, TransportError
 from flows.programs import cluster_files
@@ -227,6 +227,10 @@ class Cluster:
     async def look_up(self, name: str, token: str) -> ElementState | None:
         """See `record.look_up`."""
         return await look_up(self.query_transport, name, token, self.home, self.chosen)
+
+    async def cancelled_on_nodes(self, array: int, token: str) -> set[int]:
+        """See `record.cancelled_on_nodes`."""
+        return await cancelled_on_nodes(self.query_transport, array, token, self.chosen)
 
     async def max_array_size(self) -> int:
         """The cluster's `MaxArraySize`: every index in a job array must be below this number.

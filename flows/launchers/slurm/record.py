@@ -18,6 +18,9 @@ _NOT_FOUND = 127  # the exit code of `env` if there is no such command
 _RECORD = re.compile(
     r"JobId=\d{1,10} .*?\bJobState=(?P<state>[A-Z_]{2,30})\b Reason=(?P<reason>\S*)"
 )
+_CANCELLED_ON_A_NODE = re.compile(
+    r"\bArrayTaskId=(\d{1,9}) .*\bJobState=CANCELLED .* NodeList=(?!\(null\))\S"
+)
 
 
 async def look_up(
@@ -60,6 +63,24 @@ def state_in_record(answer: Completed, token: str) -> ElementState | None:
         return FORGOTTEN
     said = answer.stderr.decode(errors="replace")
     return FORGOTTEN if answer.exit_code != 0 and _NO_SUCH_JOB in said else None
+
+
+async def cancelled_on_nodes(
+    transport: Transport, array: int, token: str, chosen: Sequence[str] = ()
+) -> set[int]:
+    """The indexes of an array's elements that were cancelled when they had a node already.
+
+    None of them if the controller does not tell.
+    """
+    answer = await _ask(transport, "scontrol", *chosen, "show", "job", "--oneliner", str(array))
+    return set() if answer is None else cancelled_in_record(answer, token)
+
+
+def cancelled_in_record(answer: Completed, token: str) -> set[int]:
+    """As `cancelled_on_nodes`, in an answer of `scontrol show job`."""
+    lines = answer.stdout.decode(errors="replace").splitlines()
+    found = (_CANCELLED_ON_A_NODE.search(line) for line in lines if token in line)
+    return {int(each[1]) for each in found if each is not None}
 
 
 def state_in_accounting(answer: Completed, name: str, home: PurePosixPath) -> ElementState | None:

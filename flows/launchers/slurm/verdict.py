@@ -63,12 +63,17 @@ def verdict_on(
     return Verdict(frozenset(missing), goes_on=False)
 
 
-def better_told(how: ElementState, said: str, *, time_was_up: bool) -> ElementState:
+def better_told(
+    how: ElementState, said: str, *, time_was_up: bool, was_refused: bool = False
+) -> ElementState:
     """The state in which a SLURM job ended, where SLURM says only that its program failed.
 
-    `said` is the end of the job's output; `time_was_up` says that the runner ended because SLURM
-    told it that the time limit was near.
+    Or that it was cancelled, if `was_refused` says that its node has refused it. `said` is the end
+    of the job's output; `time_was_up` says that the runner ended because SLURM told it that the
+    time limit was near.
     """
+    if was_refused:
+        return ElementState("LAUNCH_FAILED", "its node refused it, and SLURM cancelled it")
     if how.state not in _OF_THE_RUNNER:
         return how
     if time_was_up:

@@ -12,7 +12,7 @@ from flows.launchers.slurm.launcher import SlurmLauncher
 from flows.launchers.slurm.state import SlurmState
 from flows.process.transport import Completed, TransportError
 from flows.units.results import UnitResult
-from tests.fake_cluster import FakeCluster, batch_of_two, fake_context
+from tests.fake_cluster import FakeCluster, answer, batch_of_two, fake_context, framed
 
 
 class FakeForgetfulCluster(FakeCluster):
@@ -25,12 +25,12 @@ class FakeForgetfulCluster(FakeCluster):
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
-        answer = await super().run(command, stdin, seconds=seconds)
+        ended = await super().run(command, stdin, seconds=seconds)
         if "begun" in command:
             self.lost -= 1
         if command[0] == "sbatch" or ("begun" in command and self.lost >= 0):
             raise TransportError("the connection was lost")
-        return answer
+        return ended
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,11 @@ class FakeFullCluster(FakeCluster):
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
-        answer = await super().run(command, stdin, seconds=seconds)
-        if command[0] != "sbatch":
-            return answer
-        self.tries += 1
-        if self.tries > 1:
-            return answer
-        return replace(answer, exit_code=1, stdout=b"", stderr=b"sbatch: AssocMaxSubmitJobLimit\n")
+        ended = await super().run(command, stdin, seconds=seconds)
+        self.tries += command[0] == "sbatch"
+        if command[0] != "sbatch" or self.tries > 1:
+            return ended
+        return replace(ended, exit_code=1, stdout=b"", stderr=b"sbatch: AssocMaxSubmitJobLimit\n")
 
 
 async def test_others_go_first_after_a_refusal(tmp_path: Path) -> None:
@@ -94,3 +92,44 @@ async def test_others_go_first_after_a_refusal(tmp_path: Path) -> None:
         await launcher.run(batch_of_two(tmp_path), _ignore)
     assert fake.tries > 1
     assert "user01" in json.loads((tmp_path / "pace").read_text())["refused"]
+
+
+class FakeRefusingCluster(FakeCluster):
+    """A fake whose node refuses the first array; or, if not, where somebody cancelled that."""
+
+    def __init__(self, *, refused: bool) -> None:
+        super().__init__(*[answer()] * 2)
+        self.refused = refused
+        self.tokens: list[str] = []
+
+    def _answer(self, command: Sequence[str], stdin: bytes) -> bytes:
+        said = super()._answer(command, stdin)
+        if command[0] == "sbatch":
+            self.tokens.append(self.token)
+            return f"Submitted batch job {len(self.tokens)}\n".encode()
+        if "squeue" in command and len(self.tokens) == 1:
+            return said.replace(b"RUNNING", b"CANCELLED")
+        if "show" in command and "job" in command:
+            return "".join(
+                f"JobId=1 ArrayTaskId={index} JobState=CANCELLED Reason=None NodeList=vm "
+                f"WorkDir=/ Comment={self.token}\n"
+                for index in (0, 1)
+            ).encode()
+        if "end" in command:
+            output = "" if self.refused else "*** JOB 1 ON vm CANCELLED AT 2026-11-29T15:14:39 ***"
+            return framed(command, json.dumps([["*** CANCELLED ***", [0]], [output, []]]).encode())
+        return said
+
+
+@pytest.mark.parametrize(("refused", "missing"), [(True, ()), (False, (0, 1))])
+async def test_what_a_node_refuses_runs_again_but_not_what_somebody_cancelled(
+    refused: bool, missing: tuple[int, ...], tmp_path: Path
+) -> None:
+    fake = FakeRefusingCluster(refused=refused)
+    said: list[str] = []
+    launcher = SlurmLauncher(fake_context(tmp_path, fake, _ignore, said.append))
+    async with asyncio.timeout(20):
+        end = await launcher.run(batch_of_two(tmp_path), _ignore)
+    assert end.missing == missing
+    assert ("LAUNCH_FAILED" in " ".join(said)) == refused
+    assert len(fake.tokens) == 1 + refused

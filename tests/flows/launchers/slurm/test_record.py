@@ -5,7 +5,12 @@ from pathlib import PurePosixPath
 import pytest
 
 from flows.launchers.slurm.queue import ElementState
-from flows.launchers.slurm.record import FORGOTTEN, state_in_accounting, state_in_record
+from flows.launchers.slurm.record import (
+    FORGOTTEN,
+    cancelled_in_record,
+    state_in_accounting,
+    state_in_record,
+)
 from flows.process.transport import Completed
 
 TOKEN = f"fractal-{'a' * 32}"
@@ -98,3 +103,19 @@ def test_accounting_that_is_away_is_another_thing_than_none(
 ) -> None:
     how = state_in_accounting(ended("", stderr, exit_code), "12_3", PurePosixPath("/jobs/7"))
     assert how is (None if is_away else FORGOTTEN)
+
+
+def test_what_was_cancelled_on_a_node_is_told_from_what_waited() -> None:
+    lines = "".join(
+        f"JobId={number} ArrayJobId=2 ArrayTaskId={index} UserId=user01(1004) JobState={state} "
+        f"ReqNodeList=(null) ExcNodeList=(null) NodeList={node} NumNodes=1 Comment={token} \n"
+        for number, index, state, node, token in [
+            (3, "0", "CANCELLED", "vm BatchHost=vm", TOKEN),
+            (4, "1", "CANCELLED", "", TOKEN),
+            (5, "2", "RUNNING", "vm BatchHost=vm", TOKEN),
+            (6, "3", "CANCELLED", "(null)", TOKEN),
+            (7, "4", "CANCELLED", "vm BatchHost=vm", "of others"),
+            (2, "5-9", "CANCELLED", "", TOKEN),
+        ]
+    )
+    assert cancelled_in_record(ended(NOTE + lines), TOKEN) == {0}

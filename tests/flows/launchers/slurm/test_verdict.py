@@ -61,3 +61,5 @@ def test_the_output_may_tell_more_than_the_state() -> None:
     assert better_told(failed, requeued, time_was_up=False).state == "LAUNCH_FAILED"
     assert better_told(failed, "", time_was_up=False) is failed
     assert better_told(killed, memory, time_was_up=True) is killed
+    refused = better_told(killed, "", time_was_up=False, was_refused=True)
+    assert refused.state == "LAUNCH_FAILED"
