@@ -20,7 +20,6 @@ from fractal_models.errors import (
     DatasetBusyError,
     JobRefusedError,
     NothingToDoError,
-    NotNowError,
     ResourceClosedError,
 )
 from fractal_models.image_list import finds_any
@@ -126,19 +125,30 @@ async def examine_request(
 
 
 async def refusals_now(
-    session: AsyncSession, user: UserOAuth, dataset: DatasetV2, checked: Checked
+    session: AsyncSession,
+    *,
+    user: UserOAuth,
+    dataset: DatasetV2,
+    checked: Checked,
+    request: JobCreate,
+    only_not_done: bool,
 ) -> list[Refusal]:
     """What else `create_job` would refuse a request for at the moment."""
-    refusals = []
+    found: list[JobRefusedError] = []
     for check in (_require_open, partial(_require_cache_folder, user.email, cache_folder(user))):
         try:
             check(checked.resource)
-        except (NotNowError, JobRefusedError) as error:
-            refusals.append(Refusal(str(error)))
+        except JobRefusedError as error:
+            found.append(error)
+    try:
+        if only_not_done:
+            await _require_work(session, dataset, checked.tasks, request)
+    except JobRefusedError as error:
+        found.append(error)
     is_open = (JobV2.dataset_id == dataset.id, JobV2.status == "submitted")
     if (await session.exec(select(JobV2.id).where(*is_open))).first() is not None:
-        refusals.append(Refusal(_BUSY.format(dataset.id)))
-    return refusals
+        found.append(DatasetBusyError(_BUSY.format(dataset.id)))
+    return [Refusal(str(error)) for error in found]
 
 
 async def create_job(

@@ -121,10 +121,10 @@ async def summary_of(prefect: PrefectClient, job: dict[str, Any]) -> str:
     async def read() -> list[dict[str, Any]]:
         body = {"flow_runs": {"id": {"any_": [job["flow_run_id"]]}}}
         answer = await prefect._client.post("/artifacts/filter", json=body)
-        return [each for each in answer.json() if each["type"] == "markdown"]
+        return [each for each in answer.json() if each["key"] == f"job-{job['id']}-summary"]
 
     (found,) = await eventually(read, bool)
-    assert found["key"] == f"job-{job['id']}-summary"
+    assert found["type"] == "markdown"
     return str(found["data"])
 
 

@@ -104,6 +104,14 @@ async def plan_request(
     except JobRefusedError as error:
         finding = Finding(level="error", told=str(error))
         return JobPlan(resource=resource.name, tasks=[], findings=[finding])
+    refusals += await refusals_now(
+        session,
+        user=user,
+        dataset=dataset,
+        checked=checked,
+        request=request,
+        only_not_done=only_not_done,
+    )
     asked = Asked(
         tasks=dump_workflow(workflow, checked.tasks, checked.groups)["task_list"],
         dataset_id=saved_id(dataset),
@@ -116,7 +124,7 @@ async def plan_request(
         account=request.slurm_account,
         cache_dir=cache_folder(user),
         only_not_done=only_not_done,
-        refusals=[*refusals, *await refusals_now(session, user, dataset, checked)],
+        refusals=refusals,
     )
     return await plan(session, asked)
 

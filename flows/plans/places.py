@@ -6,15 +6,16 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from flows.launchers.choice import UnitUser
 from flows.plans.images import makes_new_images
 from flows.process.framing import run_program
 from flows.process.transport import AnswerError
 from flows.programs import look
+from flows.reports.text import printable
 from flows.units.plan import CONVERTERS, title_of
 from fractal_models.schemas.plan import Finding
 from fractal_models.urls import lies_in, on_s3
@@ -52,9 +53,9 @@ class NamedPath:
 
 
 class Seen(BaseModel):
-    """What `flows.programs.look` says of a path."""
+    """What `flows.programs.look` says of a path; who answers there may be anybody."""
 
-    there: str
+    there: Annotated[str, StringConstraints(max_length=_LONGEST_PATH), AfterValidator(printable)]
     kind: Literal["file", "folder", "other"]
     may_read: bool
     may_write: bool

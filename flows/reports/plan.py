@@ -75,7 +75,7 @@ def _asked(phase: PhasePlan) -> str:
 
 
 def _memory(amount: Amount) -> str:
-    return f"{memory(amount.median * 1024)} (at most {memory(amount.high * 1024)})"
+    return f"{memory(amount.median * 1024)} (most up to {memory(amount.high * 1024)})"
 
 
 def _range(amount: Amount) -> str:

@@ -38,6 +38,10 @@ def test_errors_are_told_and_make_the_command_fail(plan: Plan) -> None:
     assert "The dataset has no images" in " ".join(ended.out.split())
 
 
+def test_where_all_is_done_there_is_nothing_to_do(plan: Plan) -> None:
+    assert "There is nothing to do" in " ".join(plan("--not-done").out.split())
+
+
 def test_a_plan_is_told_as_the_api_tells_it(plan: Plan) -> None:
     told = json.loads(plan("--json").out)
 
