@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from deployments import administration_commands, database_commands, job_commands, upkeep_commands
+from deployments.prefect_settings import OF_WORKERS
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 from fractal_models.settings import (
@@ -384,10 +385,8 @@ def _settings() -> Settings:
     """The settings; also sets the environment variables from which Prefect reads its own."""
     settings = get_settings()
     _tell_prefect(settings)
-    # Our workers wait by themselves until there is something to do.
-    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.01")
-    # Prefect reports that a worker is away after three times this.
-    os.environ.setdefault("PREFECT_WORKER_HEARTBEAT_SECONDS", "10")
+    for name, value in OF_WORKERS.items():
+        os.environ.setdefault(name, value)
     return settings
 
 

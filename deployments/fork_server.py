@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import select
 import selectors
@@ -162,14 +163,16 @@ class ForkServer:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
+        name: str | None = None,
         stdin: int | None = None,
         output: IO[bytes] | None = None,
         may_fork: bool = False,
     ) -> ForkedProcess:
         """Fork a process that does what this command of `python_module` does.
 
-        Its standard input is `stdin`, a pipe (`subprocess.PIPE`) or nothing; its output goes to
-        `output` or where ours goes. With `may_fork`, it can ask this server too: see `inherited`.
+        Its name, which its log may tell, is `name`, or that of this process. Its standard input is
+        `stdin`, a pipe (`subprocess.PIPE`) or nothing; its output goes to `output` or where ours
+        goes. With `may_fork`, it can ask this server too: see `inherited`.
 
         Raises:
             ForkServerGoneError: the server has ended.
@@ -177,7 +180,8 @@ class ForkServer:
         """
         outputs = [1, 2] if output is None else [output.fileno()] * 2
         others = [self._channel.fileno()] if may_fork else []
-        asked = _Request(list(command), dict(environment))
+        name = name or multiprocessing.current_process().name
+        asked = _Request(name, list(command), dict(environment))
         if stdin == subprocess.PIPE:
             read, write = os.pipe()
             pipe: IO[bytes] | None = os.fdopen(write, "wb", buffering=0)
@@ -218,7 +222,7 @@ class ForkServer:
 
     def _ask(self, request: "_Request", files: list[int]) -> tuple[int, socket.socket]:
         """The id of the process, and where its end will be told."""
-        content = json.dumps([request.command, request.environment]).encode()
+        content = json.dumps([request.name, request.command, request.environment]).encode()
         ours = self._send(_FORK, content, files)
         try:
             said = ours.recv(_NUMBER.size, socket.MSG_WAITALL)
@@ -265,6 +269,7 @@ _exit_code: int | None = None
 class _Request:
     """What a fork is to do: `python -m MODULE ...`, with these standard files."""
 
+    name: str
     command: list[str]
     environment: dict[str, str]
     files: Sequence[int] = ()
@@ -285,6 +290,7 @@ class _Request:
         os.environ.update(self.environment)
         _read_settings_again(before)
         setproctitle(" ".join(self.command))
+        multiprocessing.current_process().name = self.name
         _, _, module, *arguments = self.command
         sys.argv[1:] = arguments
         _exit_code = 1
@@ -409,8 +415,8 @@ def _fork(asked: socket.socket, running: dict[int, socket.socket]) -> _Request |
     if (read := _read(asked)) is None:
         asked.close()
         return None
-    (command, environment), files = read
-    request = _Request(command, environment, files)
+    (name, command, environment), files = read
+    request = _Request(name, command, environment, files)
     try:
         pid = os.fork()
     except OSError as error:

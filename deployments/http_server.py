@@ -193,6 +193,8 @@ def _have_processes_forked() -> None:
 
 def _in_one_process(app: FastAPI) -> FastAPI:
     """The application, in one of several processes, which ends with the one that began it."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        multiprocessing.current_process().name = parent.name
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return app
 

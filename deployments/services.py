@@ -19,6 +19,7 @@ import httpx
 import psutil
 
 from deployments.fork_server import ForkServer, ForkServerGoneError, Process
+from deployments.prefect_settings import LOG_FORMAT, log_format, log_prefix
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
 from fractal_models.settings import SECRETS
@@ -113,11 +114,11 @@ class Service(Part):
 
     def _start(self, output: IO[bytes] | None) -> None:
         self.started = time.time()
-        environment = {**without_secrets(), **log_format(self.name), **self.environment}
+        environment = {**without_secrets(), **LOG_FORMAT, **self.environment}
         with _undisturbed():  # an interruption here could leave a process that nobody knows
             self.process = self._forked(environment, output) or subprocess.Popen(
                 self.command,
-                env=environment,
+                env={**environment, **log_format(log_prefix(self.name))},
                 stdin=subprocess.PIPE if self.leash else subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
@@ -130,7 +131,12 @@ class Service(Part):
         stdin = subprocess.PIPE if self.leash else None
         try:
             return self.fork_server.fork(
-                self.command, environment, stdin=stdin, output=output, may_fork=True
+                self.command,
+                environment,
+                name=self.name,
+                stdin=stdin,
+                output=output,
+                may_fork=True,
             )
         except ForkServerGoneError:
             return None
@@ -211,23 +217,6 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(name, handler)
         for number in received[:1]:
             signal.raise_signal(number)
-
-
-def log_prefix(name: str) -> str:
-    """The beginning of each log line of a service."""
-    return f"{name:<7} | "
-
-
-def log_format(name: str) -> dict[str, str]:
-    """The variables that make Prefect's log lines begin with the service's name and the date."""
-    begin = f"{log_prefix(name)}%(asctime)s.%(msecs)03d | %(levelname)-7s | "
-    formats = {
-        "FORMAT": f"{begin}%(name)s - %(message)s",
-        "FLOW_RUN_FMT": f"{begin}Flow run %(flow_run_name)r - %(message)s",
-        "TASK_RUN_FMT": f"{begin}Task run %(task_run_name)r - %(message)s",
-        "DATEFMT": "%Y-%m-%d %H:%M:%S",
-    }
-    return {f"PREFECT_LOGGING_FORMATTERS_STANDARD_{key}": text for key, text in formats.items()}
 
 
 class Life:

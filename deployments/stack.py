@@ -18,6 +18,7 @@ import httpx
 from deployments.data_dir import DataDirError, locked, read_secrets
 from deployments.fork_server import ForkServer, ForkServerGoneError
 from deployments.postgres import EmbeddedPostgres, embedded_postgres
+from deployments.prefect_settings import LOG_FORMAT, OF_WORKERS
 from deployments.prepared import Initialised, Prepared
 from deployments.services import (
     Part,
@@ -259,8 +260,9 @@ def reached_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def _prefect_settings(port: int, secret: dict[str, str], data_dir: Path) -> dict[str, str]:
-    """The variables from which all services read how to reach Prefect."""
-    return {
+    """The variables from which all services read how to reach Prefect, and workers how to work."""
+    of_workers = {name: os.environ.get(name, value) for name, value in OF_WORKERS.items()}
+    return of_workers | {
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_API_AUTH_STRING": secret["prefect_auth"],
         # Two questions less whenever a client is opened: this server has no such protection, and
@@ -282,8 +284,9 @@ def _environment(postgres: EmbeddedPostgres, data_dir: Path) -> dict[str, str]:
 @contextmanager
 def _fork_server(prefect: dict[str, str], data_dir: Path) -> Iterator[ForkServer]:
     """A process from which services are forked; it imports while we go on."""
+    environment = {**without_secrets(), **LOG_FORMAT, **prefect}
     with open_private(data_dir / "logs" / "fork_server.log", "ab") as log:
-        server = ForkServer.start(_OF_PREFECT, {**without_secrets(), **prefect}, log)
+        server = ForkServer.start(_OF_PREFECT, environment, log)
     try:
         yield server
     finally:
