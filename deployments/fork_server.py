@@ -220,6 +220,15 @@ class ForkServer:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_CLOSE_SECONDS)
 
+    def kill(self) -> None:
+        """End the server, which this object has started, also while it imports.
+
+        What it has forked goes on.
+        """
+        assert self.process is not None
+        self.process.kill()
+        self.close()
+
     def _ask(self, request: "_Request", files: list[int]) -> tuple[int, socket.socket]:
         """The id of the process, and where its end will be told."""
         content = json.dumps([request.name, request.command, request.environment]).encode()

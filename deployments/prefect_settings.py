@@ -1,4 +1,4 @@
-"""Environment variables from which Prefect reads its settings, the same for all services of a stack.
+"""Variables from which Prefect reads its settings, the same for all services of a stack.
 
 A process that is forked has read them. To read them again takes long, and 7 to 12 MB of memory.
 """

@@ -7,15 +7,16 @@ import importlib
 import logging
 from collections.abc import Iterator
 
-import typer.main
 from pydantic import BaseModel
 from sqlalchemy.orm import configure_mappers
 
-from deployments.cli import app
+import migrations
 from deployments.flow_run_process import clients_before_fork
+from deployments.imported_late import BY_OURS, import_what_is_there
 from deployments.plain_logging import log_without_colours
 
 for _module in (
+    "deployments.cli",
     "deployments.mail",
     "deployments.maintenance",
     "deployments.worker",
@@ -29,14 +30,9 @@ for _module in (
     "prefect.engine",
     "prefect.flow_engine",
     "prefect.task_engine",
-    # What Prefect and its client import when they run.
-    "prefect.utilities.visualization",
-    "anyio._backends._asyncio",
-    "encodings.idna",
-    "sqlalchemy.dialects.postgresql.asyncpg",
-    "asyncpg",
 ):
     importlib.import_module(_module)
+import_what_is_there(BY_OURS)
 
 
 def _models(above: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
@@ -47,7 +43,7 @@ def _models(above: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
 
 configure_mappers()
 clients_before_fork()
-typer.main.get_command(app)
+migrations.revisions()
 # What Prefect declares is built by Pydantic only when it is used.
 for _model in list(_models()):
     if not _model.__pydantic_complete__:

@@ -148,10 +148,10 @@ class Service(Part):
                 self.process.stdin.write(text.encode())
                 self.process.stdin.close()
 
-    def wait(self) -> None:
-        """Wait until the process has ended."""
-        if self.process is not None:
-            self.process.wait()
+    def wait(self) -> int:
+        """Wait until the process, which has been started, has ended; returns its exit code."""
+        assert self.process is not None
+        return self.process.wait()
 
     @property
     def pid(self) -> int | None:

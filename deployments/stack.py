@@ -45,10 +45,11 @@ _QUIET_SECONDS = 120.0
 _TRIES = 4
 _LOOK_SECONDS = 1.0
 # What the Prefect server imports, and what the other services import beside that. All are forked
-# from one process, the Prefect server first: it has much to do while the rest is imported.
+# from one process when it has imported all. The tables of Prefect are made meanwhile.
 _OF_PREFECT = ("deployments.preload_prefect",)
 _OF_FRACTAL = ("deployments.preload", "deployments.preparation", "api.app")
 _SERVICES_FILE = "services.json"
+_BLOCK_TYPES = "prefect/block-types-registered"
 _TITLES = {"prefect": "Prefect", "worker": "The worker", "api": "The REST API"}
 
 
@@ -160,15 +161,22 @@ def running_stack(
                 replace(each, fork_server=fork_server) for each in (prefect_server, worker, api)
             ]
             running = Services(services, data_dir / _SERVICES_FILE)
-            block_types = _block_types(services[0], data_dir)
+            tables = _instead_of(services[0], "prefect tables", "deployments.prefect_tables")
+            block_types = _instead_of(
+                services[0], "block types", "deployments.block_types", str(data_dir / _BLOCK_TYPES)
+            )
             try:
                 running.remember()  # of a service, only after it has been forked
                 _await_imports(fork_server)
-                running.start("prefect")
+                tables.start()
                 with suppress(ForkServerGoneError):  # then all are started
                     fork_server.learn(_OF_FRACTAL)
-                prepared = _prepared(postgres, options, secret, data_dir, fork_server)
-                tell("The database is up to date.")
+                with _preparation(postgres, options, secret, data_dir, fork_server) as answer:
+                    if tables.wait() != 0:
+                        tables.check()
+                    running.start("prefect")  # which has all in memory that was imported before
+                    prepared = answer()
+                tell("The databases are up to date.")
                 stack = Stack(
                     data_dir=data_dir,
                     api_url=f"http://{options.host}:{port}",
@@ -185,6 +193,7 @@ def running_stack(
                 block_types.start()
                 yield stack
             finally:
+                tables.kill()
                 block_types.kill()
                 running.stop()
 
@@ -196,14 +205,17 @@ def _running_postgres(data_dir: Path, tell: Callable[[str], object]) -> Iterator
         yield postgres
 
 
-def _prepared(
+@contextmanager
+def _preparation(
     postgres: EmbeddedPostgres,
     options: StackOptions,
     secret: dict[str, str],
     data_dir: Path,
     fork_server: ForkServer,
-) -> Prepared:
-    """What the services find. A process of its own makes it, of which this one keeps no memory.
+) -> Iterator[Callable[[], Prepared]]:
+    """Have a process make what the services find, of which this one keeps no memory.
+
+    Gives a function that waits for it and tells what is there.
 
     Raises:
         PreparationError, ServiceError: it cannot be made.
@@ -231,14 +243,18 @@ def _prepared(
         try:
             service.start()
             service.tell(json.dumps(asked))
-            service.wait()
+            yield partial(_answer, service, answer)
         finally:
             service.kill()
-        if (error := answer.with_suffix(".error")).exists():
-            raise PreparationError(error.read_text())
-        if not answer.exists():
-            service.check()
-        return Prepared.read(answer.read_text())
+
+
+def _answer(service: Service, answer: Path) -> Prepared:
+    service.wait()
+    if (error := answer.with_suffix(".error")).exists():
+        raise PreparationError(error.read_text())
+    if not answer.exists():
+        service.check()
+    return Prepared.read(answer.read_text())
 
 
 @contextmanager
@@ -290,7 +306,7 @@ def _fork_server(prefect: dict[str, str], data_dir: Path) -> Iterator[ForkServer
     try:
         yield server
     finally:
-        server.close()
+        server.kill()
 
 
 def _prefect_server(
@@ -305,6 +321,8 @@ def _prefect_server(
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Others do this instead: see `_instead_of`.
+        "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         # Otherwise it imports all that has block types, just to see whether they have changed.
         "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
@@ -320,13 +338,12 @@ def _prefect_server(
     return Service("prefect", command, {**of_prefect, **own}, data_dir / "logs" / "prefect.log")
 
 
-def _block_types(server: Service, data_dir: Path) -> Service:
-    """What registers Prefect's block types, which the server shall not do before it answers."""
-    marker = data_dir / "prefect" / "block-types-registered"
-    command = python_module("deployments.block_types", str(marker))
-    return replace(
-        server, name="block types", command=command, log=data_dir / "logs" / "block_types.log"
-    )
+def _instead_of(server: Service, name: str, module: str, *arguments: str) -> Service:
+    """A process that does for Prefect's server what that would do before it answers."""
+    command = python_module(module, *arguments)
+    assert server.log is not None
+    log = server.log.with_name(f"{name.replace(' ', '_')}.log")
+    return replace(server, name=name, command=command, log=log)
 
 
 def _api(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fractal_models.database import DatabaseAwayError, connect
 from fractal_models.errors import FractalError
 
+_SCRIPTS = Path(__file__).parent
 _PATIENCE_SECONDS = 60
 
 
@@ -24,7 +26,7 @@ class DatabaseUnusableError(FractalError):
 def alembic_config(url: URL) -> Config:
     """Alembic's configuration for one database; there is no alembic.ini."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("script_location", str(_SCRIPTS))
     config.attributes["url"] = url
     return config
 
@@ -69,7 +71,7 @@ async def require_newest(url: URL) -> None:
     """Raises DatabaseUnusableError if the database cannot be reached, or has another schema."""
     found = await _revision(url)
     _require_known(url, found)
-    newest = _scripts(url).get_current_head()
+    newest, _ = revisions()
     if found != newest:
         raise DatabaseUnusableError(
             f"The database {url.render_as_string()} is at schema {found or 'none'}, this version "
@@ -78,7 +80,7 @@ async def require_newest(url: URL) -> None:
 
 
 def _require_known(url: URL, revision: str | None) -> None:
-    known = {each.revision for each in _scripts(url).walk_revisions()}
+    _, known = revisions()
     if revision is not None and revision not in known:
         raise DatabaseUnusableError(
             f"The database {url.render_as_string()} is at schema {revision}, which this version "
@@ -87,8 +89,12 @@ def _require_known(url: URL, revision: str | None) -> None:
         )
 
 
-def _scripts(url: URL) -> ScriptDirectory:
-    return ScriptDirectory.from_config(alembic_config(url))
+@cache
+def revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision of our scripts, and all of them."""
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    all_of_them = frozenset(each.revision for each in scripts.walk_revisions())
+    return scripts.get_current_head(), all_of_them
 
 
 async def wait_for_database(url: URL, tell: Callable[[str], object]) -> None:

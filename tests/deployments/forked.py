@@ -1,5 +1,6 @@
 """What tests have forked: a program that does what its argument says."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ def main() -> None:
         print(os.environ.get("GREETING"), "HOME" in os.environ, os.getsid(0) == os.getpid())
         print(sys.argv[1:], repr(sys.stdin.read()), fork_server.inherited)
         print("an error", file=sys.stderr)
+    elif what == "name":
+        print(multiprocessing.current_process().name)
     elif what == "exit":
         sys.exit(int(sys.argv[2]))
     elif what == "raise":

@@ -1,5 +1,6 @@
 """Processes that are forked instead of started: they do and get the same."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from deployments.fork_server import ForkedProcess, ForkServer, ForkServerGoneError
-from deployments.preload_prefect import IMPORTED_LATE
+from deployments.imported_late import BY_OURS, BY_SERVER
 from deployments.services import Service, python_module, wait_for
 from deployments.stack import Stack
 
@@ -54,6 +55,14 @@ def test_a_fork_has_its_environment_arguments_session_and_output(
         "hello False True",
         "['tell', 'more'] '' None",
     }
+
+
+def test_a_fork_has_the_name_that_it_is_given_or_else_that_of_who_asks(
+    fork: Callable[..., ForkedProcess], output: Path
+) -> None:
+    fork("name", name="api").wait(SECONDS)
+    fork("name").wait(SECONDS)
+    assert output.read_text().splitlines() == ["api", multiprocessing.current_process().name]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +202,7 @@ def test_a_server_that_cannot_fork_says_why_and_goes_on() -> None:
     assert server.process.returncode == 0
 
 
-@pytest.mark.parametrize("module", IMPORTED_LATE)
-def test_what_a_prefect_server_imports_late_is_there(module: str) -> None:
-    """Another name would be passed over in silence, and the server have it for its own again."""
+@pytest.mark.parametrize("module", sorted({*BY_OURS, *BY_SERVER}))
+def test_what_is_imported_before_a_fork_is_there(module: str) -> None:
+    """Another name would be passed over in silence, and each process import it for its own."""
     assert find_spec(module) is not None
