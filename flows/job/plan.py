@@ -35,7 +35,6 @@ def plan_shown(job: JobRun) -> Iterator[None]:
 
 
 async def _show(job: JobRun) -> None:
-    await asyncio.sleep(_FIRST_SECONDS)
     try:
         planned = await _plan(job)
         if planned is not None:
@@ -46,7 +45,10 @@ async def _show(job: JobRun) -> None:
 
 
 async def _plan(job: JobRun) -> JobPlan | None:
-    """The plan of a job that has begun; None if nobody is left as whom its units could run."""
+    """The plan of a job that begins; None if nobody is left as whom its units could run.
+
+    It is made a second later, of what the database has now: what tasks did by then is not in it.
+    """
     row = job.job
     async with job.session_aside() as session:
         await one_moment(session)
@@ -67,4 +69,5 @@ async def _plan(job: JobRun) -> JobPlan | None:
             cache_dir=row.cache_dir,
             only_not_done=row.only_not_done,
         )
+        await asyncio.sleep(_FIRST_SECONDS)
         return await plan(session, asked)
