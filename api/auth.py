@@ -24,11 +24,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.oauth_provider import Identity
 from fractal_models.database import release, saved_id
 from fractal_models.groups import default_group
+from fractal_models.passwords import PasswordError, require_password
 from fractal_models.schemas.user import UserCreate
 from fractal_models.settings import DatabaseSettings, Settings
 from fractal_models.tables import JobV2, LinkUserGroup, OAuthAccount, UserOAuth
 
-MIN_PASSWORD_LENGTH = 4
 LOGIN_COOKIE = "fastapiusersauth"  # the name that Fractal's web client looks for
 BEARER = OAuth2PasswordBearer("/auth/token/login/", auto_error=False)
 _AUDIENCE = ["fastapi-users:auth"]
@@ -138,12 +138,10 @@ class UserManager(IntegerIDMixin, BaseUserManager[UserOAuth, int]):
         return user
 
     async def validate_password(self, password: str, user: Any) -> None:
-        if len(password) < MIN_PASSWORD_LENGTH:
-            raise InvalidPasswordException(
-                f"A password has {MIN_PASSWORD_LENGTH} characters or more."
-            )
-        if "\0" in password:
-            raise InvalidPasswordException("A password has no NUL character.")
+        try:
+            require_password(password)
+        except PasswordError as error:
+            raise InvalidPasswordException(str(error)) from error
 
     async def _hash(self, password: str) -> str:
         return await self._beside_the_loop(self.password_helper.hash, password)

@@ -21,6 +21,7 @@ from deployments import administration_commands, database_commands, job_commands
 from deployments.prefect_settings import OF_WORKERS
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
+from fractal_models.passwords import require_password
 from fractal_models.settings import (
     API_SECRETS,
     DatabaseSettings,
@@ -427,8 +428,6 @@ def _admin_password(file: Path | None) -> str | None:
             raise SettingsError(f"{file} cannot be read: {error}") from error
     if not given and file is None:
         return None
-    from deployments.passwords import require_password
-
     return require_password(given or "")
 
 

@@ -4,28 +4,11 @@ from fastapi_users import InvalidPasswordException
 from sqlmodel import select
 
 import migrations
-from api.auth import MIN_PASSWORD_LENGTH, UserManager
+from api.auth import UserManager
 from fractal_models.database import open_database
-from fractal_models.errors import FractalError
+from fractal_models.passwords import PasswordError
 from fractal_models.settings import DatabaseSettings
 from fractal_models.tables import UserOAuth
-
-
-class PasswordError(FractalError):
-    """The password cannot be set; the message says why."""
-
-
-def require_password(password: str) -> str:
-    """Return the password if it is allowed.
-
-    Raises:
-        PasswordError: the password breaks the rules.
-    """
-    if len(password) < MIN_PASSWORD_LENGTH or "\0" in password:
-        raise PasswordError(
-            f"A password has {MIN_PASSWORD_LENGTH} characters or more, and no NUL character."
-        )
-    return password
 
 
 async def set_password_of(settings: DatabaseSettings, email: str, password: str) -> None:

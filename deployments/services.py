@@ -1,6 +1,7 @@
 """The programs of the embedded stack: how they are started, watched and ended."""
 
 import abc
+import base64
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+from urllib.request import ProxyHandler, Request, build_opener
 
-import httpx
 import psutil
 
 from deployments.fork_server import ForkServer, ForkServerGoneError, Process
@@ -28,6 +30,7 @@ _STOP_SECONDS = 90  # a worker waits for the units of its flow runs to end
 _TAIL_BYTES = 16 * 1024
 _TELL_SECONDS = 30
 _FORK_SERVER = "fork server"
+_DIRECTLY = build_opener(ProxyHandler({}))
 _CLOCK_SECONDS = 10  # a process's start time seems to change when the clock is adjusted
 
 
@@ -271,11 +274,23 @@ def wait_for(
 
 
 def answers(url: str, auth: tuple[str, str] | None = None) -> bool:
-    """Whether a GET of this URL is answered with 200."""
+    """Whether a GET of this URL is answered with success."""
+    return answer(Request(url), auth) is not None
+
+
+def answer(request: Request, auth: tuple[str, str] | None = None) -> bytes | None:
+    """What a server of this machine answers, if it does, and with success.
+
+    Not by httpx, which reads all certificates before each request.
+    """
+    if auth is not None:
+        told = base64.b64encode(":".join(auth).encode()).decode()
+        request.add_header("Authorization", f"Basic {told}")
     try:
-        return httpx.get(url, auth=auth, timeout=5).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+        with _DIRECTLY.open(request, timeout=5) as response:
+            return bytes(response.read())
+    except (OSError, HTTPException):
+        return None
 
 
 def usable_port(host: str, port: int, option: str) -> int:

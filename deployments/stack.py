@@ -12,8 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx
+from urllib.request import Request
 
 from deployments.data_dir import DataDirError, locked, read_secrets
 from deployments.fork_server import ForkServer, ForkServerGoneError
@@ -24,6 +23,7 @@ from deployments.services import (
     Part,
     Service,
     Services,
+    answer,
     answers,
     end_leftovers,
     python_module,
@@ -411,12 +411,11 @@ def _worker_is_online(stack: Stack, auth: tuple[str, str]) -> bool:
     """
     pool = quote(stack.initialised.work_pool or "")
     url = f"{stack.prefect_url}/api/work_pools/{pool}/workers/filter"
-    try:
-        response = httpx.post(url, json={}, auth=auth)
-    except httpx.TransportError:
+    asked = Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+    if (told := answer(asked, auth)) is None:
         return False
     (started,) = (service.started for service in stack.services if service.name == "worker")
-    return response.is_success and any(
+    return any(
         datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() >= started
-        for worker in response.json()
+        for worker in json.loads(told)
     )
