@@ -1,8 +1,8 @@
 """What SLURM does not tell of has not ended for that: it is doubted and looked for."""
 
-import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -18,22 +18,28 @@ PATIENCE = 0.2
 ELEMENT = Element(TOKEN, 1, "2_1")
 HOME = PurePosixPath("/jobs")
 UNKNOWN = b"slurm_load_jobs error: Invalid job id specified\n"
+AWAY = 1, b"", b"sacct: error: Sending PersistInit msg: Connection refused\n"
 
 
 class FakeScontrol:
-    """A fake SLURM that answers `scontrol show job` as it is told, and has no accounting."""
+    """A fake SLURM that answers `scontrol show job` as it is told, and `sacct` by `accounting`.
+
+    At first it has no accounting.
+    """
 
     place = "here"
 
     def __init__(self, stdout: str = "", stderr: bytes = b"", exit_code: int = 0) -> None:
         self.answer = stdout.encode(), stderr, exit_code
-        self.asked = 0
+        self.accounting = 1, b"", b"Slurm accounting storage is disabled\n"
+        self.asked = self.asked_accounting = 0
 
     async def run(
         self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
     ) -> Completed:
         if "sacct" in command:
-            return Completed(tuple(command), 1, b"", b"Slurm accounting storage is disabled\n")
+            self.asked_accounting += 1
+            return Completed(tuple(command), *self.accounting)
         self.asked += 1
         stdout, stderr, exit_code = self.answer
         return Completed(tuple(command), exit_code, stdout, stderr)
@@ -47,16 +53,33 @@ def snapshot(*states: str, age: float = 0.0) -> Snapshot:
     return Snapshot(time.time() - age, elements, {TOKEN: 2} if elements else {})
 
 
+class FakeTime:
+    """A fake of the module `time` whose clocks go only when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
 async def ended(
     scontrol: FakeScontrol, told: Snapshot | None, *, patiences: float, element: Element = ELEMENT
 ) -> ElementState | None:
-    """How an element ended, if it did within so many patiences of looking all the time."""
+    """How an element ended, if it did within so many patiences of looking all the time.
+
+    All the time `squeue` tells the same, which stays as old as it is at first.
+    """
     watch = Watch(partial(look_up, scontrol, home=HOME), PATIENCE, oldest=5.0)
-    until = time.monotonic() + patiences * PATIENCE
-    while time.monotonic() < until:
-        if found := await watch.ended({7: element}, told):
-            return found[7]
-        await asyncio.sleep(PATIENCE / 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.launchers.slurm.watch.time", clock := FakeTime())
+        for _ in range(round(20 * patiences)):
+            if found := await watch.ended({7: element}, told):
+                return found[7]
+            clock.now += (step := PATIENCE / 20)
+            told = told and replace(told, asked_at=told.asked_at + step)
     return None
 
 
@@ -114,3 +137,20 @@ async def test_an_element_without_a_certain_id_is_not_looked_for(forgetful: Fake
     unnamed = Element(TOKEN, 1, None)
     assert await ended(forgetful, snapshot(), patiences=3, element=unnamed) is None
     assert forgetful.asked == 0
+
+
+async def test_accounting_may_be_away_for_as_long_as_slurm_remembers(
+    forgetful: FakeScontrol,
+) -> None:
+    forgetful.accounting = AWAY
+    assert await ended(forgetful, snapshot("RUNNING"), patiences=1000) is None
+    assert forgetful.asked_accounting == 0
+
+
+async def test_what_slurm_has_forgotten_waits_for_accounting(forgetful: FakeScontrol) -> None:
+    forgetful.accounting = AWAY
+    assert await ended(forgetful, snapshot(), patiences=9) is None
+    assert await ended(forgetful, snapshot(), patiences=14) is FORGOTTEN
+    forgetful.accounting = 0, b"2_1|TIMEOUT|/jobs/job\n", b""
+    told = ElementState("TIMEOUT", "as accounting tells")
+    assert await ended(forgetful, snapshot(), patiences=9) == told
