@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _paths_of_task(task: Mapping[str, Any], zarr_dir: str) -> Iterator[NamedPath
                 value,
                 "be creatable" if words & _OF_OUTPUTS else "exist",
                 task["order"],
-                is_sure=bool(words & (_OF_PATHS | _OF_OUTPUTS)),
+                is_sure=bool(words & _OF_PATHS),
             )
 
 
@@ -113,11 +114,11 @@ def _is_absolute(text: str) -> bool:
 
 def _texts(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """All texts in arguments, each with the name of the field that it is in."""
-    left: list[tuple[str, Any]] = list(arguments.items())
+    left: deque[tuple[str, Any]] = deque(arguments.items())
     for _ in range(_MOST_VALUES):
         if not left:
             return
-        name, value = left.pop(0)
+        name, value = left.popleft()
         if isinstance(value, str):
             yield name, value
         elif isinstance(value, dict):
@@ -172,13 +173,13 @@ def problems_with(
 def _problem(named: NamedPath, seen: Seen, user: str) -> str | None:
     is_there = seen.there == named.path
     names = f"{named.told} {named.path}"
+    if not named.is_sure and seen.there == "/":
+        return None  # perhaps no path of a file
     if named.must == "exist":
         if is_there and seen.may_read:
             return None
         if is_there:
             return f"{names}, which {user} may not read. Change its permissions, or the path."
-        if not named.is_sure and seen.there == "/":
-            return None  # perhaps no path of a file
         hidden = "" if seen.may_read else f", and {user} may not look into {seen.there}"
         return f"{names}, which is not there for {user}{hidden}. {named.mend}"
     if seen.may_write and (is_there or seen.kind == "folder"):

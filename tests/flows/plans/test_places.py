@@ -34,7 +34,7 @@ def task(arguments: dict[str, Any], **fields: Any) -> dict[str, Any]:
         ({"modelFile": "/data/a"}, [("/data/a", "exist", True)]),
         ({"table": "/data/a"}, [("/data/a", "exist", False)]),
         ({"output_dir": "/data/a"}, [("/data/a", "be creatable", True)]),
-        ({"saveTo": "/data/a"}, [("/data/a", "be creatable", True)]),
+        ({"saveTo": "/data/a"}, [("/data/a", "be creatable", False)]),
         ({"by": {"0": [{"image_dir": "/data/a"}]}}, [("/data/a", "exist", True)]),
         ({"files": ["/a", "/b"]}, [("/a", "exist", True), ("/b", "exist", True)]),
         ({"path": "a", "b": "s3://b/c", "c": "/", "d": "/x\n/y", "e": 1, "f": None}, []),
