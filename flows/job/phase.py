@@ -4,8 +4,9 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -137,7 +138,7 @@ class Phase(Generic[Output]):
                 await unit_records.begin_attempt(session, ids, batch.attempt)
         named = run_batch.with_options(task_run_name=f"{self._title}: {units}")
         async with self._job.batch(batch.folder):
-            await named(self, batch)
+            await named(partial(self.follow_to_its_end, batch))
         if isinstance(self._end, Exception):
             raise self._end
         end = self._end
@@ -366,12 +367,13 @@ async def _results_of(batch: Batch) -> AsyncIterator[list[UnitResult]]:
 
 
 @task(name="batch", cache_policy=NO_CACHE, persist_result=False)
-async def run_batch(phase: Phase[Output], batch: Batch) -> State[Any] | None:
+async def run_batch(follow: Callable[[], Awaitable[State[Any] | None]]) -> State[Any] | None:
     """Run one batch as a Prefect task run.
 
-    Prefect looks into parameters that are data, but not into `phase`, which is a plain object.
+    Prefect looks several times through parameters that are data, as the units of a batch, but not
+    into a function.
     """
-    return await phase.follow_to_its_end(batch)
+    return await follow()
 
 
 def describe_failure(result: UnitResult) -> str:
