@@ -62,7 +62,8 @@ class Phase(Generic[Output]):
     """Runs the units of a plan, reads their outputs with `parse`, and records them in bulk.
 
     Units run in batches, one per attempt: the first has all units, each later one those that
-    failed. `meta` is what the task says about the resources that the units need; if the units are
+    failed. `meta` is what the task says about the resources that the units need, and `why_memory`
+    why they get as much memory, if that is left to what earlier ones needed; if the units are
     `warm`, imports are made once for all of them. After `run`, every unit is either in `outputs` or
     in `failures`, both by unit index; `warned` has the units with warnings in their latest log.
     """
@@ -78,6 +79,7 @@ class Phase(Generic[Output]):
         progress: Progress,
         *,
         warm: bool,
+        why_memory: str | None = None,
     ) -> None:
         self.plan = plan
         self.outputs: dict[int, Output] = {}
@@ -91,6 +93,7 @@ class Phase(Generic[Output]):
         self._parse: Callable[[bytes | None], Output] = parse
         self._progress = progress
         self._warm = warm
+        self._why_memory = why_memory
         self._why_cold: set[str] = set()  # that were told
         self._ids: list[int] = []
         self._number = 1  # of the current attempt
@@ -158,7 +161,8 @@ class Phase(Generic[Output]):
         """Say how a batch will run; before any but the first attempt, wait for the delay."""
         place = self._job.launcher.describe(batch)
         if batch.attempt == 1:
-            self._job.say(f"{self._title}: {units}, {place}.")
+            why = "" if self._why_memory is None else f" ({self._why_memory})"
+            self._job.say(f"{self._title}: {units}, {place}{why}.")
             return
         self._job.say(
             f"{self._title}: {units} failed and will run again in {retry.delay_seconds:g} s "
@@ -269,6 +273,7 @@ class Phase(Generic[Output]):
             attempt=attempt,
             warm=self._warm,
             meta=self._meta,
+            grows=self._why_memory is not None,
         )
 
     async def _collect(self, results: list[UnitResult]) -> None:

@@ -28,6 +28,7 @@ from fractal_models.database import is_outage, saved_id
 from fractal_models.errors import FractalError
 from fractal_models.image_search import NOT_DONE
 from fractal_models.images import STATUS_ATTRIBUTE, Scalar
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM
 from fractal_models.settings import get_settings
 from fractal_models.tables import (
     HistoryRun,
@@ -87,6 +88,8 @@ class JobRun:
             job, resource, profile, config, on_submitted=self._account_slurm, say=self.say
         )
         self.parallel_tasks = units_at_once(config)
+        is_local = resource.type == "local"
+        self.slurm = None if is_local else JobRunnerConfigSLURM.model_validate(config)
         off = "off" in (get_settings().warm_units, config.get("warm_units"))
         self.allows_warm_units = not off
         self.resource_id = saved_id(resource)

@@ -106,6 +106,7 @@ async def _take_up(run: WorkflowTaskRun) -> None:
             run.recorded_status = run.earlier.status
             run.recorded_units = await unit_records.units_of_run(session, run.history_run_id)
         await run.take_inputs(session, done_before)
+        await run.take_measures(session)
 
 
 async def _run(run: WorkflowTaskRun) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from flows.job.workflow_task_run import WorkflowTaskRun
+from flows.launchers.slurm.right_size import Measured, enough_for
 from flows.records.units import log_path
 from flows.reports import job_log
 from flows.reports.artifacts import show_failures
@@ -60,7 +61,8 @@ def warn(run: WorkflowTaskRun) -> None:
     warnings = job_log.failure_warnings(_failed_units(run), run.num_units)
     for phase in run.phases:
         name = meta_name(phase.plan.component)
-        warnings += job_log.memory_warning(phase.asked_memory, phase.peak_rss_kb, name)
+        enough = enough_for(Measured(phase.peak_rss_kb, len(phase.outputs)))
+        warnings += job_log.memory_warning(phase.asked_memory, phase.peak_rss_kb, enough, name)
     logs = [
         log_path(run.units_dir, unit)
         for phase in run.phases

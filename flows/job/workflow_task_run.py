@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.job.phase import Failure, Output, Phase
 from flows.job.run import JobRun
+from flows.launchers.slurm.right_size import Measured, RightSize, is_auto, right_size
+from flows.records.needs import Needs, needs_of
 from flows.records.runs import RunEnd, Status, order_of
 from flows.records.units import RecordedUnit
 from flows.reports.artifacts import Progress
@@ -18,6 +20,7 @@ from flows.units.plan import (
     PlanError,
     TaskType,
     UnitPlan,
+    manifest_of,
     meta_name,
     meta_of,
     plan_compute_phase,
@@ -76,6 +79,7 @@ class WorkflowTaskRun:
         self.history_run_id: int | None = None
         self.recorded_status: str | None = None  # and units: of an executor before this one
         self.recorded_units: list[RecordedUnit] = []
+        self.needs: Needs = {}  # of earlier units, where the memory of these is left to that
         self.recorded = False
         self.why_it_failed: Exception | None = None
         self.not_recorded: Exception | None = None  # why, if the database refused
@@ -114,6 +118,26 @@ class WorkflowTaskRun:
             search.filter_by({}, {STATUS_ATTRIBUTE: wanted})
         found = await read_images(session, search)
         self.inputs = [image for image in found if image["zarr_url"] not in done_before]
+
+    async def take_measures(self, session: AsyncSession) -> None:
+        """Read what earlier units needed, if the memory of these is left to that."""
+        if any(self._leaves_memory(component) for component in get_args(Component)):
+            self.needs = await needs_of(session, [self.dump["task_id"]])
+
+    def _leaves_memory(self, component: Component) -> bool:
+        """Whether the memory of units is what earlier ones needed."""
+        own = manifest_of(self.dump, component)
+        config, meta = self.job.slurm, meta_of(self.dump, component)
+        return config is not None and is_auto(config, meta, own)
+
+    def _right_size(self, component: Component) -> RightSize | None:
+        """The resources of units whose memory is left to what earlier ones needed."""
+        if self.job.slurm is None or not self._leaves_memory(component):
+            return None
+        need = self.needs.get((self.dump["task_id"], component))
+        measured = None if need is None else Measured(need.peak_rss_kb.highest, need.num_units)
+        own = manifest_of(self.dump, component)
+        return right_size(self.job.slurm, meta_of(self.dump, component), own, measured)
 
     @property
     def wanted_statuses(self) -> Sequence[Scalar] | None:
@@ -190,9 +214,18 @@ class WorkflowTaskRun:
         progress: Progress,
     ) -> Phase[Output]:
         """Make the next phase, with the units of this plan to run."""
-        meta = meta_of(self.dump, plan.component)
-        warm = self.has_warm_units(plan.component)
-        phase = Phase(self.job, self.title, plan, meta, self.units_dir, parse, progress, warm=warm)
+        sized = self._right_size(plan.component)
+        phase = Phase(
+            self.job,
+            self.title,
+            plan,
+            meta_of(self.dump, plan.component) if sized is None else sized.meta,
+            self.units_dir,
+            parse,
+            progress,
+            warm=self.has_warm_units(plan.component),
+            why_memory=None if sized is None else sized.told,
+        )
         self.phases.append(phase)
         return phase
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.launchers.slurm.partitions import Partition, misfits
+from flows.launchers.slurm.right_size import Measured, is_auto, right_size
 from flows.launchers.slurm.sizing import request_of, sizing_of
 from flows.plans import estimates
 from flows.records.needs import Need
@@ -36,12 +37,16 @@ class Units:
 
 
 def plan_phase(
-    site: Site, units: Units, meta: dict[str, Any], need: Need | None
+    site: Site,
+    units: Units,
+    meta: dict[str, Any],
+    manifest: Mapping[str, Any],
+    need: Need | None,
 ) -> tuple[PhasePlan, list[str]]:
     """The plan of a phase, and what is wrong with it, as sentences.
 
-    `meta` is what its workflow task says of the resources of units, `need` what earlier ones
-    needed.
+    `meta` is what its workflow task says of the resources of units, `manifest` what the task itself
+    does, `need` what earlier ones needed.
     """
     plan = PhasePlan(
         component=units.component,
@@ -53,6 +58,9 @@ def plan_phase(
     if site.slurm is None:
         problems = _meta_problems(meta, units.component)
     else:
+        if is_auto(site.slurm, meta, manifest):
+            known = None if need is None else Measured(need.peak_rss_kb.highest, need.num_units)
+            meta = right_size(site.slurm, meta, manifest, known).meta
         problems = _put_into_slurm_jobs(plan, site, site.slurm, meta)
     if need is not None:
         _estimate(plan, need)

@@ -15,7 +15,15 @@ from flows.plans.phases import Site, Units, plan_phase
 from flows.records.needs import EarlierRun, Needs
 from flows.reports.quantities import count
 from flows.reports.sentences import sentence
-from flows.units.plan import COMPOUND, CONVERTERS, PlanError, meta_of, plan_first_phase, title_of
+from flows.units.plan import (
+    COMPOUND,
+    CONVERTERS,
+    PlanError,
+    manifest_of,
+    meta_of,
+    plan_first_phase,
+    title_of,
+)
 from fractal_models.image_kinds import ImageKind
 from fractal_models.image_search import NOT_DONE
 from fractal_models.images import STATUS_ATTRIBUTE, FilterError, Scalar, task_type_filters
@@ -174,6 +182,7 @@ class _Planning:
     def _phase(self, task: Task, units: Units) -> PhasePlan:
         need = self.facts.needs.get((task["task_id"], units.component))
         meta = meta_of(task, units.component)
-        plan, problems = plan_phase(self.facts.site, units, meta, need)
+        own = manifest_of(task, units.component)
+        plan, problems = plan_phase(self.facts.site, units, meta, own, need)
         self._find("error", task, problems)
         return plan

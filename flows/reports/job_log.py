@@ -115,13 +115,17 @@ def _by_cause(failed: Iterable[FailedUnit]) -> list[tuple[str, list[FailedUnit]]
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def memory_warning(asked_mb: int | None, peak_kb: int, meta_name: str) -> list[str]:
-    """A warning if far more memory was asked for (MiB per unit) than any unit used; else empty."""
+def memory_warning(asked_mb: int | None, peak_kb: int, enough_mb: int, meta_name: str) -> list[str]:
+    """A warning if far more memory was asked for (MiB per unit) than any unit used; else empty.
+
+    `enough_mb` (MiB) is what to ask for next time.
+    """
     if asked_mb is None or not peak_kb or asked_mb * 1024 < _WASTE_FACTOR * peak_kb:
         return []
     return [
         f"each unit was given {memory(asked_mb * 1024)} of memory, and none used more than "
-        f"{memory(peak_kb)}: with a lower mem in {meta_name} more of them run at once."
+        f"{memory(peak_kb)}: ask for {memory(enough_mb * 1024)} next time, with mem in "
+        f'{meta_name} (or "auto" there), and more of them run at once.'
     ]
 
 

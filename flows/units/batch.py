@@ -43,7 +43,7 @@ class Batch:
     the logs of the earlier attempt are kept as `<name>.attempt-<n>.log`. If it is `warm`, imports
     are made once for all units, where that is safe. `meta` is what the task says about the
     resources that its units need; a launcher on a cluster computes from it how many units run at
-    once.
+    once. If it `grows`, units that run out of memory or time there run again with more of it.
     """
 
     folder: Path
@@ -58,6 +58,7 @@ class Batch:
     attempt: int = 1
     warm: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    grows: bool = False
 
     def __post_init__(self) -> None:
         if not self.command:

@@ -38,9 +38,13 @@ def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str,
 
     If the workflow task says nothing, its task's own value is used.
     """
-    name = meta_name(component)
-    own: dict[str, Any] | None = workflow_task.get(name)
-    return dict(workflow_task["task"].get(name) or {}) if own is None else own
+    own: dict[str, Any] | None = workflow_task.get(meta_name(component))
+    return manifest_of(workflow_task, component) if own is None else own
+
+
+def manifest_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
+    """What its task itself says about the resources of the units of a phase."""
+    return dict(workflow_task["task"].get(meta_name(component)) or {})
 
 
 class PlanError(FractalError):

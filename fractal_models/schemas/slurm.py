@@ -1,7 +1,7 @@
 """Requests to a SLURM cluster: those of a resource for all its jobs, of a task for its units."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -65,6 +65,10 @@ def _checked_memory(value: Any) -> Any:
     return value
 
 
+def _checked_memory_or_auto(value: Any) -> Any:
+    return value if value == "auto" else _checked_memory(value)
+
+
 def _checked_time(text: str) -> str:
     if _TIME.fullmatch(text) is None:
         raise ValueError(
@@ -106,6 +110,15 @@ def _refused_account(value: Any) -> Any:
 Count = Annotated[int, Strict(), Field(gt=0)]
 Flag = Annotated[bool, Strict()]
 Memory = Annotated[Count | NonEmpty, BeforeValidator(_checked_memory)]
+MemoryOrAuto = Annotated[Count | NonEmpty, BeforeValidator(_checked_memory_or_auto)]
+# Kept only where it was chosen: other servers and clients do not know it.
+MemoryOfResource = Annotated[
+    Literal["asked", "auto"],
+    Field(
+        description="Memory of units: what their task asks for, or what earlier units needed",
+        exclude_if=lambda value: value == "asked",
+    ),
+]
 TimeLimit = Annotated[NonEmpty, AfterValidator(_checked_time)]
 Option = Annotated[NonEmpty, AfterValidator(_checked_option)]
 Shebang = Annotated[NonEmpty, AfterValidator(_checked_shebang)]
@@ -192,6 +205,7 @@ class JobRunnerConfigSLURM(Input):
     max_running_jobs: Count | None = None
     user_local_exports: dict[ShellVariable, ExportedText] = {}
     warm_units: WarmUnitsOfResource = "auto"
+    mem: MemoryOfResource = "asked"
 
 
 class SlurmMeta(_UnitOptions):
@@ -199,10 +213,12 @@ class SlurmMeta(_UnitOptions):
 
     It overrides the configuration of the resource; its `extra_lines` are added to those of the
     resource. `tasks_per_job` units go into one SLURM job, and `parallel_tasks_per_job` of them run
-    at once.
+    at once. With "auto", `mem` is what earlier units needed.
     """
 
     model_config = ConfigDict(frozen=True)
+
+    mem: MemoryOrAuto | None = None
 
     account: Annotated[None, BeforeValidator(_refused_account)] = None
     use_mem_per_cpu: Flag | None = None

@@ -15,14 +15,15 @@ from flows.launchers.slurm.mirror import Mirror
 from flows.launchers.slurm.pending import Pending
 from flows.launchers.slurm.queue import JOB_NAME, ElementState, Snapshot
 from flows.launchers.slurm.record import FORGOTTEN
-from flows.launchers.slurm.script import sbatch_script
+from flows.launchers.slurm.right_size import Growth
+from flows.launchers.slurm.script import SlurmRequest, sbatch_script
 from flows.launchers.slurm.state import SlurmState, Submission
 from flows.launchers.slurm.submitter import Submitter
 from flows.launchers.slurm.verdict import OF_THE_CLUSTER, better_told, verdict_on
 from flows.launchers.slurm.watch import Element, Watch
 from flows.process.transport import CommandError, NoAnswerError, TransportError
 from flows.programs import unit_runner, warm_process
-from flows.reports.quantities import count
+from flows.reports.quantities import count, duration, memory
 from flows.units.batch import (
     BATCH_FILE,
     Batch,
@@ -31,6 +32,7 @@ from flows.units.batch import (
     batch_file,
     begun_batch,
 )
+from fractal_models.schemas.slurm import slurm_seconds
 
 STOP_SECONDS = 120.0
 _CANCEL_AGAIN_SECONDS = 10.0
@@ -182,14 +184,18 @@ class SlurmBatch:
         return why
 
     def _due(self) -> list[int]:
-        """The parts that are to be submitted now."""
+        """The parts that are to be submitted now: of those, as many as ask for the same."""
         now = time.time()
-        return [
+        due = [
             number
             for number in self.open
             if self.state.submission_of(number) is None
             and self.state.again_at.get(number, 0.0) <= now
         ]
+        return [number for number in due if self._growth(number) == self._growth(due[0])]
+
+    def _growth(self, number: int) -> Growth:
+        return Growth(self.state.more_mem.get(number, 0), self.state.more_time.get(number, 0))
 
     async def _max_array_size(self) -> int:
         """The cluster's `MaxArraySize`, or SLURM's default if the cluster never tells its own."""
@@ -225,10 +231,21 @@ class SlurmBatch:
             self.state.write(self.folder)
             if isinstance(error, TooManyError):
                 await self.context.pace.note_refusal()
+            elif self._growth(parts[0]) != Growth():
+                self._give_up(parts, f"{self._last_words} With more, SLURM refuses it: {error}")
+                return
             raise
         if any(job_id == each.job_id for each in self.state.submissions):
             raise BusyError(f"sbatch gives a job the number of another one: {job_id}")
         await self._submitted(submission, job_id)
+
+    def _give_up(self, parts: list[int], why: str) -> None:
+        """End parts that SLURM does not take; their units without a result get this reason."""
+        for number in parts:
+            missing = self.parts[number].missing.keys() - self.state.reasons.keys()
+            self.state.reasons |= dict.fromkeys(missing, " ".join(why.split()))
+            del self.open[number]
+        self._save()
 
     async def _submitted(self, submission: Submission, job_id: int) -> None:
         submission.job_id = job_id
@@ -236,12 +253,16 @@ class SlurmBatch:
         await self.context.on_submitted(job_id)
         self.context.say(f"SLURM job {job_id} has {count(len(submission.parts), 'element')}.")
 
+    def _request(self, growth: Growth) -> SlurmRequest:
+        assert self.batch is not None  # what can only be stopped is not submitted
+        return self.context.grown(self.batch, self.state.parallel_tasks, growth)
+
     def _files(self, submission: Submission) -> dict[str, bytes]:
         """The files to send to the cluster, by their paths in the job's folder."""
         assert self.batch is not None  # what can only be stopped is not submitted
         folder = self.remote_folder.relative_to(self.context.cluster.home)
         script = sbatch_script(
-            self.context.request(self.batch),
+            self._request(self._growth(submission.parts[0])),
             folder=self.remote_folder,
             batches=submission.parts,
             parallel_tasks=self.state.parallel_tasks,
@@ -518,12 +539,17 @@ class SlurmBatch:
             running,
             has_results=self._left(number) < submission.left_of(number),
             was_one_by_one=number in self.state.one_by_one,
+            may_grow=self._next_growth(number, how.state) is not None,
         )
         submission.settled.append(number)
         reason = " ".join(f"{what} {said}".split())
         self.state.reasons |= dict.fromkeys(verdict.failed, reason)
         if verdict.one_by_one:
             self.state.one_by_one.append(number)
+        way = ", one unit at a time" if verdict.one_by_one else ""
+        if verdict.grows and (growth := self._next_growth(number, how.state)) is not None:
+            self.state.more_mem[number], self.state.more_time[number] = growth.mem, growth.time
+            way = f", with {self._amount(growth, how.state)}"
         if not verdict.in_vain:
             self.state.in_vain.pop(number, None)
         if not (verdict.goes_on and self._left(number)) or self.is_stopped:
@@ -534,8 +560,21 @@ class SlurmBatch:
             del self.open[number]
             return
         when = f" in {seconds:.0f} s" if seconds else ""
-        way = ", one unit at a time" if verdict.one_by_one else ""
         self.context.say(f"{what} What has no result will be submitted again{when}{way}.")
+
+    def _next_growth(self, number: int, state: str) -> Growth | None:
+        """More of what a part ran out of; None if it is not to grow, or does not any more."""
+        grown = self._growth(number).after(state)
+        if grown is None or self.batch is None or not self.batch.grows:
+            return None
+        return None if self._request(grown) == self._request(self._growth(number)) else grown
+
+    def _amount(self, growth: Growth, state: str) -> str:
+        """What units get of what they ran out of."""
+        request = self._request(growth)
+        if state == "TIMEOUT":
+            return f"a time limit of {duration(slurm_seconds(request.time or '0'))}"
+        return f"{memory(request.mem * 1024)} for each unit"
 
     def _wait_before_next(self, number: int, state: str) -> float:
         """Delay the next submission of a part after one that brought nothing. Returns the seconds.

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from flows.launchers.slurm.cluster import Cluster
 from flows.launchers.slurm.pace import Pace
 from flows.launchers.slurm.queue import SlurmQueue
+from flows.launchers.slurm.right_size import Growth, grown_request
 from flows.launchers.slurm.script import SlurmRequest
 from flows.launchers.slurm.sizing import request_of, sizing_of
 from flows.launchers.slurm.state import SlurmState
 from flows.reports.quantities import count, memory
 from flows.units.batch import Batch
-from fractal_models.schemas.slurm import JobRunnerConfigSLURM, slurm_meta_of
+from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes, slurm_meta_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class SlurmContext:
         return request_of(
             self.config, meta, self.account, cache_dir=self.cache_dir, attempt=batch.attempt
         )
+
+    def grown(self, batch: Batch, parallel_tasks: int, growth: Growth) -> SlurmRequest:
+        """As `request`, for units that need more, of which so many run at once in a SLURM job."""
+        most = mebibytes(self.config.batching_config.max_mem_per_job) // parallel_tasks
+        return grown_request(self.request(batch), growth, most)
 
     def describe(self, batch: Batch) -> str:
         """A phrase that says how a batch is divided into SLURM jobs, and what each unit gets.

@@ -85,7 +85,8 @@ def resolve_request(
     options = {each.name for each in fields(SlurmRequest)}
     said: dict[str, Any] = {}
     for layer in layers:
-        said |= layer.model_dump(include=options, exclude_defaults=True)
+        known = options - {"mem"} if layer.mem == "auto" else options
+        said |= layer.model_dump(include=known, exclude_defaults=True)
     if slurm_account is not None:
         said["account"] = slurm_account
     mem = mebibytes(said.get("mem", DEFAULT_MEM))

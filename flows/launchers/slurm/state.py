@@ -53,7 +53,7 @@ class SlurmState:
     `again_at` has, by part, the earliest time of its next submission, in seconds since the epoch;
     `in_vain` the states in which its latest SLURM jobs ended that brought no result. The units of
     the parts in `one_by_one` run one at a time, as it is to be found out which needs too much
-    memory.
+    memory. `more_mem` and `more_time` say how often that of a part was doubled.
     """
 
     sizes: list[int]
@@ -63,6 +63,8 @@ class SlurmState:
     again_at: dict[int, float] = field(default_factory=dict)
     in_vain: dict[int, list[str]] = field(default_factory=dict)
     one_by_one: list[int] = field(default_factory=list)
+    more_mem: dict[int, int] = field(default_factory=dict)
+    more_time: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "SlurmState | None":
@@ -78,7 +80,7 @@ class SlurmState:
                 raise ValueError(f"it has format {version!r}, supported is {_FORMAT}")
             content["submissions"] = [Submission(**each) for each in content["submissions"]]
             content["reasons"] = {int(index): why for index, why in content["reasons"].items()}
-            for by_part in ("again_at", "in_vain"):
+            for by_part in ("again_at", "in_vain", "more_mem", "more_time"):
                 found = content.pop(by_part, {})
                 content[by_part] = {int(part): value for part, value in found.items()}
             return cls(**content)

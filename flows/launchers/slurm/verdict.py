@@ -22,12 +22,13 @@ _REQUEUED = "DUE TO JOB REQUEUE"
 @dataclass(frozen=True)
 class Verdict:
     """What follows for the units without a result: `failed` never run again, the others do if
-    `goes_on`. With `one_by_one` they do so one after the other; with `in_vain` the SLURM job
-    counts as a try that brought nothing."""
+    `goes_on`. With `one_by_one` they do so one after the other, if it `grows` with more of what
+    they ran out of; with `in_vain` the SLURM job counts as a try that brought nothing."""
 
     failed: frozenset[int]
     goes_on: bool
     one_by_one: bool = False
+    grows: bool = False
     in_vain: bool = False
 
 
@@ -38,11 +39,13 @@ def verdict_on(
     *,
     has_results: bool,
     was_one_by_one: bool,
+    may_grow: bool = False,
 ) -> Verdict:
     """What follows when a SLURM job ended in a state.
 
     Of its units, `missing` have no result, of which `running` were started; `has_results` says
-    whether the job brought any. It ran one unit at a time if `was_one_by_one`.
+    whether the job brought any. It ran one unit at a time if `was_one_by_one`; the next one may get
+    more of what it ran out of, memory or time, if `may_grow`.
 
     A limit of time ends units that could have ended in another job, so they run again as long as
     jobs bring results. A job that needs too much memory may have had several units running, of
@@ -54,6 +57,8 @@ def verdict_on(
         return Verdict(frozenset(), goes_on=True, in_vain=not has_results)
     if how.state == "TIMEOUT" and has_results:
         return Verdict(frozenset(), goes_on=True)
+    if may_grow and how.state in _OF_RUNNING_UNITS:
+        return Verdict(frozenset(), goes_on=True, grows=True)
     if how.state == "OUT_OF_MEMORY" and len(running) > 1 and not was_one_by_one:
         return Verdict(frozenset(), goes_on=True, one_by_one=True)
     if how.state in _OF_RUNNING_UNITS:

@@ -121,14 +121,14 @@ def test_reasons_with_a_remedy_are_told_with_it(reason: str, advice: str, times:
 def test_ten_times_the_memory_that_was_used_is_worth_a_warning(
     asked_mb: int | None, peak_kb: int, warns: bool
 ) -> None:
-    assert bool(memory_warning(asked_mb, peak_kb, "meta_parallel")) == warns
+    assert bool(memory_warning(asked_mb, peak_kb, 200, "meta_parallel")) == warns
 
 
-def test_a_warning_about_memory_tells_both_figures_and_the_field() -> None:
-    (warning,) = memory_warning(4000, 60 * 1024, "meta_parallel")
+def test_a_warning_about_memory_tells_the_figures_what_to_ask_for_and_where() -> None:
+    (warning,) = memory_warning(4000, 60 * 1024, 200, "meta_parallel")
     assert "3.9 GB" in warning
     assert "60 MB" in warning
-    assert "mem in meta_parallel" in warning
+    assert "ask for 200 MB next time, with mem in meta_parallel" in warning
 
 
 def test_units_with_warnings_are_counted_and_the_first_log_is_named() -> None:

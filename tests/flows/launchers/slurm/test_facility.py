@@ -333,6 +333,14 @@ async def test_limits_of_memory_and_time_cost_only_the_units_that_exceed_them(
         assert "OUT_OF_MEMORY" in end.reasons[1]
         assert "one unit at a time" in " ".join(case.bench.said)
 
+    async def one_gets_more() -> None:
+        meta = {"mem": 40, "tasks_per_job": 4, "parallel_tasks_per_job": 4}
+        case = Case(benches("sudo"), 4, command=(PYTHON, "-c", HUNGRY), meta=meta, grows=True)
+        end = await case.run()
+        assert not end.missing, (case.bench.said, end)
+        assert case.bench.succeeded == [0, 1, 2, 3]
+        assert "again, with 80 MB for each unit" in " ".join(case.bench.said)
+
     async def one_is_too_slow() -> None:
         case = Case(benches("sudo"), 1, seconds=120, meta={"time": "5"})
         running = asyncio.create_task(case.run())
@@ -361,7 +369,7 @@ async def test_limits_of_memory_and_time_cost_only_the_units_that_exceed_them(
         await running
         assert sorted(bench.began().values()) == [1, 1, 2]
 
-    await together(one_is_too_large(), one_is_too_slow(), the_job_is_too_slow())
+    await together(one_is_too_large(), one_gets_more(), one_is_too_slow(), the_job_is_too_slow())
 
 
 @asynccontextmanager

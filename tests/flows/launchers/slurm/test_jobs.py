@@ -148,6 +148,26 @@ async def test_a_plan_asks_the_cluster_as_the_user_of_units(
     assert (phase["units"], phase["memory_mb"], phase["partition"]) == (5, 100, "short")
 
 
+async def test_memory_that_is_auto_is_what_units_of_a_job_before_needed(
+    slurm_lab: Lab, slurm_journal: Journal, fractal: Sessions
+) -> None:
+    """The first job asks for what the task's manifest says, which is four times as much."""
+    tasks = [slurm_lab.tasks["Journal process"]]
+    await slurm_lab.ok("PATCH", f"/api/v2/task/{tasks[0]}/", json={"meta_parallel": {}})
+    meta = {"mem": "800M", "time": "10", "tasks_per_job": 2, "parallel_tasks_per_job": 1}
+    reserved = []
+    for mem in ("800M", "auto"):
+        fields = {"args_parallel": slurm_journal.args, "meta_parallel": {**meta, "mem": mem}}
+        workflow = await slurm_lab.workflow(("Journal process", fields))
+        ended = await slurm_lab.run(workflow, await slurm_lab.dataset(*NAMES[:4]))
+        assert ended["status"] == "done", ended["log"]
+        async with fractal() as session:
+            found = await session.exec(select(Allocation).where(Allocation.job_id == ended["id"]))
+            reserved.append([each.mem_mb for each in found])
+    assert reserved == [[800, 800], [200, 200]]
+    assert "(mem is auto: " in ended["log"]
+
+
 async def test_a_job_on_a_cluster_survives_the_end_of_its_process(
     slurm_lab: Lab, slurm_journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:

@@ -14,9 +14,16 @@ def verdict(
     *,
     has_results: bool = False,
     was_one_by_one: bool = False,
+    may_grow: bool = False,
 ) -> Verdict:
-    how = ElementState(state, "a reason")
-    return verdict_on(how, MISSING, running, has_results=has_results, was_one_by_one=was_one_by_one)
+    return verdict_on(
+        ElementState(state, "a reason"),
+        MISSING,
+        running,
+        has_results=has_results,
+        was_one_by_one=was_one_by_one,
+        may_grow=may_grow,
+    )
 
 
 @pytest.mark.parametrize("state", [*sorted(OF_THE_CLUSTER), "FORGOTTEN"])
@@ -37,6 +44,16 @@ def test_which_of_several_units_needs_too_much_memory_is_found_out() -> None:
     assert verdict("OUT_OF_MEMORY", {2}) == Verdict(frozenset({2}), goes_on=True)
     again = verdict("OUT_OF_MEMORY", was_one_by_one=True)
     assert again == Verdict(frozenset(RUNNING), goes_on=True)
+
+
+def test_units_that_may_get_more_go_on_with_more_and_others_as_ever() -> None:
+    more = Verdict(frozenset(), goes_on=True, grows=True)
+    assert verdict("OUT_OF_MEMORY", may_grow=True) == more
+    assert verdict("OUT_OF_MEMORY", {2}, was_one_by_one=True, may_grow=True) == more
+    assert verdict("TIMEOUT", may_grow=True) == more
+    assert not verdict("TIMEOUT", has_results=True, may_grow=True).grows  # it makes progress
+    for state in ("NODE_FAIL", "FAILED", "CANCELLED"):
+        assert verdict(state, may_grow=True) == verdict(state)
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "A_NEW_STATE"])
