@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -14,7 +14,7 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from flows.records import jobs, outbox
-from flows.units.plan import CONVERTERS, Component, meta_name, meta_of
+from flows.units.plan import CONVERTERS, Component, meta_name, meta_of, with_memory
 from fractal_models.database import saved_id
 from fractal_models.errors import (
     DatasetBusyError,
@@ -218,7 +218,7 @@ def _new_job(
         slurm_account=request.slurm_account,
         worker_init=request.worker_init,
         project_dump=dump_project(project),
-        workflow_dump=dump_workflow(workflow, checked.tasks, checked.groups),
+        workflow_dump=dump_workflow(workflow, checked.tasks, checked.groups, request.mem),
         dataset_dump=dump_dataset(dataset),
         fractal_server_version=CONTRACT_VERSION,
         first_task_index=checked.first,
@@ -310,9 +310,14 @@ def dump_dataset(dataset: DatasetV2) -> dict[str, Any]:
 
 
 def dump_workflow(
-    workflow: WorkflowV2, tasks: list[WorkflowTaskV2], groups: dict[int, TaskGroupV2]
+    workflow: WorkflowV2,
+    tasks: list[WorkflowTaskV2],
+    groups: dict[int, TaskGroupV2],
+    mem: Literal["auto"] | None,
 ) -> dict[str, Any]:
     """The workflow as clients see it, plus the tasks to run, each with its task group.
+
+    If the memory is `mem`, it is that of all tasks for which nobody has chosen another one.
 
     Arguments that do not fit the task's schema do not stop the job, because a task may accept more
     than its schema says; the job's log lists such arguments.
@@ -329,6 +334,8 @@ def dump_workflow(
         }
         for task in tasks
     ]
+    if mem is not None:
+        dump["task_list"] = [with_memory(task, mem) for task in dump["task_list"]]
     return dump
 
 

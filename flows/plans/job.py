@@ -113,7 +113,7 @@ async def plan_request(
         only_not_done=only_not_done,
     )
     asked = Asked(
-        tasks=dump_workflow(workflow, checked.tasks, checked.groups)["task_list"],
+        tasks=dump_workflow(workflow, checked.tasks, checked.groups, request.mem)["task_list"],
         dataset_id=saved_id(dataset),
         zarr_dir=dataset.zarr_dir,
         type_filters=request.type_filters,

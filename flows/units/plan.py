@@ -42,6 +42,16 @@ def meta_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str,
     return manifest_of(workflow_task, component) if own is None else own
 
 
+def with_memory(workflow_task: dict[str, Any], mem: str) -> dict[str, Any]:
+    """A workflow task whose units get other memory, unless somebody has chosen that of now."""
+    changed = dict(workflow_task)
+    for component in ("parallel", "non_parallel"):
+        meta, own = meta_of(workflow_task, component), manifest_of(workflow_task, component)
+        if meta.get("mem") == own.get("mem"):
+            changed[meta_name(component)] = {**meta, "mem": mem}
+    return changed
+
+
 def manifest_of(workflow_task: Mapping[str, Any], component: Component) -> dict[str, Any]:
     """What its task itself says about the resources of the units of a phase."""
     return dict(workflow_task["task"].get(meta_name(component)) or {})

@@ -25,6 +25,11 @@ class JobCreate(Input):
     worker_init: NonEmpty | None = None
     attribute_filters: AttributeFilters = {}
     type_filters: TypeFilters = {}
+    # Beyond the contract.
+    mem: Annotated[
+        Literal["auto"] | None,
+        Field(description="On SLURM: the memory that earlier units needed, where none is chosen"),
+    ] = None
 
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> "JobCreate":

@@ -12,6 +12,7 @@ from flows.units.plan import (
     plan_compute_phase,
     plan_first_phase,
     processed,
+    with_memory,
 )
 from fractal_models.images import ParallelizationItem
 
@@ -237,3 +238,19 @@ def test_images_are_processed_if_all_units_on_them_succeeded(
     on = ["/a", "/a", "/new", "/b"]
     units = [PlannedUnit(index, f"par-{index}", {}, [url]) for index, url in enumerate(on)]
     assert [image["zarr_url"] for image in processed(inputs, units, succeeded)] == expected
+
+
+def test_other_memory_is_for_units_for_which_nobody_has_chosen_it() -> None:
+    own = {"meta_parallel": {"mem": "4G", "time": "5"}, "meta_non_parallel": None}
+    chosen = {"task": own, "meta_parallel": {"mem": "5G"}, "meta_non_parallel": {"time": "9"}}
+    assert with_memory(chosen, "auto") == {
+        **chosen,
+        "meta_non_parallel": {"time": "9", "mem": "auto"},
+    }
+    as_it_is = {"task": own, "meta_parallel": None, "meta_non_parallel": None}
+    assert with_memory(as_it_is, "auto") == {
+        "task": own,
+        "meta_parallel": {"mem": "auto", "time": "5"},
+        "meta_non_parallel": {"mem": "auto"},
+    }
+    assert as_it_is["meta_parallel"] is None
