@@ -221,7 +221,7 @@ async def download_job(job: rights.ReadableJob, session: SessionDep) -> Streamin
     return await _zipped_folder(session, job)
 
 
-@router.get("/project/{project_id}/job/{job_id}/report.html", response_class=HTMLResponse)
+@router.get("/project/{project_id}/job/{job_id}/report.html", response_class=Response)
 async def report_job(job: rights.ReadableJob, session: SessionDep) -> HTMLResponse:
     """What the job did, took and failed at, as one page that needs nothing else."""
     return HTMLResponse(await report_of(session, job), headers=_STILL)
@@ -304,7 +304,7 @@ async def download_any_job(job: rights.AnyJob, session: SessionDep) -> Streaming
     return await _zipped_folder(session, job)
 
 
-@router_of_all.get("/{job_id}/report.html", response_class=HTMLResponse)
+@router_of_all.get("/{job_id}/report.html", response_class=Response)
 async def report_any_job(job: rights.AnyJob, session: SessionDep) -> HTMLResponse:
     """What the job did, took and failed at, as one page that needs nothing else."""
     return HTMLResponse(await report_of(session, job), headers=_STILL)

@@ -109,8 +109,14 @@ def _row_of_batch(batch: Allocation, since: float) -> Row:
 
 
 def _title(run: ReportedRun) -> str:
+    """Of a task for people; a database that was adopted may know little of it."""
     dump = run.workflow_task
-    return printable(f"{dump['order']} {dump.get('alias') or dump['task']['name']}")
+    name = dump.get("alias") or _task_of(run).get("name") or f"run {run.id}"
+    return printable(f"{dump.get('order', '')} {name}".strip())
+
+
+def _task_of(run: ReportedRun) -> dict[str, Any]:
+    return run.workflow_task.get("task") or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +167,12 @@ def _facts_of(run: ReportedRun, batches: Sequence[Allocation]) -> list[tuple[str
 
 
 def _version(run: ReportedRun) -> str:
-    task, group = run.workflow_task["task"], run.task_group or {}
+    task, group = _task_of(run), run.task_group or {}
     package = " ".join(str(group[key]) for key in ("pkg_name", "version") if group.get(key))
     python = f", Python {group['python_version']}" if group.get("python_version") else ""
     version = f" {task['version']}" if task.get("version") and not package else ""
-    return printable(f"{task['name']}{version}{f' of {package}' if package else ''}{python}")
+    name = task.get("name") or "not known"
+    return printable(f"{name}{version}{f' of {package}' if package else ''}{python}")
 
 
 def _reserved(batches: Sequence[Allocation]) -> str:

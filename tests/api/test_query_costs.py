@@ -169,9 +169,11 @@ async def test_an_answer_costs_what_it_returns_or_must_read(site: Site, question
         assert cost <= bound, f"{cost} for {size} images\n{site.costs.dearest}"
 
 
-# These answer without PostgreSQL, or not without what is not here: files, Prefect, SLURM.
+# These answer without PostgreSQL, or not without what is not here: files, Prefect, SLURM. A report
+# is no JSON, and reads all units of a job.
 _ELSEWHERE = re.compile(
-    "alive|schedule|download|squeue|authorize|callback|stop|-log/|template_id|activity_id|csv"
+    "alive|schedule|download|report|files|squeue|authorize|callback|stop|-log/|template_id"
+    "|activity_id|csv"
 )
 
 

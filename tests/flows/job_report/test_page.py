@@ -187,3 +187,9 @@ def test_a_page_of_many_units_stays_small() -> None:
 def test_units_of_which_nothing_was_measured_have_no_charts() -> None:
     text = page(facts(a_run(3, units=Units((), (), (), ()), most_memory=())))
     assert len(re.findall("<svg", text)) == 1  # the time line
+
+
+def test_a_run_of_which_little_is_known_is_told_all_the_same() -> None:
+    text = Reader(page(facts(a_run(workflow_task={}, task_group=None)))).text
+    assert "run 3: done" in text
+    assert "Task not known" in text
