@@ -33,7 +33,7 @@ _HARMLESS = {
 
 
 async def answer_with(path: str, folder: str, headers: Mapping[str, str]) -> Response:
-    """The answer to a request for a file below a folder. Raises NoSuchFileError, as `open_data`."""
+    """The answer to a request for a file below a folder. Raises NotFoundError, as `open_data`."""
     return await asyncio.to_thread(_answer, path, folder, headers)
 
 

@@ -6,8 +6,6 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.data_files import answer_with
 from api.readers import Viewer, viewer
-from flows.viewing.files import NoSuchFileError
-from fractal_models.errors import NotFoundError
 
 router = APIRouter(prefix="/data", tags=["Data"])
 
@@ -19,7 +17,4 @@ async def read_data_file(
 ) -> Response:
     """A file below one of the user's allowed viewer paths, or a range of its bytes."""
     place, folder = await viewer.folder_of(f"/{path}")
-    try:
-        return await answer_with(place, folder, request.headers)
-    except NoSuchFileError as error:
-        raise NotFoundError("A file", place) from error
+    return await answer_with(place, folder, request.headers)

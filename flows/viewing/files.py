@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from fractal_models.errors import NotFoundError
+
 _MOST_LINKS = 40  # as in Linux
-
-
-class NoSuchFileError(Exception):
-    """There is no such regular file in the folder that the server can read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ def open_data(path: str, folder: str) -> DataFile:
     Both are absolute and without `..`. It blocks, perhaps for long on a file system of a network.
 
     Raises:
-        NoSuchFileError: it is not there, is no regular file, leads elsewhere, or cannot be read.
+        NotFoundError: it is not there, is no regular file, leads elsewhere, or cannot be read.
     """
     try:
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)  # opens nothing yet, so cannot block
@@ -42,12 +40,12 @@ def open_data(path: str, folder: str) -> DataFile:
             about = os.fstat(found)
             real = str(Path(f"/proc/self/fd/{found}").readlink())
             if not stat.S_ISREG(about.st_mode) or not _is_below(real, real_folder(folder)):
-                raise NoSuchFileError(path)
+                raise NotFoundError("A file", path)
             file = open(f"/proc/self/fd/{found}", "rb", buffering=0)  # noqa: SIM115, PTH123
         finally:
             os.close(found)
     except (OSError, ValueError) as error:
-        raise NoSuchFileError(path) from error
+        raise NotFoundError("A file", path) from error
     tag = f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}"
     return DataFile(file, about.st_size, tag, about.st_mtime)
 

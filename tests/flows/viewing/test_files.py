@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.viewing.files import NoSuchFileError, open_data, real_folder
+from flows.viewing.files import open_data, real_folder
+from fractal_models.errors import NotFoundError
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links of others")
@@ -84,14 +85,14 @@ def test_what_is_no_file_of_the_folder_is_not_there(
     folder: Path, made: Callable[[Path], None]
 ) -> None:
     made(folder / "x")
-    with pytest.raises(NoSuchFileError):
+    with pytest.raises(NotFoundError):
         open_data(f"{folder}/x", str(folder))
 
 
 @as_root
 def test_a_folder_below_that_leads_out_is_not_followed(folder: Path) -> None:
     link(folder / "B", folder.parent / "outside")
-    with pytest.raises(NoSuchFileError):
+    with pytest.raises(NotFoundError):
         open_data(f"{folder}/B/secret", str(folder))
 
 
@@ -106,7 +107,7 @@ def test_a_link_within_the_folder_is_followed(folder: Path) -> None:
 def test_a_folder_that_is_itself_a_link_of_a_user_is_nobodys(folder: Path) -> None:
     """Its owner chose where it leads: the server may be able to read more there than they."""
     link(folder.parent / "mine", folder.parent / "outside")
-    with pytest.raises(NoSuchFileError):
+    with pytest.raises(NotFoundError):
         open_data(f"{folder.parent}/mine/secret", f"{folder.parent}/mine")
 
 
@@ -138,5 +139,5 @@ def test_a_folder_whose_name_begins_alike_is_another(folder: Path) -> None:
     other.mkdir()
     (other / "0").write_text("not for you")
     (folder / "x").symlink_to(other / "0")
-    with pytest.raises(NoSuchFileError):
+    with pytest.raises(NotFoundError):
         open_data(f"{folder}/x", str(folder))
