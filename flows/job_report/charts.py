@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
 
-from flows.reports.quantities import duration
+from flows.reports.quantities import count, duration
 
 WIDTH = 960
 _LEFT = 250  # for the labels
@@ -106,15 +106,15 @@ def histogram(
         counts[min(int(value / end * _BARS), _BARS - 1)] += 1
     most, height = max(counts) or 1, 4 * _ROW
     step = _PLOT / _BARS
-    parts = [_label(f"{len(values)} units", height // 2 + 4)]
-    for number, count in enumerate(counts):
-        if count:
-            tall = max(count / most * (height - 8), 1.5)
+    parts = [_label(count(len(values), "unit"), height // 2 + 4)]
+    for number, found in enumerate(counts):
+        if found:
+            tall = max(found / most * (height - 8), 1.5)
             low, high = read(number * end / _BARS), read((number + 1) * end / _BARS)
             parts.append(
                 f'<rect class="units" x="{_LEFT + number * step:.1f}" y="{height - tall:.1f}" '
                 f'width="{step - 1:.1f}" height="{tall:.1f}">'
-                f"<title>{count} units: {escape(low)} to {escape(high)}</title></rect>"
+                f"<title>{count(found, 'unit')}: {escape(low)} to {escape(high)}</title></rect>"
             )
     ticks = [(_LEFT + share * _PLOT, read(share * end)) for share in (0, 0.25, 0.5, 0.75, 1)]
     parts.append(_ticks(ticks, height))

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from flows.job_report.charts import Bar, Row, at_once, histogram, time_line
 from flows.job_report.failures import Cause, causes_of
 from flows.records.report import NamedUnit, ReportedRun, Units
-from flows.reports.quantities import duration, memory
+from flows.reports.quantities import count, duration, memory
 from flows.reports.text import job_title, printable
 from fractal_models.tables import Allocation, JobV2
 
@@ -102,10 +102,9 @@ def _rows(facts: JobFacts, since: float) -> list[Row]:
 def _row_of_batch(batch: Allocation, since: float) -> Row:
     begin, end = batch.started_at.timestamp(), batch.ended_at.timestamp()
     where = f"SLURM job {batch.slurm_job_id}" if batch.slurm_job_id else "batch"
-    title = f"{where} on {batch.host}: {batch.num_units} units, {duration(end - begin)}"
-    return Row(
-        f"  {where}, {batch.num_units} units", [Bar(begin - since, end - since, "units", title)]
-    )
+    units = count(batch.num_units, "unit")
+    title = f"{where} on {batch.host}: {units}, {duration(end - begin)}"
+    return Row(f"  {where}, {units}", [Bar(begin - since, end - since, "units", title)])
 
 
 def _title(run: ReportedRun) -> str:
