@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import URL
 
-from fractal_models.settings import DatabaseSettings, SettingsError, read_settings
+from fractal_models.variables import SettingsError
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
     from sqlmodel.ext.asyncio.session import AsyncSession
 
     from fractal_models.schemas.usage import UsageBy
+    from fractal_models.settings import DatabaseSettings
 
 Content = TypeVar("Content")
 
@@ -119,6 +119,8 @@ def usage(
 
 
 def _chosen_by(names: list[str]) -> "list[UsageBy]":
+    from pydantic import TypeAdapter, ValidationError
+
     from fractal_models.schemas.usage import UsageBy
 
     try:
@@ -168,7 +170,7 @@ def with_session(data_dir: Path | None, work: "Callable[[AsyncSession], Awaitabl
     import migrations
     from fractal_models.database import open_database
 
-    async def run(url: URL) -> None:
+    async def run(url: "URL") -> None:
         await migrations.require_newest(url)
         async with open_database(url) as sessions, sessions() as session:
             await work(session)
@@ -178,8 +180,10 @@ def with_session(data_dir: Path | None, work: "Callable[[AsyncSession], Awaitabl
 
 
 @contextmanager
-def _database(data_dir: Path | None) -> Iterator[DatabaseSettings]:
+def _database(data_dir: Path | None) -> "Iterator[DatabaseSettings]":
     """How to reach the database of an installation, which runs at least for this block."""
+    from fractal_models.settings import DatabaseSettings, read_settings
+
     if data_dir is None and "FRACTAL_DATABASE_URL" in os.environ:
         yield read_settings(DatabaseSettings)
         return
@@ -193,6 +197,8 @@ def _database(data_dir: Path | None) -> Iterator[DatabaseSettings]:
 
 def _read(file: Path, kind: type[Content]) -> Content:
     """What a JSON file has."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(kind).validate_json(file.read_bytes())
     except OSError as error:

@@ -22,19 +22,11 @@ from deployments.prefect_settings import OF_WORKERS
 from deployments.secrecy import keep_secrets
 from fractal_models.errors import FractalError
 from fractal_models.passwords import require_password
-from fractal_models.settings import (
-    API_SECRETS,
-    DatabaseSettings,
-    PrefectSettings,
-    Settings,
-    SettingsError,
-    default_data_dir,
-    get_settings,
-    read_settings,
-)
+from fractal_models.variables import API_SECRETS, SettingsError, default_data_dir
 
 if TYPE_CHECKING:
     from deployments.stack import Stack
+    from fractal_models.settings import PrefectSettings, Settings
 
 # Each command imports what it needs itself: importing Prefect takes seconds, and Prefect reads its
 # settings from the environment when it is imported.
@@ -297,6 +289,8 @@ def notify(
 
     The SMTP server is read from FRACTAL_SMTP_HOST, _PORT, _SECURITY, _USER, _PASSWORD and _FROM.
     """
+    from fractal_models.settings import PrefectSettings, read_settings
+
     settings = read_settings(PrefectSettings)
     _tell_prefect(settings)
     from deployments import notifications
@@ -328,6 +322,7 @@ def init(
     import migrations
     from deployments.initialise import initialise
     from fractal_models.database import open_database
+    from fractal_models.settings import DatabaseSettings, read_settings
 
     settings = read_settings(DatabaseSettings)
     admin_password = _admin_password(admin_password_file)
@@ -366,6 +361,7 @@ def openapi(
 ) -> None:
     """Write the OpenAPI document of the REST API."""
     from api.app import create_app
+    from fractal_models.settings import Settings
 
     placeholders = Settings(
         database_url="postgresql://localhost/none",
@@ -382,8 +378,10 @@ def openapi(
         raise SettingsError(f"{output} cannot be written: {error.strerror}") from error
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
     """The settings; also sets the environment variables from which Prefect reads its own."""
+    from fractal_models.settings import get_settings
+
     settings = get_settings()
     _tell_prefect(settings)
     for name, value in OF_WORKERS.items():
@@ -391,14 +389,14 @@ def _settings() -> Settings:
     return settings
 
 
-def _tell_prefect(settings: PrefectSettings) -> None:
+def _tell_prefect(settings: "PrefectSettings") -> None:
     """Set the environment variables from which Prefect reads its settings."""
     os.environ["PREFECT_API_URL"] = settings.prefect_api_url
     if settings.prefect_auth_string is not None:
         os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
 
 
-async def _require_database(settings: Settings) -> None:
+async def _require_database(settings: "Settings") -> None:
     """Wait for the database, which may be restarting, and check that it has the newest schema."""
     import migrations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
-from fractal_models.settings import default_data_dir
+from fractal_models.variables import default_data_dir
 
 
 class DataDirError(FractalError):

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from fractal_models.settings import DatabaseSettings, PrefectSettings, read_settings
-
 app = typer.Typer(help="The Fractal database.", no_args_is_help=True)
 
 OnlyCheck = Annotated[
@@ -19,6 +17,7 @@ OnlyCheck = Annotated[
 def upgrade() -> None:
     """Bring the database to the newest schema."""
     import migrations
+    from fractal_models.settings import DatabaseSettings, read_settings
 
     url = read_settings(DatabaseSettings).async_database_url
     asyncio.run(migrations.require_known(url))
@@ -30,6 +29,7 @@ def upgrade() -> None:
 def adopt(check: OnlyCheck = False) -> None:
     """Take over the database of a fractal-server, with all that is in it. Stop that first."""
     from deployments.moving import move
+    from fractal_models.settings import DatabaseSettings, PrefectSettings, read_settings
 
     url = read_settings(DatabaseSettings).async_database_url
     asyncio.run(move.adopt(url, typer.echo, only_check=check))
@@ -45,6 +45,7 @@ def adopt(check: OnlyCheck = False) -> None:
 def return_(check: OnlyCheck = False) -> None:
     """Give the database back to the fractal-server that it was taken from. Stop all parts first."""
     from deployments.moving import move
+    from fractal_models.settings import DatabaseSettings, read_settings
 
     url = read_settings(DatabaseSettings).async_database_url
     asyncio.run(move.give_back(url, typer.echo, only_check=check))

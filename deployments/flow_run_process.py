@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _RETRY_SECONDS = 1.0
+_RETRIES = 2
 _OF_HOOKS = ("Running hook ", "Hook ")
 _PRELOAD = ["deployments.preload", "deployments.rehearsal"]
 
@@ -44,7 +45,7 @@ class FlowRunServer:
     """Forks the processes of a worker's flow runs, from a server that ends with the worker."""
 
     def __init__(self) -> None:
-        self._environment = {**os.environ, **_settings_of_prefect()}
+        self._environment = dict(os.environ)
         self._told_by_prefect = get_current_settings().to_environment_variables(exclude_unset=True)
         self._server = self._begin()
 
@@ -70,12 +71,6 @@ class FlowRunServer:
 
     def _begin(self) -> ForkServer:
         return ForkServer.start(_PRELOAD, self._environment, forked_from=fork_server.inherited)
-
-
-def _settings_of_prefect() -> dict[str, str]:
-    """Settings of Prefect for flow runs, where there are no others."""
-    # For calls of the Prefect API that get no answer; what must not be lost is tried for longer.
-    return {"PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "2")}
 
 
 class Clients(NamedTuple):
@@ -111,6 +106,7 @@ def main() -> None:
     from prefect.engine import handle_engine_signals
 
     _end_with_the_worker()
+    _retry_less()
     flow_run = FlowRun.model_validate_json(sys.stdin.buffer.read())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     log_without_colours(logging.getLogger())
@@ -129,6 +125,17 @@ def _end_with_the_worker() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != fork_server.server_pid:  # the server died earlier, so no signal will come
         leave(EXIT_INTERRUPTED)
+
+
+def _retry_less() -> None:
+    """Try calls of the Prefect API without an answer twice more, unless it is set otherwise.
+
+    What must not be lost is tried for longer. A variable would set it, too; but then the process
+    from which all flow runs are forked would read all settings again, and keep 7 MB for that.
+    """
+    client = get_current_settings().client
+    if "max_retries" not in client.model_fields_set:
+        client.max_retries = _RETRIES
 
 
 async def run_flow(flow_run: FlowRun) -> None:

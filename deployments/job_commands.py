@@ -3,11 +3,9 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from deployments.administration_commands import DataDir, with_session
-from fractal_models.schemas.base import problems_of
-from fractal_models.settings import SettingsError
+from fractal_models.variables import SettingsError
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
@@ -82,7 +80,10 @@ def plan(
 
 
 def _request(given: dict[str, Any]) -> "JobRequest":
+    from pydantic import ValidationError
+
     from flows.parameters import JobRequest
+    from fractal_models.schemas.base import problems_of
 
     try:
         return JobRequest.model_validate(given)

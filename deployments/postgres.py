@@ -14,12 +14,16 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
+from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import asyncpg
 import psutil
-from sqlalchemy import URL
 
 from deployments.services import Life, Part, ServiceError, end, is_alive
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 # Prefect's database may lose the last moments before a power cut: all that matters is in Fractal's.
 _DATABASES = {"fractal": "on", "prefect": "off"}
@@ -40,12 +44,11 @@ class PostgresError(ServiceError):
 
 
 class EmbeddedPostgres(Part):
-    """A server in a folder of its own; `fractal` and `prefect` are its databases' URLs."""
+    """A server in a folder of its own, with its databases `fractal` and `prefect`."""
 
     name = "postgres"
     log: Path
-    fractal: URL
-    prefect: URL
+    _socket_folder: str  # once it has been started
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,17 +82,36 @@ class EmbeddedPostgres(Part):
                 self._clear_away_dead()
                 self._launch()
             self._server = self._when_ready()
+            self._socket_folder = self._pid_file.read_text().split("\n")[4]
             # The server needs no password, and others may be able to enter its folder.
-            Path(self._socket_folder(), _SOCKET).chmod(0o700)
+            Path(self._socket_folder, _SOCKET).chmod(0o700)
             if not marker.exists():
                 asyncio.run(self._make_databases())
                 marker.touch()
-            self.fractal, self.prefect = map(self._url, _DATABASES)
         except (SubprocessError, OSError, AssertionError) as error:
             raise PostgresError(
                 f"PostgreSQL does not start in {self._data}: {error}. "
                 f"Its last words ({self.log}):\n{self.last_words()}"
             ) from error
+
+    @property
+    def fractal(self) -> "URL":
+        """The URL of Fractal's database in the server, which has been started."""
+        return self._url("fractal")
+
+    @property
+    def prefect(self) -> "URL":
+        """The URL of Prefect's."""
+        return self._url("prefect")
+
+    def address(self, database: str) -> str:
+        """The URL of a database as text: SQLAlchemy would be much to import, just for that."""
+        return f"postgresql+asyncpg://postgres@/{database}?host={quote_plus(self._socket_folder)}"
+
+    def _url(self, database: str) -> "URL":
+        from sqlalchemy import make_url
+
+        return make_url(self.address(database))
 
     @property
     def pid(self) -> int | None:
@@ -205,7 +227,7 @@ class EmbeddedPostgres(Part):
 
     async def _make_databases(self) -> None:
         connection = await asyncpg.connect(
-            host=self._socket_folder(), user="postgres", database="postgres"
+            host=self._socket_folder, user="postgres", database="postgres"
         )
         for name, synchronous in _DATABASES.items():
             # It existed before, or a killed predecessor has it created at this moment.
@@ -215,18 +237,6 @@ class EmbeddedPostgres(Part):
                 f"ALTER DATABASE {name} SET synchronous_commit = {synchronous}"
             )
         await connection.close()
-
-    def _url(self, database: str) -> URL:
-        """The URL of a database of the running server."""
-        return URL.create(
-            "postgresql+asyncpg",
-            username="postgres",
-            database=database,
-            query={"host": self._socket_folder()},
-        )
-
-    def _socket_folder(self) -> str:
-        return self._pid_file.read_text().split("\n")[4]
 
 
 def _check_that_it_may_enter(folder: Path) -> None:

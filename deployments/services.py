@@ -24,7 +24,7 @@ from deployments.fork_server import ForkServer, ForkServerGoneError, Process
 from deployments.prefect_settings import LOG_FORMAT, log_format, log_prefix
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private, private_folder
-from fractal_models.settings import SECRETS
+from fractal_models.variables import SECRETS
 
 _STOP_SECONDS = 90  # a worker waits for the units of its flow runs to end
 _TAIL_BYTES = 16 * 1024

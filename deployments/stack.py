@@ -34,7 +34,7 @@ from deployments.services import (
 from deployments.supervision import Supervisor
 from fractal_models.errors import FractalError
 from fractal_models.private_files import open_private
-from fractal_models.settings import API_SECRETS
+from fractal_models.variables import API_SECRETS
 
 if TYPE_CHECKING:
     from deployments.open_jobs import OpenJob
@@ -222,7 +222,7 @@ def _preparation(
     """
     _await_imports(fork_server)
     asked = {
-        "database": postgres.fractal.render_as_string(hide_password=False),
+        "database": postgres.address("fractal"),
         "data_dir": str(data_dir),
         "admin_email": options.admin_email,
         "admin_password": options.admin_password,
@@ -292,7 +292,7 @@ def _prefect_settings(port: int, secret: dict[str, str], data_dir: Path) -> dict
 def _environment(postgres: EmbeddedPostgres, data_dir: Path) -> dict[str, str]:
     """The environment of the worker; the REST API needs more, the Prefect server less."""
     return {
-        "FRACTAL_DATABASE_URL": postgres.fractal.render_as_string(hide_password=False),
+        "FRACTAL_DATABASE_URL": postgres.address("fractal"),
         "FRACTAL_DATA_DIR": str(data_dir),
     }
 
@@ -313,9 +313,8 @@ def _prefect_server(
     port: int, postgres: EmbeddedPostgres, environment: dict[str, str], data_dir: Path
 ) -> Service:
     """The Prefect server, as `prefect server start` runs it, but without a process in between."""
-    database_url = postgres.prefect.render_as_string(hide_password=False)
     own = {
-        "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
+        "PREFECT_API_DATABASE_CONNECTION_URL": postgres.address("prefect"),
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
         # The defaults are 5 and 10 s. A busy machine exceeds them, and then the server ends.
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.administration_commands import DataDir
-from fractal_models.settings import SettingsError
+from fractal_models.variables import SettingsError
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

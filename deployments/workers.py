@@ -17,8 +17,8 @@ from deployments import fork_server
 from deployments.services import Part, Service, python_module
 from deployments.supervision import Supervisor
 from fractal_models.database import open_database
-from fractal_models.settings import SECRETS
 from fractal_models.tables import Resource
+from fractal_models.variables import SECRETS
 
 _LOOK_SECONDS = 1.0
 

@@ -12,11 +12,11 @@ from fractal_models.schemas.base import CONTRACT_VERSION
 from fractal_models.settings import (
     OAuthSettings,
     Settings,
-    SettingsError,
     SmtpSettings,
     read_settings,
     without_secrets,
 )
+from fractal_models.variables import SettingsError
 
 router = APIRouter(prefix="/api", tags=["Server"])
 

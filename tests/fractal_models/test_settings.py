@@ -6,11 +6,11 @@ from fractal_models.settings import (
     DatabaseSettings,
     PrefectSettings,
     Settings,
-    SettingsError,
     SmtpSettings,
     get_settings,
     read_settings,
 )
+from fractal_models.variables import SettingsError
 
 GOOD = {
     "FRACTAL_DATABASE_URL": "postgresql://fractal@localhost/fractal",

@@ -23,8 +23,8 @@ from deployments.postgres import EmbeddedPostgres, embedded_postgres
 from deployments.services import end_leftovers
 from deployments.stack import reached_postgres
 from fractal_models.database import open_database
-from fractal_models.settings import SettingsError
 from fractal_models.tables import UserOAuth
+from fractal_models.variables import SettingsError
 from tests.deployments import conftest
 from tests.deployments.conftest import ONE_API, Run, Up
 

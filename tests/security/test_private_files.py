@@ -18,7 +18,7 @@ from deployments.stack import Stack
 from flows.process.accounts import Account
 from flows.units.files import write_whole
 from flows.units.job_folder import JobFolder, archive_folder, archive_path
-from fractal_models.settings import SECRETS
+from fractal_models.variables import SECRETS
 from tests.lab import Lab, eventually
 from tests.os_user import PYTHON
 
