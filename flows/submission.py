@@ -330,9 +330,9 @@ def dump_workflow(
             "task_group": groups[task.task.taskgroupv2_id].model_dump(
                 mode="json", exclude={"task_list", "env_info"}
             ),
-            "argument_problems": argument_problems(task),
+            "argument_problems": problems,
         }
-        for task in tasks
+        for task, problems in zip(tasks, argument_problems(tasks), strict=True)
     ]
     if mem is not None:
         dump["task_list"] = [with_memory(task, mem) for task in dump["task_list"]]

@@ -1,9 +1,9 @@
 """Rules for tasks in workflows: what a workflow task takes from its task, and what must fit it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fractal_models.argument_schemas import schema_problems
+from fractal_models.argument_schemas import Steps, schema_problems
 from fractal_models.database import saved_id
 from fractal_models.errors import RefusedError
 from fractal_models.images import FilterError, merge_type_filters
@@ -82,15 +82,22 @@ def input_types_of(task: TaskV2, type_filters: Mapping[str, bool]) -> dict[str, 
         raise UnfitError(str(error)) from error
 
 
-def argument_problems(workflow_task: WorkflowTaskV2) -> list[str]:
-    """Where the arguments that are set do not fit the task's argument schemas, as phrases.
+def argument_problems(workflow_tasks: Iterable[WorkflowTaskV2]) -> list[list[str]]:
+    """For each task, where the arguments that are set do not fit its schemas, as phrases.
 
-    What jobs give to each unit need not be set.
+    What jobs give to each unit need not be set. That takes some tenths of a second at most: tasks
+    for which there is no time left are not compared.
     """
+    steps = Steps()
+    return [_argument_problems(workflow_task, steps) for workflow_task in workflow_tasks]
+
+
+def _argument_problems(workflow_task: WorkflowTaskV2, steps: Steps) -> list[str]:
     problems = []
     for component in COMPONENTS:
         schema = getattr(workflow_task.task, f"args_schema_{component}")
         given = getattr(workflow_task, f"args_{component}") or {}
         if isinstance(schema, dict):
-            problems += [f"args_{component}: {each}" for each in schema_problems(schema, given)]
+            found = schema_problems(schema, given, steps)
+            problems += [f"args_{component}: {each}" for each in found]
     return problems

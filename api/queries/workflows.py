@@ -67,9 +67,10 @@ async def with_warnings(
     """A workflow, whose tasks tell why they would not run, or hardly well."""
     answer = WorkflowReadWithWarnings.model_validate(workflow)
     reasons = await _reasons_not_to_run(session, user, workflow)
-    for workflow_task, told in zip(workflow.task_list, answer.task_list, strict=True):
-        problems = "; ".join(argument_problems(workflow_task))
-        told.warning = reasons.get(workflow_task.id) or (f"{problems}." if problems else None)
+    unfit = argument_problems(workflow.task_list)
+    for told, problems in zip(answer.task_list, unfit, strict=True):
+        warning = f"{'; '.join(problems)}." if problems else None
+        told.warning = reasons.get(told.id) or warning
     return answer
 
 

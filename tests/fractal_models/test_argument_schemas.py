@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fractal_models.argument_schemas import schema_problems
+from fractal_models.argument_schemas import Steps, schema_problems
 
 
 def one(name: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -70,6 +70,10 @@ def test_what_fits_or_cannot_be_compared_is_no_problem(schema: Any, given: Any) 
     assert schema_problems(schema, {"n": given}) == []
 
 
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+A900 = "a" * 900
+
+
 def _doubling(depth: int) -> dict[str, Any]:
     parts = {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(depth)}
     return one("n", {"$ref": "#/$defs/0"}, **{"$defs": {**parts, str(depth): {"minimum": 0}}})
@@ -83,10 +87,37 @@ def _doubling(depth: int) -> dict[str, Any]:
         (one("n", {"pattern": "^(a+)+$"}), "a" * 60 + "!"),
         (one("n", {"uniqueItems": True}), [{"a": n} for n in range(50_000)]),
         (one("n", {"items": {"enum": list(range(50_000))}}), list(range(50_000, 51_000))),
+        (one("n", {"allOf": [{"pattern": "^(a|a)*$"}], "$schema": DRAFT_7}), "a" * 30 + "!"),
+        (one("n", {"pattern": "(a{1,100}){1,100}b"}), "a" * 20_000),
+        (one("n", {"allOf": [{"pattern": "(a{1,99}){1,99}" + "b" * n} for n in range(200)]}), A900),
+        (one("n", {"allOf": [{"items": {}}] * 9_000}), [1] * 9_000),
+        (one("n", {"allOf": [{"uniqueItems": True}] * 9_000}), list(range(9_000))),
+        (one("n", {"enum": [[0] * 3_000 + [n] for n in range(1, 9_000)]}), [0] * 3_001),
+        (one("n", {"allOf": [{"minItems": 10_000}] * 9_000}), [0] * 9_000),
+        (one("n", {"allOf": [{"type": "number"}] * 9_000}), "a" * 1_000_000),
     ],
-    ids=["refers to itself", "doubles", "expression", "long list", "long enumeration"],
+    ids=[
+        *("refers to itself", "doubles", "expression", "long list", "long enumeration"),
+        *("other dialect", "long text", "many expressions", "visited often", "compared often"),
+        *("long choices", "told often", "long text told often"),
+    ],
 )
 def test_no_schema_takes_long(schema: Any, given: Any) -> None:
     began = time.process_time()
     schema_problems(schema, {"n": given})
     assert time.process_time() - began < 2
+
+
+def test_several_comparisons_share_their_steps() -> None:
+    steps, schema = Steps(100), one("n", {"items": {"minimum": 0}})
+
+    assert schema_problems(schema, {"n": [-1]}, steps) == ["n.0 must be at least 0"]
+    assert schema_problems(schema, {"n": [-1] * 100}, steps) == []
+    assert schema_problems(schema, {"n": [-1]}, steps) == []
+
+
+def test_long_arguments_are_compared() -> None:
+    numbers = {"type": "array", "items": {"type": "integer", "minimum": 0}, "uniqueItems": True}
+    assert schema_problems(one("n", numbers), {"n": [*range(5_000), -1]}) == [
+        "n.5000 must be at least 0"
+    ]

@@ -129,7 +129,7 @@ def test_arguments_are_compared_with_the_schema_of_the_task(
 ) -> None:
     workflow_task = WorkflowTaskV2(task=task(args_schema_parallel=SCHEMA), args_parallel=given)
 
-    assert argument_problems(workflow_task) == problems
+    assert argument_problems([workflow_task]) == [problems]
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_a_schema_may_be_anything(schema: Any) -> None:
     workflow_task = WorkflowTaskV2(
         task=task(args_schema_parallel=schema), args_parallel={"level": "high"}
     )
-    assert argument_problems(workflow_task) == []
+    assert argument_problems([workflow_task]) == [[]]
