@@ -68,20 +68,26 @@ _NEEDS = text(
         JOIN taskv2 AS other ON other.taskgroupv2_id = alike.id AND other.name = task.name
         WHERE task.id = ANY(:task_ids) AND own.origin <> 'other'
     ),
-    unit AS MATERIALIZED (
-        SELECT version.asked, run.id AS run_id, run.timestamp_started AS run_began, started_at,
-            ended_at, max_rss_kb::float AS rss, cpu_seconds AS cpu,
-            extract(epoch FROM ended_at - started_at)::float AS wall,
-            {_COMPONENT}
+    run AS (
+        SELECT asked, latest.*,
+            row_number() OVER (PARTITION BY asked ORDER BY latest.id DESC) AS number
         FROM version, LATERAL (
             SELECT id, timestamp_started FROM historyrun
             WHERE historyrun.task_id = version.task_id AND status <> 'submitted'
             ORDER BY id DESC LIMIT {_LATEST_RUNS}
-        ) AS run, LATERAL (
+        ) AS latest
+    ),
+    unit AS MATERIALIZED (
+        SELECT asked, run.id AS run_id, run.timestamp_started AS run_began, started_at, ended_at,
+            max_rss_kb::float AS rss, cpu_seconds AS cpu,
+            extract(epoch FROM ended_at - started_at)::float AS wall,
+            {_COMPONENT}
+        FROM run, LATERAL (
             SELECT * FROM historyunit
             WHERE history_run_id = run.id AND status = 'done' AND max_rss_kb IS NOT NULL
             ORDER BY id LIMIT {_UNITS_OF_A_RUN}
         ) AS of_run
+        WHERE run.number <= {_LATEST_RUNS}
     ),
     phase AS (
         SELECT asked, component, extract(epoch FROM min(started_at) - coalesce(
@@ -107,7 +113,7 @@ _NEEDS = text(
 async def needs_of(session: AsyncSession, task_ids: Collection[int]) -> Needs:
     """What units of these task versions needed, by task and component; those without are left out.
 
-    The latest 20 runs of each task are looked at, and of each of these 2,000 units.
+    The latest 20 runs of each are looked at, whoever's they are, and of each run 2,000 units.
     """
     found = await session.execute(_NEEDS, {"task_ids": list(task_ids)})
     return {

@@ -156,6 +156,21 @@ async def test_a_task_version_is_the_same_whoever_collected_it(
     assert bool(await needs_of(session, [mine])) is counts
 
 
+async def test_the_latest_runs_of_a_task_version_are_looked_at_whosever_they_are(
+    past: Past, session: AsyncSession
+) -> None:
+    mine, theirs = await past.task(), await past.task()
+    for seconds in range(1, 16):
+        await past.run(mine, unit(seconds))
+        await past.run(theirs, unit(100 + seconds))
+
+    need = (await needs_of(session, [mine]))[mine, "parallel"]
+
+    wall = need.wall_seconds
+    assert (need.num_runs, need.num_units) == (20, 20)
+    assert (wall.highest, wall.mean) == (115, (sum(range(6, 16)) * 2 + 1000) / 20)
+
+
 async def test_custom_tasks_of_one_name_are_different(past: Past, session: AsyncSession) -> None:
     mine, other = await past.task(origin="other"), await past.task(origin="other")
     await past.run(other, unit(4))
