@@ -23,6 +23,8 @@ from referencing import Registry
 from fractal_models.images import identity
 from fractal_models.schemas.workflow import RESERVED_ARGUMENTS
 
+NOT_SET = "is required and not set"
+
 _MOST_STEPS = 50_000  # some tenths of a second
 _STEPS_PER_SECOND = 100_000
 _VALUES_PER_STEP = 10  # which are only compared or written; a hundred characters are such a value
@@ -57,7 +59,7 @@ def _required(validator: Any, names: Any, instance: Any, schema: Any) -> Iterato
     if isinstance(instance, dict) and isinstance(names, list):
         for name in names:
             if isinstance(name, str) and name not in instance:
-                yield ValidationError("is required and not set", path=[name])
+                yield ValidationError(NOT_SET, path=[name])
 
 
 def _additional(

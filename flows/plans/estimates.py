@@ -6,6 +6,8 @@ from math import ceil
 from flows.records.needs import Need
 from fractal_models.schemas.plan import Amount
 
+NOTHING = Amount(low=0, median=0, high=0)
+
 
 def cpu_seconds(num_units: int, need: Need) -> Amount:
     """The CPU time of all units together.

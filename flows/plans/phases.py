@@ -64,6 +64,8 @@ def plan_phase(
         problems = _put_into_slurm_jobs(plan, site, site.slurm, meta)
     if need is not None:
         _estimate(plan, need)
+    if units.number == 0:
+        plan.wall_seconds = plan.cpu_seconds = estimates.NOTHING
     return plan, problems
 
 

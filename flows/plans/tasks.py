@@ -24,6 +24,7 @@ from flows.units.plan import (
     plan_first_phase,
     title_of,
 )
+from fractal_models.argument_schemas import NOT_SET
 from fractal_models.image_kinds import ImageKind
 from fractal_models.image_search import NOT_DONE
 from fractal_models.images import STATUS_ATTRIBUTE, FilterError, Scalar, task_type_filters
@@ -64,6 +65,21 @@ def plan_tasks(facts: Facts) -> tuple[list[TaskPlan], list[Finding]]:
     return [planning.plan(task) for task in facts.tasks], planning.findings
 
 
+def images_of_first_task(facts: Facts) -> list[str]:
+    """URLs of some images that the first task would be given, of each kind."""
+    first = facts.tasks[0]
+    if first["task_type"] in CONVERTERS:
+        return []
+    own = (first["task"]["input_types"], first["type_filters"])
+    try:
+        wanted = task_type_filters(facts.type_filters, *own)
+    except FilterError:  # which the plan of the task tells
+        return []
+    images = ExpectedImages(facts.kinds)
+    given = images.given(wanted, first["id"], facts.wanted_statuses(first))
+    return [url for kind in given.kinds for url in kind.examples]
+
+
 class _Planning:
     """The plan of a job, as far as it has come."""
 
@@ -78,8 +94,10 @@ class _Planning:
 
     def plan(self, task: Task) -> TaskPlan:
         """Plan the next task."""
-        problems = task.get("argument_problems", [])
-        self._find("error", task, [f"{sentence(each)} Change the arguments." for each in problems])
+        for each in task.get("argument_problems", []):
+            # Of other arguments, only the task knows what it makes.
+            level: Level = "error" if each.endswith(NOT_SET) else "warning"
+            self._find(level, task, [f"{sentence(each)} Change the arguments."])
         given = self._given(task)
         number, images_told = self._number(task, given)
         phases = [self._phase(task, units) for units in self._units(task, given, number)]
@@ -164,10 +182,12 @@ class _Planning:
         if plan.component == "parallel":
             planned = len(plan.units) if number else number
             return [Units(plan.component, planned, is_estimated=bool(given.new))]
-        first = Units(plan.component, len(plan.units))
+        has_none = number == 0 and task["task_type"] not in CONVERTERS
+        first = Units(plan.component, 0 if has_none else len(plan.units))
         if task["task_type"] not in COMPOUND:
             return [first]
-        return [first, Units("parallel", self._compute_units(task, number), is_estimated=True)]
+        more = 0 if has_none else self._compute_units(task, number)
+        return [first, Units("parallel", more, is_estimated=True)]
 
     def _compute_units(self, task: Task, number: int | None) -> int | None:
         """How many units the init unit of a compound task may ask for, by its earlier run."""
