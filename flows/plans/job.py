@@ -12,7 +12,7 @@ from flows.launchers.choice import UnitUser, query_transport, unit_user, units_a
 from flows.launchers.slurm.partitions import Partition, read_partitions
 from flows.parameters import JobRequest
 from flows.plans import estimates
-from flows.plans.images import ExpectedImages, makes_unknown
+from flows.plans.images import makes_unknown
 from flows.plans.phases import Site
 from flows.plans.places import (
     NamedPath,
@@ -21,7 +21,7 @@ from flows.plans.places import (
     paths_of_tasks,
     problems_with,
 )
-from flows.plans.tasks import Facts, plan_tasks
+from flows.plans.tasks import Facts, images_of_first_task, plan_tasks
 from flows.process.transport import CommandError, Transport, TransportError
 from flows.records.needs import earlier_runs, needs_of
 from flows.submission import (
@@ -31,11 +31,10 @@ from flows.submission import (
     examine_request,
     refusals_now,
 )
-from flows.units.plan import CONVERTERS
 from fractal_models.database import one_moment, release, saved_id
 from fractal_models.errors import JobRefusedError, ProfileError
 from fractal_models.image_kinds import attribute_values, image_kinds
-from fractal_models.images import FilterError, Scalar, task_type_filters
+from fractal_models.images import Scalar
 from fractal_models.named import dataset_named, project_named, workflow_named
 from fractal_models.rights import user_named
 from fractal_models.schemas.job import JobCreate
@@ -133,7 +132,8 @@ async def plan(session: AsyncSession, asked: Asked) -> JobPlan:
     """The plan of what is asked. Ends the transaction before the cluster is asked."""
     facts = await _read(session, asked)
     await release(session)
-    partitions, from_there = await _ask_there(asked, _paths(asked, facts))
+    paths = await asyncio.to_thread(_paths, asked, facts)
+    partitions, from_there = await _ask_there(asked, paths)
     facts = replace(facts, site=replace(facts.site, partitions=partitions))
     tasks, findings = await asyncio.to_thread(plan_tasks, facts)
     refused = [Finding(level="error", task=each.task, told=each.told) for each in asked.refusals]
@@ -220,27 +220,19 @@ async def _look(asked: Asked, user: UnitUser, paths: Sequence[NamedPath]) -> lis
 
 
 def _paths(asked: Asked, facts: Facts) -> list[NamedPath]:
-    """The files and folders that the job needs, where its units run."""
-    found = [*paths_of_tasks(asked.tasks, asked.zarr_dir), *_first_images(facts)]
+    """The files and folders that the job needs, where its units run: first what it fails without.
+
+    (Of many, only the first are looked at.)
+    """
+    urls = images_of_first_task(facts)[:_MOST_IMAGES]
+    found = [
+        *paths_of_images(asked.tasks[0], urls),
+        *paths_of_tasks(asked.tasks, asked.zarr_dir),
+    ]
     kept = {
         "slurm_sudo": asked.cache_dir,
         "slurm_ssh": asked.profile.jobs_remote_dir,
     }.get(asked.resource.type)
     if kept is not None:
-        found.append(NamedPath("The folder for files of jobs is", kept, "be creatable"))
-    return found
-
-
-def _first_images(facts: Facts) -> list[NamedPath]:
-    """Some of the images that the first task would be given."""
-    first = facts.tasks[0]
-    if first["task_type"] in CONVERTERS:
-        return []
-    own = (first["task"]["input_types"], first["type_filters"])
-    try:
-        wanted = task_type_filters(facts.type_filters, *own)
-    except FilterError:
-        return []
-    given = ExpectedImages(facts.kinds).given(wanted, first["id"], None)
-    urls = [url for kind in given.kinds for url in kind.examples]
-    return paths_of_images(first, urls[:_MOST_IMAGES])
+        found.insert(0, NamedPath("The folder for files of jobs is", kept, "be creatable"))
+    return sorted(found, key=lambda each: each.level)  # errors first

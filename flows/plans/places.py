@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -18,8 +18,8 @@ from flows.process.transport import AnswerError
 from flows.programs import look
 from flows.reports.text import printable
 from flows.units.plan import CONVERTERS, title_of
-from fractal_models.schemas.plan import Finding
-from fractal_models.urls import lies_in, on_s3
+from fractal_models.schemas.plan import Finding, Level
+from fractal_models.urls import InvalidUrl, normalize_url, on_s3
 
 _MOST_PATHS, _LONGEST_PATH = 200, 4096
 _MOST_VALUES = 10_000  # of the arguments of a task
@@ -42,7 +42,8 @@ _OF_OUTPUTS = {
 class NamedPath:
     """An absolute path: what names it, as the beginning of a sentence, and what it must allow.
 
-    `mend` is a sentence. What is not for sure a path is one if its first folder is there.
+    `mend` is a sentence, `level` that of what is wrong with it. What is not for sure a path is one
+    if its first folder is there.
     """
 
     told: str
@@ -51,6 +52,7 @@ class NamedPath:
     task: int | None = None
     mend: str = "Mend the path."
     is_sure: bool = True
+    level: Level = "error"
 
 
 class Seen(BaseModel):
@@ -66,15 +68,38 @@ _ANSWER = TypeAdapter(list[Seen])
 
 
 def paths_of_tasks(tasks: Sequence[Mapping[str, Any]], zarr_dir: str) -> list[NamedPath]:
-    """The paths that tasks name, and the folder of their images if they make any.
+    """The folder of the images of tasks, if they make any, and the paths that they name.
 
-    What is below that folder may be made by the tasks themselves.
+    What is below that folder may be made by the tasks themselves, and so may what is needed at or
+    below a path that the same task, or one before it, is to write.
     """
-    found = [path for task in tasks for path in _paths_of_task(task, zarr_dir)]
+    found = []
     makes = any(task["task_type"] in CONVERTERS or makes_new_images(task) for task in tasks)
     if makes and not on_s3(zarr_dir):
         found.append(NamedPath("The dataset's zarr_dir is", zarr_dir, "be creatable"))
+    found += [path for task in tasks for path in _paths_of_commands(task)]
+    folder, made = {_standard(zarr_dir)}, set[str]()
+    for task in tasks:
+        named = [each for each in _paths_of_arguments(task) if not _lies_in(each.path, folder)]
+        made |= {_standard(each.path) for each in named if each.must != "exist"}
+        found += [each for each in named if each.must != "exist" or not _lies_in(each.path, made)]
     return found
+
+
+def _lies_in(path: str, folders: Set[str]) -> bool:
+    """Whether a path is one of these, which have their standard spelling, or below one."""
+    place = _standard(path)
+    while place and place not in folders:
+        place = place.rpartition("/")[0]
+    return bool(place)
+
+
+def _standard(path: str) -> str:
+    """A path in its standard spelling; empty for one that has none, as with `..`."""
+    try:
+        return normalize_url(path)
+    except InvalidUrl:
+        return ""
 
 
 def paths_of_images(task: Mapping[str, Any], zarr_urls: Iterable[str]) -> list[NamedPath]:
@@ -87,7 +112,7 @@ def paths_of_images(task: Mapping[str, Any], zarr_urls: Iterable[str]) -> list[N
     ]
 
 
-def _paths_of_task(task: Mapping[str, Any], zarr_dir: str) -> Iterator[NamedPath]:
+def _paths_of_commands(task: Mapping[str, Any]) -> Iterator[NamedPath]:
     for component in ("non_parallel", "parallel"):
         with suppress(ValueError):  # which the plan of its units tells
             for word in shlex.split(task["task"][f"command_{component}"] or ""):
@@ -95,8 +120,13 @@ def _paths_of_task(task: Mapping[str, Any], zarr_dir: str) -> Iterator[NamedPath
                     mend = "Have its package collected or reactivated anew."
                     told = f"command_{component} names"
                     yield NamedPath(told, word, "exist", task["order"], mend=mend)
+
+
+def _paths_of_arguments(task: Mapping[str, Any]) -> Iterator[NamedPath]:
+    """What is wrong with these is a warning: only the task knows what it makes of them."""
+    for component in ("non_parallel", "parallel"):
         for name, value in _texts(task[f"args_{component}"] or {}):
-            if not _is_absolute(value) or lies_in(value, [zarr_dir]):
+            if not _is_absolute(value):
                 continue
             words = {word.lower() for word in _WORD.findall(name)}
             yield NamedPath(
@@ -105,11 +135,14 @@ def _paths_of_task(task: Mapping[str, Any], zarr_dir: str) -> Iterator[NamedPath
                 "be creatable" if words & _OF_OUTPUTS else "exist",
                 task["order"],
                 is_sure=bool(words & _OF_PATHS),
+                level="warning",
             )
 
 
 def _is_absolute(text: str) -> bool:
-    return text.startswith("/") and 1 < len(text) <= _LONGEST_PATH and text.isprintable()
+    """Whether a text may be an absolute path; one with two slashes is rather an XPath."""
+    begins = text.startswith("/") and not text.startswith("//")
+    return begins and 1 < len(text) <= _LONGEST_PATH and text.isprintable()
 
 
 def _texts(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -158,7 +191,7 @@ def problems_with(
     user: str,
     tasks: Sequence[Mapping[str, Any]],
 ) -> list[Finding]:
-    """What is wrong with paths, as seen by a user."""
+    """What is wrong with paths, as seen by a user, and that some were not looked at."""
     titles: dict[int | None, str] = {task["order"]: f"Task {title_of(task)}: " for task in tasks}
     found = []
     for named in paths:
@@ -166,7 +199,13 @@ def problems_with(
             continue
         if (problem := _problem(named, seen[named.path], user)) is not None:
             told = f"{titles.get(named.task, '')}{problem}"
-            found.append(Finding(level="error", task=named.task, told=told))
+            found.append(Finding(level=named.level, task=named.task, told=told))
+    if left := {named.path for named in paths} - seen.keys():
+        told = (
+            f"Of the files and folders that the job names, {len(left)} were not looked at: a plan "
+            f"looks at {_MOST_PATHS}."
+        )
+        found.append(Finding(level="warning", told=told))
     return found
 
 

@@ -168,6 +168,13 @@ BAD = {
         "image_dir of args_non_parallel is /dta/x, which is not there",
     ),
     "an image was moved away": (of(SEGMENT, prepare="move an image"), "image0, which is not there"),
+    "an image was moved away, and there are many paths": (
+        of(
+            {**SUMMARISE, "args_non_parallel": {"files": [f"{FOLDER}/{n}" for n in range(250)]}},
+            prepare="move an image",
+        ),
+        "image0, which is not there",
+    ),
     "the task's interpreter is gone": (
         of({"command_parallel": f"{FOLDER}/venv/bin/python {FOLDER}/task.py"}),
         "command_parallel names FOLDER/venv/bin/python, which is not there",

@@ -39,6 +39,9 @@ def task(arguments: dict[str, Any], **fields: Any) -> dict[str, Any]:
         ({"files": ["/a", "/b"]}, [("/a", "exist", True), ("/b", "exist", True)]),
         ({"path": "a", "b": "s3://b/c", "c": "/", "d": "/x\n/y", "e": 1, "f": None}, []),
         ({"path": "/zarr/plate/0"}, []),
+        ({"path": "/zarr/../a"}, [("/zarr/../a", "exist", True)]),
+        ({"path": "/" + "a" * 2001}, [("/" + "a" * 2001, "exist", True)]),
+        ({"path": "//OME/Image[@ID]"}, []),
     ],
 )
 def test_absolute_paths_are_found_in_arguments(
@@ -48,10 +51,31 @@ def test_absolute_paths_are_found_in_arguments(
     assert [(each.path, each.must, each.is_sure) for each in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([{"output_path": "/out/a.csv"}, {"table_path": "/out/a.csv"}], ["/out/a.csv"]),
+        ([{"output_dir": "/out/"}, {"path": "/out/b/c"}], ["/out/"]),
+        ([{"path": "/out/b", "output_dir": "/out"}], ["/out"]),
+        ([{"path": "/out/b"}, {"output_dir": "/out"}], ["/out/b", "/out"]),
+        ([{"output_dir": "/out"}, {"path": "/outside"}], ["/out", "/outside"]),
+    ],
+)
+def test_what_a_task_or_one_before_it_makes_need_not_be_there(
+    arguments: list[dict[str, Any]], expected: list[str]
+) -> None:
+    found = paths_of_tasks([task(each) for each in arguments], "/zarr")
+    assert [each.path for each in found] == expected
+
+
 def test_what_commands_name_must_be_there() -> None:
     commands = {"command_parallel": "/venv/bin/python '/my tasks/task.py' --fast"}
-    found = paths_of_tasks([task({}, **commands)], "/zarr")
-    assert [each.path for each in found] == ["/venv/bin/python", "/my tasks/task.py"]
+    found = paths_of_tasks([task({"path": "/a"}), task({}, **commands)], "/zarr")
+    assert [(each.path, each.level) for each in found] == [
+        ("/venv/bin/python", "error"),
+        ("/my tasks/task.py", "error"),
+        ("/a", "warning"),
+    ]
 
 
 async def _told(user: UnitUser, *paths: NamedPath) -> list[str]:
@@ -95,6 +119,15 @@ async def test_a_file_cannot_be_made_below_a_file(tmp_path: Path) -> None:
     [told] = await _told(here, NamedPath("a is", str(tmp_path / "file" / "b"), "be creatable"))
 
     assert f"{tmp_path}/file, the nearest that is there, cannot be written" in told
+
+
+async def test_that_some_paths_are_not_looked_at_is_told(tmp_path: Path) -> None:
+    here = UnitUser("ann", LocalTransport(), sys.executable)
+    paths = [NamedPath("a is", str(tmp_path / str(n)), "be creatable") for n in range(203)]
+
+    [told] = await _told(here, *paths)
+
+    assert told.endswith("3 were not looked at: a plan looks at 200.")
 
 
 async def test_an_answer_that_is_none_is_an_error(tmp_path: Path) -> None:
