@@ -87,7 +87,7 @@ def up(
     profile: JsonFile = None,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that serve the REST API.")
-    ] = min(os.cpu_count() or 1, 4),
+    ] = max(1, min((os.cpu_count() or 1) // 2, 4)),  # Prefect, workers and units need some, too
     logs: Annotated[bool, typer.Option(help="Show what the services log.")] = False,
 ) -> None:
     """Start everything on this machine, until Ctrl-C: database, Prefect, a worker, the REST API."""
