@@ -5,8 +5,9 @@
 Standard library only, so that a unit takes milliseconds. Each unit appends two lines to the file
 that its argument `journal` names: `{"event": "begin" or "end", "kind", "unit", "pid", "at"}`, where
 `unit` is the image that it is for (or `all`). It takes `seconds`, and longer until there is a file
-`until`; one whose image is named in `fail_first` fails when it runs for the first time, by its exit
-code; one that is named in `spoil_first` by an output that cannot be read.
+`until`; meanwhile it keeps as much memory as `megabytes` says for the name of its image. One whose
+image is named in `fail_first` fails when it runs for the first time, by its exit code; one that is
+named in `spoil_first` by an output that cannot be read.
 """
 
 import argparse
@@ -98,6 +99,7 @@ def main() -> int:
 
     name, is_first = Path(unit).name, not ran(path, options.kind, unit)
     note("begin")
+    kept = bytearray(args.get("megabytes", {}).get(name, 0) << 20)
     time.sleep(args.get("seconds", 0))
     while "until" in args and not Path(args["until"]).exists():
         time.sleep(0.05)
@@ -107,6 +109,7 @@ def main() -> int:
     if is_first and name in args.get("fail_first", ()):
         print("this unit fails when it runs for the first time")
         return 1
+    del kept
     output = KINDS[options.kind](args)
     options.out_json.write_text(json.dumps(output))
     note("end")

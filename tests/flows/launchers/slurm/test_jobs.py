@@ -151,18 +151,25 @@ async def test_a_plan_asks_the_cluster_as_the_user_of_units(
 async def test_memory_that_is_auto_is_what_units_of_a_job_before_needed(
     slurm_lab: Lab, slurm_journal: Journal, fractal: Sessions
 ) -> None:
-    """The first job asks for what somebody guessed, which is four times as much."""
-    meta = {"mem": "800M", "time": "10", "tasks_per_job": 2, "parallel_tasks_per_job": 1}
+    """Units of known peaks, up to 150 MB, for each of which somebody has guessed 1 GB."""
+    peaks = {name: 40 + 10 * number for number, name in enumerate(NAMES)}
+    args = {**slurm_journal.args, "megabytes": peaks}
+    meta = {"time": "10", "tasks_per_job": 3, "parallel_tasks_per_job": 1}
     reserved = []
-    for mem in ("800M", "auto"):
-        fields = {"args_parallel": slurm_journal.args, "meta_parallel": {**meta, "mem": mem}}
+    for mem in ("1000M", "auto", "auto"):
+        fields = {"args_parallel": args, "meta_parallel": {**meta, "mem": mem}}
         workflow = await slurm_lab.workflow(("Journal process", fields))
-        ended = await slurm_lab.run(workflow, await slurm_lab.dataset(*NAMES[:4]))
+        dataset = await slurm_lab.dataset(*NAMES)
+        ended = await slurm_lab.run(workflow, dataset)
         assert ended["status"] == "done", ended["log"]
+        _, units = await slurm_lab.history(workflow, dataset)
+        assert {unit["attempt"] for unit in units} == {1}
         async with fractal() as session:
             found = await session.exec(select(Allocation).where(Allocation.job_id == ended["id"]))
-            reserved.append([each.mem_mb for each in found])
-    assert reserved == [[800, 800], [200, 200]]
+            runners = found.all()
+        assert len(runners) == 4, ended["log"]  # nothing was submitted again
+        reserved.append(sum(each.mem_mb or 0 for each in runners))
+    assert max(reserved[1:]) * 3 <= reserved[0]
     assert "(mem is auto: " in ended["log"]
 
 
