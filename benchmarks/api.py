@@ -14,21 +14,19 @@ import argparse
 import asyncio
 import json
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 from sqlalchemy import URL
 
+from benchmarks.own_stack import own_stack
 from benchmarks.plates import images_of_plates
 from deployments.demo.client import FractalClient
-from deployments.stack import StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 TASKS, USERS, PAGE_SIZE = 100, 200, 50
@@ -123,26 +121,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--python", default="python3.12", help="for fractal-server")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(
-        prefix="fractal-benchmark-",
-        ignore_cleanup_errors=True,  # units of the last job may still write
-    ) as folder:
-        stack_options = StackOptions(
-            data_dir=Path(folder),
-            port=0,
-            prefect_port=0,
-            admin_email=ADMIN,
-            admin_password=PASSWORD,
-        )
-        with running_stack(stack_options) as stack:
-            ours = Subject("ours", stack.api_url, stack.postgres.fractal)
-            if not options.python:
-                compare([ours], options)
-                return
-            with running_reference(
-                stack.postgres.fractal, Path(folder, "reference"), options.python
-            ) as running:
-                compare([ours, Subject("reference", running.api_url, running.database)], options)
+    with own_stack() as stack:
+        ours = Subject("ours", stack.api_url, stack.postgres.fractal)
+        if not options.python:
+            compare([ours], options)
+            return
+        with running_reference(
+            stack.postgres.fractal, stack.data_dir / "reference", options.python
+        ) as running:
+            compare([ours, Subject("reference", running.api_url, running.database)], options)
 
 
 def compare(subjects: list[Subject], options: argparse.Namespace) -> None:

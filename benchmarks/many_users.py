@@ -13,7 +13,6 @@ import asyncio
 import os
 import re
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.slurm import ADMIN, PASSWORD, commands_since_reset
-from deployments.stack import Stack, StackOptions, running_stack
+from benchmarks.own_stack import own_stack
+from benchmarks.slurm import commands_since_reset
+from deployments.stack import Stack
 from tests.cluster import Cluster, running_cluster
 from tests.cluster_machine import ClusterError, check_machine
+from tests.differential.reference import ADMIN, PASSWORD
 from tests.lab import Lab, logged_in
 from tests.slurm_site import RUNNER_CONFIG, lab_of_user, profile_body, resource_body
 
@@ -60,16 +61,8 @@ def main() -> None:
     try:
         check_machine()
         os.environ["FRACTAL_MAX_RUNNING_JOBS"] = str(options.users * options.jobs)
-        with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
-            stack_options = StackOptions(
-                data_dir=Path(folder),
-                port=0,
-                prefect_port=0,
-                admin_email=ADMIN,
-                admin_password=PASSWORD,
-            )
-            with running_stack(stack_options) as stack:
-                asyncio.run(measure_all(stack, options.users, options.jobs, options.units))
+        with own_stack() as stack:
+            asyncio.run(measure_all(stack, options.users, options.jobs, options.units))
     except ClusterError as reason:
         sys.exit(str(reason))
 

@@ -10,15 +10,13 @@ second. The servers take turns. `fractal-server` needs Python 3.12 or newer; wit
 import argparse
 import contextlib
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from benchmarks.own_stack import own_stack
 from deployments.demo.client import FractalClient
-from deployments.stack import StackOptions, running_stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 ASK_SECONDS = 0.02
@@ -53,23 +51,11 @@ def main() -> None:
     parser.add_argument("--python", default=None)
     options = parser.parse_args()
     with contextlib.ExitStack() as servers:
-        temporary = tempfile.TemporaryDirectory(prefix="fractal-benchmark-")
-        folder = Path(servers.enter_context(temporary))  # which the stack opens to PostgreSQL
-        stack = servers.enter_context(
-            running_stack(
-                StackOptions(
-                    data_dir=folder,
-                    port=0,
-                    prefect_port=0,
-                    admin_email=ADMIN,
-                    admin_password=PASSWORD,
-                )
-            )
-        )
+        stack = servers.enter_context(own_stack())
         sides = [side("fractal-prefect", stack.api_url)]
         if options.python != "":
             database = stack.postgres.fractal
-            reference = running_reference(database, folder / "reference", options.python)
+            reference = running_reference(database, stack.data_dir / "reference", options.python)
             sides.append(side("fractal-server", servers.enter_context(reference).api_url))
         for each in sides:
             each.measure()  # the first job after a start is slower

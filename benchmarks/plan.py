@@ -11,7 +11,6 @@ run once, are planned, and run again: told is how many of the plans were within 
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 
 from sqlalchemy import URL, text
 
+from benchmarks.own_stack import own_stack
 from deployments.demo.client import FractalClient
-from deployments.stack import StackOptions, running_stack
 from fractal_models.database import open_database
+from tests.differential.reference import ADMIN, PASSWORD
 
-ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 CLOSE = 0.3
 REPEAT = 9
 _TASK = """
@@ -47,20 +46,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
-        Path(folder).chmod(0o755)  # jobs of root's stack run as another user
-        stack_options = StackOptions(
-            data_dir=Path(folder),
-            port=0,
-            prefect_port=0,
-            admin_email=ADMIN,
-            admin_password=PASSWORD,
-        )
-        with running_stack(stack_options) as stack:
-            client = FractalClient(stack.api_url, ADMIN, PASSWORD)
-            site = _Site(client, Path(folder))
-            measure_plans(site, stack.postgres.fractal, options.images, options.tasks)
-            measure_predictions(site, options.jobs, Random(options.seed))
+    with own_stack() as stack:
+        client = FractalClient(stack.api_url, ADMIN, PASSWORD)
+        site = _Site(client, stack.data_dir)
+        measure_plans(site, stack.postgres.fractal, options.images, options.tasks)
+        measure_predictions(site, options.jobs, Random(options.seed))
 
 
 class _Site:

@@ -26,10 +26,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from deployments.data_dir import make_data_dir
+from benchmarks.own_stack import own_stack
 from deployments.demo import run as demo
 from deployments.demo.client import FractalClient
-from deployments.stack import Stack, StackOptions, running_stack
+from deployments.stack import Stack
 from tests.differential.reference import ADMIN, PASSWORD, running_reference
 
 CORES = len(os.sched_getaffinity(0))
@@ -85,21 +85,7 @@ def main() -> None:
     if options.without_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     with contextlib.ExitStack() as stack_of_all:
-        temporary = tempfile.TemporaryDirectory(prefix="fractal-benchmark-")
-        folder = Path(stack_of_all.enter_context(temporary))
-        data_dir = (options.data_dir or folder).absolute()
-        make_data_dir(data_dir)
-        stack = stack_of_all.enter_context(
-            running_stack(
-                StackOptions(
-                    data_dir=data_dir,
-                    port=0,
-                    prefect_port=0,
-                    admin_email=ADMIN,
-                    admin_password=PASSWORD,
-                )
-            )
-        )
+        stack = stack_of_all.enter_context(own_stack(options.data_dir))
         group, sides = ours(stack)
         python = f"{group['venv_path']}/bin/python"
         if options.without_bytecode:
@@ -109,9 +95,9 @@ def main() -> None:
         if options.without_cold:
             sides.pop()
         if options.python != "":
-            reference = running_reference(
-                stack.postgres.fractal, folder / "reference", options.python
-            )
+            temporary = tempfile.TemporaryDirectory(prefix="fractal-benchmark-")
+            folder = Path(stack_of_all.enter_context(temporary), "reference")
+            reference = running_reference(stack.postgres.fractal, folder, options.python)
             at = stack_of_all.enter_context(reference)
             client = FractalClient(at.api_url, ADMIN, PASSWORD)
             sides.append(the_reference(client, at.folder / "projects", group))

@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,15 +21,15 @@ from typing import Any
 
 import psutil
 
-from deployments.stack import Stack, StackOptions, running_stack
+from benchmarks.own_stack import own_stack
+from deployments.stack import Stack
 from flows.launchers.slurm.batching import Batching, plan_batching
 from fractal_models.schemas.slurm import JobRunnerConfigSLURM, mebibytes
 from tests.cluster import Cluster, running_cluster
 from tests.cluster_machine import KNOWN_HOSTS, ClusterError, check_machine
+from tests.differential.reference import ADMIN, PASSWORD
 from tests.lab import Lab, logged_in
 from tests.slurm_site import RUNNER_CONFIG, lab_at, resource_body
-
-ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
 
 _LOOK_SECONDS = 0.2
 # By what each command asks of slurmctld, which counts that.
@@ -68,16 +67,8 @@ def main() -> None:
     try:
         check_machine()
         os.environ["FRACTAL_SSH_KNOWN_HOSTS"] = str(KNOWN_HOSTS)
-        with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
-            stack_options = StackOptions(
-                data_dir=Path(folder),
-                port=0,
-                prefect_port=0,
-                admin_email=ADMIN,
-                admin_password=PASSWORD,
-            )
-            with running_stack(stack_options) as stack:
-                asyncio.run(measure_all(stack, options.by, options.units, options.singles))
+        with own_stack() as stack:
+            asyncio.run(measure_all(stack, options.by, options.units, options.singles))
     except ClusterError as reason:
         sys.exit(str(reason))
 

@@ -12,21 +12,18 @@ import asyncio
 import os
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
 
+from benchmarks.own_stack import own_stack
 from deployments.demo.client import FractalClient
-from deployments.stack import StackOptions, running_stack
 from fractal_models.database import connect
-
-ADMIN, PASSWORD = "benchmark@example.org", "of the benchmark"
+from tests.differential.reference import ADMIN, PASSWORD
 
 
 @dataclass(frozen=True)
@@ -47,20 +44,12 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fractal-benchmark-") as folder:
-        stack_options = StackOptions(
-            data_dir=Path(folder),
-            port=0,
-            prefect_port=0,
-            admin_email=ADMIN,
-            admin_password=PASSWORD,
-        )
-        with running_stack(stack_options) as stack:
-            client = FractalClient(stack.api_url, ADMIN, PASSWORD)
-            submit = prepare(client, stack.postgres.fractal, options.others)
-            submit(1)  # the first job after a start is slower
-            for units in options.units:
-                report(units, [submit(units) for _ in range(options.repeat)], bare(units))
+    with own_stack() as stack:
+        client = FractalClient(stack.api_url, ADMIN, PASSWORD)
+        submit = prepare(client, stack.postgres.fractal, options.others)
+        submit(1)  # the first job after a start is slower
+        for units in options.units:
+            report(units, [submit(units) for _ in range(options.repeat)], bare(units))
 
 
 def prepare(client: FractalClient, database: URL, others: int) -> Callable[[int], Timing]:

@@ -12,22 +12,22 @@ import argparse
 import asyncio
 import os
 import random
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import timedelta
-from pathlib import Path
 from statistics import mean
 
 import asyncpg
 
-from benchmarks.schedules import ADMIN, PASSWORD, Day
+from benchmarks.own_stack import own_stack
+from benchmarks.schedules import Day
 from deployments.demo.client import FractalClient
 from deployments.installation import reached_installation
-from deployments.stack import Stack, StackOptions, running_stack
+from deployments.stack import Stack
 from deployments.tidying.tidy import Request, tidy
 from flows.programs.cluster_files import size
+from tests.differential.reference import ADMIN, PASSWORD
 from tests.embedded_stack import PREFECT_SOON
 
 _TIDIED_PER_WINDOW = 4
@@ -72,24 +72,15 @@ def main() -> int:
     os.environ |= PREFECT_SOON
     os.environ["PREFECT_SERVER_EVENTS_RETENTION_PERIOD"] = f"PT{options.window:.0f}S"
     os.environ["PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS"] = "30"
-    with tempfile.TemporaryDirectory(prefix="fractal-upkeep-") as folder:
-        Path(folder).chmod(0o755)
-        stack_options = StackOptions(
-            data_dir=Path(folder),
-            port=0,
-            prefect_port=0,
-            admin_email=ADMIN,
-            admin_password=PASSWORD,
+    with own_stack() as stack:
+        client = FractalClient(stack.api_url, ADMIN, PASSWORD)
+        day = Day(stack, client, random.Random(1))
+        day.switch(
+            [day.schedule(_SHORTEST * each) for each in range(options.schedules)], active=True
         )
-        with running_stack(stack_options) as stack:
-            client = FractalClient(stack.api_url, ADMIN, PASSWORD)
-            day = Day(stack, client, random.Random(1))
-            day.switch(
-                [day.schedule(_SHORTEST * each) for each in range(options.schedules)], active=True
-            )
-            measured: list[Sizes] = []
-            with suppress(KeyboardInterrupt):  # what was measured by then is told
-                live(stack, options.jobs, options.window, measured)
+        measured: list[Sizes] = []
+        with suppress(KeyboardInterrupt):  # what was measured by then is told
+            live(stack, options.jobs, options.window, measured)
     return report(measured)
 
 
