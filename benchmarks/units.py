@@ -104,9 +104,10 @@ def timeline(client: FractalClient, job: dict[str, Any], workflow_task_id: int) 
     """When the flow began, the first unit began, the last unit ended, the job ended."""
     run = client.runs(job, workflow_task_id)[-1]
     units = list(client.units(job, workflow_task_id, run["id"]))
-    first_line = datetime.fromisoformat(job["log"].split(" Job ")[0])
+    # The log of a job that waited begins with a line that says so.
+    (begins, *_) = (line for line in job["log"].splitlines() if f" Job {job['id']} begins" in line)
     moments = [
-        first_line,
+        datetime.fromisoformat(begins.partition(" Job ")[0]),
         min(datetime.fromisoformat(unit["started_at"]) for unit in units),
         max(datetime.fromisoformat(unit["ended_at"]) for unit in units),
         datetime.fromisoformat(job["end_timestamp"]),
