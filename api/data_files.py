@@ -6,6 +6,7 @@ As RFC 9110 says it, for GET and HEAD; of several ranges at once, all of the fil
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from starlette.status import (
 from flows.viewing.files import DataFile, open_data
 
 _AT_ONCE, _PORTION = 4 << 20, 1 << 20  # bytes
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _JSON = (".json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 # Users wrote the files: a browser must not take one for a page of this site.
 _HARMLESS = {
@@ -32,15 +33,22 @@ _HARMLESS = {
 }
 
 
-async def answer_with(path: str, folder: str, headers: Mapping[str, str]) -> Response:
-    """The answer to a request for a file below a folder. Raises NotFoundError, as `open_data`."""
-    return await asyncio.to_thread(_answer, path, folder, headers)
+async def answer_with(
+    path: str, folder: str, headers: Mapping[str, str], *, head: bool = False
+) -> Response:
+    """The answer to a request for a file below a folder; with `head`, without the content.
+
+    Raises NotFoundError, as `open_data`.
+    """
+    return await asyncio.to_thread(_answer, path, folder, headers, head)
 
 
-def _answer(path: str, folder: str, headers: Mapping[str, str]) -> Response:
+def _answer(path: str, folder: str, headers: Mapping[str, str], head: bool) -> Response:
     data = open_data(path, folder)
     tag = f'"{data.tag}"'
-    told = {**_HARMLESS, "etag": tag, "last-modified": formatdate(data.modified, usegmt=True)}
+    told = {**_HARMLESS, "etag": tag}
+    with suppress(ValueError, OverflowError, OSError):  # its owner can set any time
+        told["last-modified"] = formatdate(data.modified, usegmt=True)
     if _names(headers.get("if-none-match"), tag):
         data.file.close()
         return Response(status_code=HTTP_304_NOT_MODIFIED, headers=told)
@@ -48,8 +56,8 @@ def _answer(path: str, folder: str, headers: Mapping[str, str]) -> Response:
     status = HTTP_200_OK
     if "range" in headers and headers.get("if-range", tag) == tag:
         wanted = _RANGE.fullmatch(headers["range"].strip())
-        if wanted is not None and (wanted[1] or wanted[2]):
-            begin, end = _part(wanted[1], wanted[2], data.size)
+        if wanted is not None and (part := _part(wanted[1], wanted[2], data.size)) is not None:
+            begin, end = part
             if begin >= end:
                 data.file.close()
                 told["content-range"] = f"bytes */{data.size}"
@@ -57,6 +65,10 @@ def _answer(path: str, folder: str, headers: Mapping[str, str]) -> Response:
             told["content-range"] = f"bytes {begin}-{end - 1}/{data.size}"
             status = HTTP_206_PARTIAL_CONTENT
     kind = "application/json" if path.endswith(_JSON) else "application/octet-stream"
+    if head:
+        data.file.close()
+        told["content-length"] = str(end - begin)
+        return Response(None, status, told, kind)
     return _content(data, begin, end - begin, status, told, kind)
 
 
@@ -77,10 +89,15 @@ def _names(tags: str | None, tag: str) -> bool:
     return tag in named or named == ["*"]
 
 
-def _part(first: str, last: str, size: int) -> tuple[int, int]:
-    """The begin and end of a range: `first-last`, `first-`, or `-last`, the last so many bytes."""
+def _part(first: str, last: str, size: int) -> tuple[int, int] | None:
+    """The begin and end of a range: `first-last`, `first-`, or `-last`, the last so many bytes.
+
+    None if it is no range.
+    """
     if not first:
-        return max(size - int(last), 0), size
+        return (max(size - int(last), 0), size) if last else None
+    if last and int(last) < int(first):
+        return None
     return int(first), min(int(last) + 1, size) if last else size
 
 

@@ -17,4 +17,4 @@ async def read_data_file(
 ) -> Response:
     """A file below one of the user's allowed viewer paths, or a range of its bytes."""
     place, folder = await viewer.folder_of(f"/{path}")
-    return await answer_with(place, folder, request.headers)
+    return await answer_with(place, folder, request.headers, head=request.method == "HEAD")

@@ -31,12 +31,12 @@ Output: `BATCH_DIR/results.jsonl`, a line for each finished unit, in the order i
 Each runner that works on the batch first writes a line `{"format": 2, "host", "pid", "started_at",
 "at_once"}`, with the number of units that it may run at once; in a SLURM job, this line has
 `"slurm": {"job", "cpus", "mem_mb", "gpus", "since"}`: what SLURM has reserved for it, each null
-where it does not tell. If the runner comes to its end, it writes a last line `{"end": true,
-"ended_at", "stopped"}`; if the batch asked for it, this has `"warm": {"seconds", "units",
-"why_cold"}`: how long the imports took, how many units were forked after them, and why not all. A
-unit that has a line is not run again: a runner that is started on a begun batch continues it. A
-line `{"killed": [indexes], "at"}` names units that were ended because their runner was: they have
-no result and run again. Format 1, which can be read too, has neither this line nor attempts.
+(the GPUs: 0) where it does not tell. If the runner comes to its end, it writes a last line
+`{"end": true, "ended_at", "stopped"}`; if the batch asked for it, this has `"warm": {"seconds",
+"units", "why_cold"}`: how long the imports took, how many units were forked after them, and why not
+all. A unit that has a line is not run again: a runner that is started on a begun batch continues
+it. A line `{"killed": [indexes], "at"}` names units that were ended because their runner was: they
+have no result and run again. Format 1, which can be read too, has neither this line nor attempts.
 
 Peak memory and CPU time include the unit's descendants for which it waited. Peak memory is never
 less than what this program itself needs, because the kernel begins to count before it loads the

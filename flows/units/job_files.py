@@ -18,6 +18,7 @@ from fractal_models.tables import JobV2
 
 MAX_BYTES = 1 << 20
 _MOST_OF_A_MEMBER = 256 << 20  # it must be unpacked to be read
+_MOST_FOR_AN_END = 2 << 20  # where many are read
 _NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _NOT_READABLE = (OSError, KeyError, ValueError, *_NO_ARCHIVE)
 
@@ -54,7 +55,7 @@ def _ends(paths: Collection[Path], folder: Path, lines: int) -> dict[Path, str]:
     with suppress(*_NOT_READABLE), _archived(folder) as members:
         for path in paths:
             with suppress(*_NOT_READABLE):
-                ends[path] = end_of(_member(members, path, folder), lines)
+                ends[path] = end_of(_member(members, path, folder, _MOST_FOR_AN_END), lines)
     return ends
 
 
@@ -108,7 +109,9 @@ def _archived(folder: Path) -> Iterator[zipfile.ZipFile]:
         yield members
 
 
-def _member(members: zipfile.ZipFile, path: Path, folder: Path) -> str:
+def _member(
+    members: zipfile.ZipFile, path: Path, folder: Path, most_bytes: int = _MOST_OF_A_MEMBER
+) -> str:
     """The text of a file in the archive of a folder.
 
     Raises:
@@ -116,7 +119,7 @@ def _member(members: zipfile.ZipFile, path: Path, folder: Path) -> str:
         zipfile.BadZipFile and others of `_NO_ARCHIVE`: it cannot be unpacked.
     """
     member = members.getinfo(str(path.relative_to(folder)))
-    if member.file_size > _MOST_OF_A_MEMBER:
+    if member.file_size > most_bytes:
         raise zipfile.BadZipFile(f"it has {member.file_size:,} bytes")
     with members.open(member) as log:
         return _text(cast(BinaryIO, log), path)

@@ -4,6 +4,7 @@ They are read from the results files of a job when it ends; `unit_runner.py` des
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flows.reports.text import printable
 from flows.units.job_folder import JobFolder
@@ -19,6 +20,8 @@ from flows.units.left_files import open_left
 from flows.units.results import Imports, results_files
 
 _LONGEST_LINE = 256 * 1024  # bytes, as a reader of results accepts them
+# Of one file, whatever units have made of it.
+_MOST_BYTES, _MOST_RUNNERS = 512 << 20, 1000
 _Seconds = Annotated[float, Field(ge=0, le=32_503_680_000.0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _LENIENT = ConfigDict(extra="ignore", frozen=True)
@@ -29,7 +32,7 @@ class Reserved(BaseModel):
 
     model_config = _LENIENT
 
-    job: Annotated[str, Field(max_length=100)]
+    job: Annotated[str, Field(max_length=100), AfterValidator(printable)]
     cpus: _Count | None = None
     mem_mb: _Count | None = None
     gpus: _Count | None = None
@@ -92,8 +95,12 @@ def runners_of(folder: JobFolder) -> list[Runner]:
         runner
         for batch in folder.batches()
         for path in results_files(batch)
-        for runner in _read(path, str(path.parent.relative_to(folder.path)))
+        for runner in _read(path, _name(path.parent.relative_to(folder.path)))
     ]
+
+
+def _name(folder: Path) -> str:
+    return printable(os.fsencode(folder).decode(errors="replace"))
 
 
 def _read(path: Path, batch: str) -> list[Runner]:
@@ -107,7 +114,9 @@ def _read(path: Path, batch: str) -> list[Runner]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with open_left(path, below=path.parent) as file:
-        while line := file.readline(_LONGEST_LINE):
+        while file.tell() < _MOST_BYTES and (line := file.readline(_LONGEST_LINE)):
+            if len(line) == _LONGEST_LINE:
+                return  # this is no file of results any more
             yield line
 
 
@@ -118,6 +127,8 @@ def _take(line: dict[str, Any], batch: str, runners: list[Runner]) -> None:
         ValueError, TypeError, LookupError: it is no line of a runner.
     """
     if "format" in line:
+        if len(runners) == _MOST_RUNNERS:
+            raise ValueError("too many runners")
         begin = _Begin.model_validate(line)
         since = begin.slurm.since if begin.slurm is not None else None
         started = _time(min(begin.started_at, since or begin.started_at))

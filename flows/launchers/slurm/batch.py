@@ -41,6 +41,12 @@ _SHORTEST_PAUSE = 0.1
 _MOST_TRIES = 10
 _MOST_UNKNOWN = 5
 _LONGEST_WAIT = 3600.0  # before a part is submitted again
+# Why SLURM jobs wait that ask for more time than they can ever have.
+_TOO_LONG = {
+    "PartitionTimeLimit",
+    "AssocMaxWallDurationPerJobLimit",
+    "QOSMaxWallDurationPerJobLimit",
+}
 # If a command exits with 0, its answer may be disturbed for this many times `patience` seconds.
 _PATIENCES_WITH_NOISE = 10
 _DEFAULT_MAX_ARRAY_SIZE = 1001
@@ -169,12 +175,16 @@ class SlurmBatch:
             await self._cancel()
         else:
             why = await self._submitter.submit(self._due())
+            self._close_what_was_given_up()
         await self._collect_if_possible(on_results)
         if not self.open:
             return why
         snapshot = await self.context.queue.latest()
         await self._confirm_submissions(snapshot)
         await self._cancel_what_was_given_up(snapshot)
+        if snapshot is not None:
+            await self._end_what_never_begins(snapshot)
+            self._close_what_was_given_up()
         elements = self._elements()
         if snapshot is not None and (news := self._pending.news(elements.values(), snapshot)):
             self.context.say(news)
@@ -191,6 +201,7 @@ class SlurmBatch:
             for number in self.open
             if self.state.submission_of(number) is None
             and self.state.again_at.get(number, 0.0) <= now
+            and self._left(number)
         ]
         return [number for number in due if self._growth(number) == self._growth(due[0])]
 
@@ -232,20 +243,38 @@ class SlurmBatch:
             if isinstance(error, TooManyError):
                 await self.context.pace.note_refusal()
             elif self._growth(parts[0]) != Growth():
-                self._give_up(parts, f"{self._last_words} With more, SLURM refuses it: {error}")
+                self._give_up(parts, str(error))
                 return
             raise
         if any(job_id == each.job_id for each in self.state.submissions):
             raise BusyError(f"sbatch gives a job the number of another one: {job_id}")
         await self._submitted(submission, job_id)
 
-    def _give_up(self, parts: list[int], why: str) -> None:
-        """End parts that SLURM does not take; their units without a result get this reason."""
+    def _give_up(self, parts: Collection[int], said: str) -> None:
+        """Let units without a result fail that need more than SLURM gives, in its words."""
         for number in parts:
+            more = "memory" if self._growth(number).mem else "time"
+            why = f"it ran out of {more}, and SLURM gives no more: {' '.join(said.split())}"
             missing = self.parts[number].missing.keys() - self.state.reasons.keys()
-            self.state.reasons |= dict.fromkeys(missing, " ".join(why.split()))
-            del self.open[number]
+            self.state.reasons |= dict.fromkeys(missing, why)
         self._save()
+
+    def _close_what_was_given_up(self) -> None:
+        """Close parts of which nothing is left to be submitted."""
+        for number in list(self.open):
+            if self.state.submission_of(number) is None and not self._left(number):
+                del self.open[number]
+
+    async def _end_what_never_begins(self, snapshot: Snapshot) -> None:
+        """Cancel parts that got more time than SLURM ever lets them have, and give them up."""
+        for number, element in self._elements().items():
+            how = snapshot.elements.get((element.token, element.index))
+            if how is None or how.reason not in _TOO_LONG or not self._growth(number).time:
+                continue
+            if element.name is not None:
+                await self.context.cluster.cancel([(element.name, element.token)])
+                self._submission(number).settled.append(number)
+                self._give_up([number], how.reason)
 
     async def _submitted(self, submission: Submission, job_id: int) -> None:
         submission.job_id = job_id
@@ -255,7 +284,7 @@ class SlurmBatch:
 
     def _request(self, growth: Growth) -> SlurmRequest:
         assert self.batch is not None  # what can only be stopped is not submitted
-        return self.context.grown(self.batch, self.state.parallel_tasks, growth)
+        return self.context.grown(self.batch, self.state, growth)
 
     def _files(self, submission: Submission) -> dict[str, bytes]:
         """The files to send to the cluster, by their paths in the job's folder."""
@@ -407,10 +436,11 @@ class SlurmBatch:
             for submission in self.state.submissions
             if submission.job_id is None and not set(submission.parts) <= set(submission.settled)
         ]:
-            with contextlib.suppress(TransportError, CommandError):
+            self._woken.clear()
+            with contextlib.suppress(TransportError, CommandError, OSError):
                 for submission in missing:
                     await self._look_for(submission)
-            if time.monotonic() >= ends_at:
+            if time.monotonic() >= ends_at or self.is_stopped:
                 what = count(len(missing), "SLURM job array")
                 self.context.say(f"The cluster does not tell the number of {what} that has run.")
                 return

@@ -1,7 +1,7 @@
 """What all batches of a job on a SLURM cluster have in common."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from flows.launchers.slurm.cluster import Cluster
@@ -57,10 +57,13 @@ class SlurmContext:
             self.config, meta, self.account, cache_dir=self.cache_dir, attempt=batch.attempt
         )
 
-    def grown(self, batch: Batch, parallel_tasks: int, growth: Growth) -> SlurmRequest:
-        """As `request`, for units that need more, of which so many run at once in a SLURM job."""
-        most = mebibytes(self.config.batching_config.max_mem_per_job) // parallel_tasks
-        return grown_request(self.request(batch), growth, most)
+    def grown(self, batch: Batch, state: SlurmState, growth: Growth) -> SlurmRequest:
+        """As `request`, for units of a batch that was divided like this, and that need more."""
+        most = mebibytes(self.config.batching_config.max_mem_per_job) // state.parallel_tasks
+        request = self.request(batch)
+        if batch.grows and state.mem is not None:  # what earlier units needed may be more by now
+            request = replace(request, mem=state.mem)
+        return grown_request(request, growth, most)
 
     def describe(self, batch: Batch) -> str:
         """A phrase that says how a batch is divided into SLURM jobs, and what each unit gets.
@@ -89,5 +92,6 @@ class SlurmContext:
             BatchingError, SlurmRequestError, ValueError: its units do not fit into SLURM jobs.
         """
         meta = slurm_meta_of(dict(batch.meta))
-        sizing = sizing_of(len(batch.units), self.config, meta, self.request(batch))
-        return SlurmState(sizing.sizes, sizing.parallel_tasks)
+        request = self.request(batch)
+        sizing = sizing_of(len(batch.units), self.config, meta, request)
+        return SlurmState(sizing.sizes, sizing.parallel_tasks, mem=request.mem)

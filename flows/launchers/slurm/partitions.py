@@ -42,7 +42,16 @@ async def read_partitions(transport: Transport, cluster: str | None) -> dict[str
     Raises:
         TransportError, CommandError: SLURM does not answer.
     """
-    command = ("env", "LC_ALL=C", "sinfo", "--noheader", "--exact", *choosing(cluster), _FORMAT)
+    command = (
+        "env",
+        "LC_ALL=C",
+        "sinfo",
+        "--all",
+        "--noheader",
+        "--exact",
+        *choosing(cluster),
+        _FORMAT,
+    )
     answer = (await transport.run(command, seconds=_ASK_SECONDS)).check()
     if len(answer.stdout) > _LONGEST_ANSWER:
         raise AnswerError(f"sinfo lists partitions in {len(answer.stdout)} bytes: too many.")
@@ -83,6 +92,8 @@ def misfits(
         return []
     if request.partition is None:
         asked = [each.name for each in partitions.values() if each.is_default]
+        if not asked:
+            return []  # something else chooses it: extra_lines, a variable, a plugin of SLURM
     else:
         asked = request.partition.split(",")
     if unknown := [name for name in asked if name not in partitions]:

@@ -65,7 +65,8 @@ def right_size(
         known = {} if own in (None, AUTO) else {"mem": own}
         told = "mem is auto, and nothing is known yet of what these units need"
         return RightSize({**others, **known}, told)
-    mem = min(enough_for(measured), mebibytes(config.batching_config.max_mem_per_job))
+    at_once = meta.get("parallel_tasks_per_job") or 1  # which share the memory of a SLURM job
+    mem = min(enough_for(measured), mebibytes(config.batching_config.max_mem_per_job) // at_once)
     needed = f"{count(measured.num_units, 'unit')} before needed at most"
     told = f"mem is auto: {needed} {memory(measured.highest_kb)}"
     return RightSize({**others, "mem": mem}, told)

@@ -49,7 +49,8 @@ class SlurmState:
     """The state of a batch on SLURM.
 
     `sizes` has the number of units in each part, in the order of the batch; `parallel_tasks` of
-    them run at once. `reasons` says why units, by their index, have no result and will have none.
+    them run at once, for which each was to get `mem` (MiB; None: an earlier version did not save
+    it). `reasons` says why units, by their index, have no result and will have none.
     `again_at` has, by part, the earliest time of its next submission, in seconds since the epoch;
     `in_vain` the states in which its latest SLURM jobs ended that brought no result. The units of
     the parts in `one_by_one` run one at a time, as it is to be found out which needs too much
@@ -65,6 +66,7 @@ class SlurmState:
     one_by_one: list[int] = field(default_factory=list)
     more_mem: dict[int, int] = field(default_factory=dict)
     more_time: dict[int, int] = field(default_factory=dict)
+    mem: int | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "SlurmState | None":

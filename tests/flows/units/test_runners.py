@@ -1,6 +1,7 @@
 """What the runners of a job say of where they ran, what they had, and what their units used."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,28 @@ def test_results_that_are_somewhere_else_are_not_read(folder: JobFolder, tmp_pat
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     assert runners_of(folder) == []
+
+
+def test_what_a_unit_calls_its_slurm_job_can_be_stored(folder: JobFolder) -> None:
+    slurm = {**SLURM, "job": "\x00 12"}
+    write(folder, "0_a/batches/parallel", head(10.0, slurm=slurm))
+    odd = folder.path / "0_a" / "batches" / "parallel" / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "results.jsonl").write_text(f"{json.dumps(head(10.0))}\n")
+    first, second = runners_of(folder)
+    assert first.reserved is not None
+    assert first.reserved.job == "\N{REPLACEMENT CHARACTER} 12"
+    assert second.batch == "0_a/batches/parallel/caf\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_file_that_is_no_results_any_more_is_read_no_further(folder: JobFolder) -> None:
+    write(folder, "0_a/batches/parallel", head(10.0), result(0, 11, 21))
+    path = folder.path / "0_a" / "batches" / "parallel" / "results.jsonl"
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert [runner.num_units for runner in runners_of(folder)] == [1]
+
+
+def test_lines_that_make_no_end_of_runners_make_no_end_of_rows(folder: JobFolder) -> None:
+    write(folder, "0_a/batches/parallel", *[head(10.0)] * 1500)
+    assert len(runners_of(folder)) == 1000

@@ -69,6 +69,8 @@ def test_few_measures_need_a_larger_margin_and_there_is_a_floor(
 def test_memory_is_never_more_than_a_slurm_job_may_have() -> None:
     sized = right_size(config(), {"mem": "auto"}, {}, Measured(50_000 * MB, 100))
     assert sized.meta["mem"] == 8192
+    meta = {"mem": "auto", "tasks_per_job": 8, "parallel_tasks_per_job": 4}
+    assert right_size(config(), meta, {}, Measured(50_000 * MB, 100)).meta["mem"] == 2048
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def batch(units: int, **fields: Any) -> Batch:
 def test_units_are_split_by_what_they_need(
     job: SlurmContext, meta: dict[str, Any], sizes: list[int], parallel_tasks: int
 ) -> None:
-    assert job.split(batch(10, meta=meta)) == SlurmState(sizes, parallel_tasks)
+    split = job.split(batch(10, meta=meta))
+    assert (split.sizes, split.parallel_tasks) == (sizes, parallel_tasks)
 
 
 def test_each_attempt_may_have_more_memory(job: SlurmContext) -> None:
