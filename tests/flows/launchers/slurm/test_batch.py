@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from flows.launchers.slurm.launcher import SlurmLauncher
+from flows.launchers.slurm.right_size import Growth
 from flows.launchers.slurm.state import SlurmState
 from flows.process.transport import Completed, TransportError
+from flows.units.batch import write_batch
 from flows.units.results import UnitResult
 from tests.fake_cluster import FakeCluster, answer, batch_of_two, fake_context, framed
 
@@ -133,3 +135,79 @@ async def test_what_a_node_refuses_runs_again_but_not_what_somebody_cancelled(
     assert end.missing == missing
     assert ("LAUNCH_FAILED" in " ".join(said)) == refused
     assert len(fake.tokens) == 1 + refused
+
+
+class FakeStrictCluster(FakeCluster):
+    """A fake that takes SLURM jobs which ask for too much time, and never begins them."""
+
+    cancelled = 0
+
+    def _answer(self, command: Sequence[str], stdin: bytes) -> bytes:
+        if command[0] == "scancel":
+            self.cancelled += 1
+            return b""
+        if "collect" in command:
+            return framed(command, answer())
+        if "show" in command and "job" in command:
+            return "".join(
+                f"JobId=1 ArrayTaskId={index} JobState=PENDING Reason=None NodeList= "
+                f"WorkDir=/ Comment={self.token}\n"
+                for index in (0, 1)
+            ).encode()
+        said = super()._answer(command, stdin)
+        return said.replace(b"RUNNING|None", b"PENDING|PartitionTimeLimit")
+
+
+async def test_units_that_got_more_time_than_slurm_ever_gives_fail_with_its_word(
+    tmp_path: Path,
+) -> None:
+    fake = FakeStrictCluster()
+    context = fake_context(tmp_path, fake, _ignore, lambda _: None)
+    batch = replace(batch_of_two(tmp_path), meta={"time": "10"}, grows=True)
+    write_batch(batch)
+    SlurmState([1, 1], 1, more_time={0: 1, 1: 1}).write(batch.folder)
+    async with asyncio.timeout(20):
+        end = await SlurmLauncher(context).run(batch, _ignore)
+    assert set(end.missing) == {0, 1}
+    why = "it ran out of time, and SLURM gives no more: PartitionTimeLimit"
+    assert end.reasons == {0: why, 1: why}
+    assert fake.cancelled == 2
+
+
+class FakeForbiddingCluster(FakeCluster):
+    """A fake that refuses every SLURM job for good."""
+
+    async def run(
+        self, command: Sequence[str], stdin: bytes = b"", *, seconds: float = 60.0
+    ) -> Completed:
+        done = await super().run(command, stdin, seconds=seconds)
+        if command[0] != "sbatch":
+            return done
+        said = b"sbatch: error: Memory specification can not be satisfied\n"
+        return replace(done, exit_code=1, stdout=b"", stderr=said)
+
+
+async def test_units_for_which_slurm_refuses_more_memory_fail_with_its_words(
+    tmp_path: Path,
+) -> None:
+    context = fake_context(tmp_path, FakeForbiddingCluster(), _ignore, lambda _: None)
+    batch = replace(batch_of_two(tmp_path), grows=True)
+    write_batch(batch)
+    SlurmState([1, 1], 1, more_mem={0: 1, 1: 1}).write(batch.folder)
+    async with asyncio.timeout(20):
+        end = await SlurmLauncher(context).run(batch, _ignore)
+    assert set(end.missing) == {0, 1}
+    assert "ran out of memory" in end.reasons[0]
+    assert "Memory specification can not be satisfied" in end.reasons[1]
+
+
+async def test_a_batch_that_has_begun_asks_for_the_memory_with_which_it_was_divided(
+    tmp_path: Path,
+) -> None:
+    """What earlier units needed may be more by now; so much may not fit into its SLURM jobs."""
+    context = fake_context(tmp_path, FakeCluster(), _ignore, lambda _: None)
+    batch = replace(batch_of_two(tmp_path), meta={"mem": 40}, grows=True)
+    state = context.split(batch)
+    later = replace(batch, meta={"mem": 45})
+    assert context.grown(later, state, Growth()).mem == 40
+    assert context.grown(replace(later, grows=False), state, Growth()).mem == 45
