@@ -46,8 +46,9 @@ DEPARTURES = {
     " runs on none",
     r"/admin/v2/resource/\S* < body\.jobs_runner_config\.user_local_exports\.\* ": "written down as"
     " patterns: these are names of variables",
-    r"> body\.jobs_runner_config\.(warm_units|cluster|max_running_jobs) (can be|has|is)": "the"
+    r"> body\.jobs_runner_config\.(warm_units|cluster|max_running_jobs|mem) (can be|has|is)": "the"
     " contract has none",
+    r"/job/submit/ > body\.mem (can be|has|is)": "the contract has none",
     r"/admin/v2/resource/\S* > body\.tasks_pixi_config": "the contract leaves it open and refuses"
     " the rest later",
 }

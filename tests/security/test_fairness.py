@@ -151,7 +151,8 @@ MANY = 12
 async def test_many_jobs_of_one_user_keep_neither_jobs_of_another_nor_collections_waiting(
     stack: Stack, lab: Lab, bob: Lab
 ) -> None:
-    jobs = [await lab.submit_process(seconds=3) for _ in range(MANY)]
+    # They take longer than it takes to submit them all.
+    jobs = [await lab.submit_process(seconds=8) for _ in range(MANY)]
     bobs = await bob.submit_process(seconds=0)
     wheel = {"file": ("no_tasks-1.0-py3-none-any.whl", b"this is no wheel")}
     activity = await bob.ok("POST", "/api/v2/task/collect/pip/", files=wheel)

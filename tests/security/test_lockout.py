@@ -89,7 +89,7 @@ def test_a_password_is_kept_before_it_counts_and_can_be_set(
 ) -> None:
     up = Up(folder, *ONE_API)
     try:
-        up.wait_until(lambda: "The database is up to date." in up.output)  # before it is ready
+        up.wait_until(lambda: "The databases are up to date." in up.output)  # before it is ready
         assert "Password" not in up.output
     finally:
         up.end(signal.SIGKILL)

@@ -23,15 +23,20 @@ from tests.lab import Lab, eventually
 async def test_a_job_shows_its_plan_and_the_next_is_predicted(
     lab: Lab, prefect: PrefectClient
 ) -> None:
-    step = ("Process", {"args_parallel": {"seconds": 3}})
-    workflow, images = await lab.workflow("Process", step), await lab.dataset("A", "B")
+    # Tasks of its own: what units of others needed would count.
+    process = await lab.ok("GET", f"/api/v2/task/{lab.tasks['Process']}/")
+    for name in ("Quick", "Slow"):
+        body = {"name": name, "command_parallel": process["command_parallel"], "version": "1"}
+        lab.tasks[name] = (await lab.ok("POST", "/api/v2/task/", json=body))["id"]
+    step = ("Slow", {"args_parallel": {"seconds": 3}})
+    workflow, images = await lab.workflow("Quick", step), await lab.dataset("A", "B")
     job = await lab.run(workflow, images)
     shown = await eventually(lambda: _artifacts(prefect, f"job-{job['id']}-plan"), bool)
     ids = {"workflow_id": workflow["id"], "dataset_id": images["id"]}
     again = await lab.ok("POST", f"{lab.base}/job/plan/", params=ids, json={})
     _, units = await lab.history(workflow, images, order=1)
 
-    assert "0 Process" in shown[0]["data"]
+    assert "0 Quick" in shown[0]["data"]
     assert "2 of 2" in shown[0]["data"]
     predicted = again["tasks"][1]["wall_seconds"]["median"]
     assert predicted == pytest.approx(_seconds(units), rel=0.3)

@@ -67,10 +67,12 @@ async def test_workflow_tasks_that_are_recorded_are_not_run_again(
     journal_lab: Lab, journal: Journal, prefect: PrefectClient, fractal: Sessions
 ) -> None:
     before = await _accounted(fractal)
-    job = await _submit_all_types(journal_lab, journal)
+    gate = journal.path.with_suffix(".gate")
+    job = await _submit_all_types(journal_lab, journal, until=str(gate))
     for units in (9, 16):
         await journal.reaches(units)
         (await process_of(prefect, job)).kill()
+    gate.touch()
     ended = await journal_lab.ended(job)
     assert "was done when the job was interrupted" in ended["log"]
     await require_consistent(fractal, job, journal)
@@ -241,8 +243,8 @@ async def _submit(lab: Lab, journal: Journal, **args: Any) -> dict[str, Any]:
     return {**job, "workflow": workflow, "dataset": dataset}
 
 
-async def _submit_all_types(lab: Lab, journal: Journal) -> dict[str, Any]:
-    """A job of workflow tasks of all types."""
+async def _submit_all_types(lab: Lab, journal: Journal, **of_last: Any) -> dict[str, Any]:
+    """A job of workflow tasks of all types; the last one has further arguments."""
     args = {**journal.args, "seconds": 0.3}
     names = {"names": NAMES[:3]}
     more = {"names": NAMES[3:6]}
@@ -251,7 +253,7 @@ async def _submit_all_types(lab: Lab, journal: Journal) -> dict[str, Any]:
         ("Journal convert in two", {"args_non_parallel": args | more, "args_parallel": args}),
         ("Journal process", {"args_parallel": args}),
         ("Journal copy", {"args_non_parallel": args, "args_parallel": args}),
-        ("Journal combine", {"args_non_parallel": args}),
+        ("Journal combine", {"args_non_parallel": args | of_last}),
     )
     dataset = await lab.dataset()
     return await lab.submit(workflow, dataset)
