@@ -57,6 +57,15 @@ async def benches(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Benches]:
     await transports["ssh"].close()
 
 
+@pytest.fixture(autouse=True)
+async def nodes_that_stay_up(cluster: Cluster) -> AsyncIterator[None]:
+    """What one test made SLURM drain does not keep the next one waiting."""
+    yield
+    states = await cluster.run("sinfo", "--noheader", "--Node", "--format=%N %T")
+    for node in {line.split()[0] for line in states.splitlines() if "drain" in line}:
+        await cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
 class Case:
     """A batch on a bench, with how it is submitted."""
 
